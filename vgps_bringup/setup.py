@@ -1,0 +1,26 @@
+from glob import glob
+
+from setuptools import find_packages, setup
+
+setup(
+    name='vgps_bringup',
+    version='0.1.0',
+    description='Launch, configuration, arm, simulated WidowX and evaluation of value-guided policy steering',
+    license='Apache-2.0',
+    packages=find_packages(exclude=['test']),
+    data_files=[
+        ('share/ament_index/resource_index/packages', ['resource/vgps_bringup']),
+        ('share/vgps_bringup', ['package.xml']),
+        ('share/vgps_bringup/launch', glob('launch/*.py')),
+        ('share/vgps_bringup/config', glob('config/*')),
+    ],
+    install_requires=['numpy', 'opencv-python', 'mujoco>=3.2', 'rosbags>=0.10', 'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro'],
+    extras_require={'test': ['pytest']},
+    zip_safe=True,
+    entry_points={'console_scripts': [
+        'widowx_node = vgps_bringup.widowx_node:main',
+        'simulation_node = vgps_bringup.simulation_node:main',
+        'recorder_node = vgps_bringup.recorder_node:main',
+        'vgps-run = vgps_bringup.runner:main',
+    ]},
+)

@@ -1,0 +1,1 @@
+"""Launch, configuration, the arm and its safety, the simulated WidowX, evaluation."""

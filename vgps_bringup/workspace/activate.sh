@@ -1,0 +1,12 @@
+# Source this to work in a shell:  . vgps_bringup/workspace/activate.sh
+# Uses the ROS you have sourced; without one, the ROS wheels in .venv.
+_root="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")/../.." && pwd)"
+if [ -z "${ROS_DISTRO:-}" ]; then
+    export AMENT_PREFIX_PATH="$_root/.venv" CMAKE_PREFIX_PATH="$_root/.venv"
+fi
+. "$_root/.venv/bin/activate"
+[ -f "$_root/install/setup.bash" ] && . "$_root/install/setup.bash"
+# Camera images do not fit Fast DDS' default shared-memory segment: half of the VGA frames would be lost.
+export FASTDDS_DEFAULT_PROFILES_FILE="$_root/vgps_bringup/config/fastdds_shm.xml"
+export FASTRTPS_DEFAULT_PROFILES_FILE="$FASTDDS_DEFAULT_PROFILES_FILE"   # the name in Humble and Jazzy
+unset _root

@@ -1,0 +1,20 @@
+from setuptools import find_packages, setup
+
+setup(
+    name='vgps_critic',
+    version='0.1.0',
+    description='The value function Q(s, a, l) of value-guided policy steering',
+    license='Apache-2.0',
+    packages=find_packages(exclude=['test']),
+    data_files=[
+        ('share/ament_index/resource_index/packages', ['resource/vgps_critic']),
+        ('share/vgps_critic', ['package.xml']),
+    ],
+    install_requires=['numpy', 'torch>=2.2', 'Pillow', 'safetensors>=0.4', 'huggingface-hub>=0.24', 'msgpack>=1.0', 'pyyaml'],
+    extras_require={'test': ['pytest']},  # not tests_require: colcon would fall back to unittest and run nothing
+    zip_safe=True,
+    entry_points={'console_scripts': [
+        'critic_node = vgps_critic.critic_node:main',
+        'vgps-import-reference = vgps_critic.import_reference:main',
+    ]},
+)

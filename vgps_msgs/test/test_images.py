@@ -1,0 +1,4 @@
+import pytest
+
+def test_import():
+    import vgps_msgs.msg

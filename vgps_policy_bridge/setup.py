@@ -1,0 +1,20 @@
+from setuptools import find_packages, setup
+
+setup(
+    name='vgps_policy_bridge',
+    version='0.1.0',
+    description='Generalist policies behind one small interface',
+    license='Apache-2.0',
+    packages=find_packages(exclude=['test']),
+    data_files=[
+        ('share/ament_index/resource_index/packages', ['resource/vgps_policy_bridge']),
+        ('share/vgps_policy_bridge', ['package.xml']),
+    ],
+    install_requires=['numpy', 'msgpack>=1.0', 'websockets>=12.0', 'pyyaml'],
+    extras_require={'test': ['pytest']},
+    zip_safe=True,
+    entry_points={
+        'console_scripts': ['policy_node = vgps_policy_bridge.policy_node:main'],
+        'vgps.policies': [],
+    },
+)

@@ -1,0 +1,1 @@
+"""Generalist policies behind one small interface, K action candidates per camera frame."""
