@@ -15,6 +15,8 @@ setup(
     zip_safe=True,
     entry_points={
         'console_scripts': ['policy_node = vgps_policy_bridge.policy_node:main'],
-        'vgps.policies': [],
+        'vgps.policies': [
+            'random-policy = vgps_policy_bridge.policies.random_policy:RandomPolicy',
+        ],
     },
 )
