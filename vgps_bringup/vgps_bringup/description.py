@@ -1,0 +1,160 @@
+"""The system, once: which processes run, with which parameters and remaps.
+
+The launch files (``ros2 launch vgps_bringup simulation.launch.py``) and the runner that stands in where ``ros2 launch``
+is not installed (``vgps-run simulation``) both read this module, so they cannot drift apart. No ROS import here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One launch argument, given as ``name:=value``."""
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Process:
+    """One ROS node in a process of its own."""
+
+    package: str
+    executable: str
+    name: str
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    parameter_files: tuple[str, ...] = ()  # in vgps_bringup's share/config, or absolute
+    remappings: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0.0  # [s] after the start; later phases need the earlier ones
+    required: bool = True  # its end ends the system
+
+
+@dataclass(frozen=True)
+class Include:
+    """Another package's launch file; only ``ros2 launch`` can start it."""
+
+    package: str
+    launch_file: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class System:
+    """A named set of processes and the arguments it takes."""
+
+    summary: str
+    arguments: tuple[Argument, ...]
+    build: Callable[[Mapping[str, str]], list[Process | Include]]
+
+    def resolve(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Fill in defaults.
+
+        Raises:
+            ValueError: an unknown argument, or a value that is not among its choices.
+
+        """
+        known = {argument.name: argument for argument in self.arguments}
+        for name, value in given.items():
+            if name not in known:
+                raise ValueError(f"there is no argument '{name}'; known: {', '.join(known)}")
+            if known[name].choices and value not in known[name].choices:
+                raise ValueError(f"{name}:={value} must be one of {', '.join(known[name].choices)}")
+        return {**{argument.name: argument.default for argument in self.arguments}, **given}
+
+
+STEERING = (
+    Argument('namespace', 'vgps', 'namespace of every node and topic'),
+    Argument('critic', 'default', "critic checkpoint: a folder, a hub id, 'default' (the one shipped) or 'untrained'"),
+    Argument('k', '10', 'number of action candidates per frame (live parameter num_candidates of policy_node)'),
+    Argument('beta', '0.0', 'selection temperature; 0 takes the best candidate (live parameter of critic_node)'),
+    Argument('selection', 'value', "how a candidate is chosen: by value, the first (the plain policy) or at random",
+             ('value', 'first', 'random')),
+    Argument('max_steps', '60', 'control steps of 0.2 s after which an episode ends'),
+    Argument('record', 'true', 'record every episode into a bag', ('true', 'false')),
+    Argument('output', 'runs', 'folder for bags and reports'),
+)
+
+
+def _true(text: str) -> bool:
+    return text.lower() == 'true'
+
+
+def _steering(a: Mapping[str, str], remappings: Mapping[str, str], files: tuple[str, ...] = ()) -> list[Process]:
+    """Critic, policy and recorder: the same in every system."""
+    processes = [
+        Process('vgps_critic', 'critic_node', 'critic_node',
+                {'critic': a['critic'], 'beta': float(a['beta']), 'selection': a['selection']}, files, remappings),
+        Process('vgps_policy_bridge', 'policy_node', 'policy_node',
+                {'policy': a['policy'], 'num_candidates': int(a['k']), 'max_steps': int(a['max_steps'])}, files,
+                remappings),
+    ]
+    if _true(a['record']):
+        processes.insert(0, Process('vgps_bringup', 'recorder_node', 'recorder_node',
+                                    {'output_directory': a['output']}, files, remappings))
+    return processes
+
+
+def _simulation(a: Mapping[str, str]) -> list[Process]:
+    size = int(a['image_size'])
+    return [
+        Process('vgps_bringup', 'simulation_node', 'simulation_node',
+                {'task': a['task'], 'image_width': size, 'image_height': size, 'renderer': a['renderer']}),
+        Process('vgps_bringup', 'widowx_node', 'widowx_node', {'arm': 'simulated', 'dry_run': False},
+                ('widowx.yaml',)),
+        *_steering(a, {}),
+    ]
+
+
+def _robot(a: Mapping[str, str]) -> list[Process | Include]:
+    robot, camera = a['robot_name'] or a['robot_model'], {'image_raw': a['camera_topic'],
+                                                          'camera_info': a['camera_info_topic']}
+    driver = [Include('interbotix_xsarm_control', 'xsarm_control.launch.py',
+                      {'robot_model': a['robot_model'], 'robot_name': robot, 'use_rviz': 'false',
+                       'use_sim': a['use_sim_driver']})]
+    arm = Process('vgps_bringup', 'widowx_node', 'widowx_node',
+                  {'arm': 'interbotix', 'robot_model': a['robot_model'], 'robot_name': robot,
+                   'dry_run': _true(a['dry_run'])}, ('widowx.yaml',), delay=5.0)
+    return [*(driver if _true(a['driver']) else []), *_steering(a, camera), arm]
+
+
+def _replay(a: Mapping[str, str]) -> list[Process]:
+    if not a['bag']:
+        raise ValueError('replay needs bag:=FOLDER, a recorded episode')
+    return [
+        Process('vgps_critic', 'critic_node', 'critic_node',
+                {'critic': a['critic'], 'beta': float(a['beta']), 'selection': a['selection']},
+                remappings={'decision': 'replayed_decision', 'command': 'replayed_command'}),
+        Process('vgps_bringup', 'replay_node', 'replay_node',
+                {'bag': a['bag'], 'rate': float(a['rate']), 'output_directory': a['output']}, delay=3.0),
+    ]
+
+
+SYSTEMS = {
+    'simulation': System(
+        'A simulated WidowX 250, its camera, policy, critic and recorder.',
+        (Argument('policy', 'flow', 'which policy proposes actions (entry-point group vgps.policies)'),
+         Argument('task', 'put_eggplant_in_basket', 'task of the simulation'),
+         Argument('image_size', '256', 'camera width and height [pixels]'),
+         Argument('renderer', 'auto', 'what draws the camera image', ('auto', 'egl', 'osmesa', 'rays')),
+         *STEERING), _simulation),
+    'robot': System(
+        'The real WidowX 250: Interbotix driver, policy, critic, guarded controller and recorder.',
+        (Argument('policy', 'octo-small-1.5', 'which policy proposes actions (entry-point group vgps.policies)'),
+         Argument('robot_model', 'wx250s', 'Interbotix model name'),
+         Argument('robot_name', '', 'Interbotix namespace; empty: the model name'),
+         Argument('camera_topic', '/blue/image_raw', "the policy's camera, sensor_msgs/Image"),
+         Argument('camera_info_topic', '/blue/camera_info', 'its CameraInfo'),
+         Argument('dry_run', 'true', 'compute, check and publish everything but move nothing', ('true', 'false')),
+         Argument('driver', 'true', 'start the Interbotix driver too', ('true', 'false')),
+         Argument('use_sim_driver', 'false', "Interbotix' own driver simulation in place of the arm",
+                  ('true', 'false')),
+         *STEERING), _robot),
+    'replay': System(
+        'The live critic on a recorded episode: what would it choose today?',
+        (Argument('bag', '', 'folder of a recorded episode'),
+         Argument('rate', '1.0', 'speed against real time'),
+         *(argument for argument in STEERING if argument.name not in ('k', 'max_steps', 'record'))), _replay),
+}
