@@ -1,0 +1,29 @@
+# make demo   watch a simulated WidowX fail with the plain policy and be steered to success
+# make test   every test of every package
+# Everything stays inside this folder; `make clean` removes it again.
+SHELL := /bin/bash
+ACTIVATE := . vgps_bringup/workspace/activate.sh
+.DEFAULT_GOAL := help
+
+.PHONY: help setup demo test lint bench clean
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: ## install into .venv and build (both only when something changed)
+	@vgps_bringup/workspace/setup.sh
+
+demo: setup ## the same seed with the plain policy and steered, recorded, with a report
+	@$(ACTIVATE) && vgps-demo
+
+test: setup lint ## every test; needs no network and no robot
+	@$(ACTIVATE) && vgps_bringup/workspace/test.sh
+
+lint: setup ## ruff over the whole workspace
+	@$(ACTIVATE) && ruff check --quiet . && echo "ruff: clean"
+
+bench: setup ## the benchmarks the README quotes
+	@$(ACTIVATE) && vgps_bringup/workspace/bench.sh
+
+clean: ## remove everything that was made
+	rm -rf .venv build install log runs .pytest_cache .ruff_cache .hypothesis
