@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+
 from vgps_msgs_py import images
 
 RNG = np.random.default_rng(0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 import rclpy
 from rclpy.parameter import Parameter
+
 from vgps_msgs_py import parameters
 
 

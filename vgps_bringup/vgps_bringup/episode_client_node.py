@@ -1,0 +1,166 @@
+"""Run, watch and cancel episodes: a façade over the ``execute_instruction`` action, and ``vgps-episode`` on top.
+
+    vgps-episode --task put_carrot_on_plate --seed 3
+    vgps-episode --instruction "put the carrot on the plate"        # on the real robot
+
+Ctrl-C cancels the episode: the arm holds, the bag is closed.
+"""
+
+import argparse
+import sys
+import time
+
+import rclpy
+from action_msgs.msg import GoalStatus
+from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+
+from vgps_msgs.action import ExecuteInstruction
+from vgps_msgs.msg import Episode
+
+OUTCOMES = {getattr(Episode, name): name.lower()
+            for name in ('RUNNING', 'SUCCESS', 'FAILURE', 'TIMEOUT', 'CANCELLED', 'ABORTED')}
+
+
+class EpisodeError(RuntimeError):
+    """An episode could not be run; the text says what is missing."""
+
+
+class EpisodeClient:
+    """Runs episodes one after the other; use as a context manager. Not for use inside another node's callbacks."""
+
+    def __init__(self, namespace: str = 'vgps'):
+        self.namespace = '/' + namespace.strip('/')
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = Node('episode_client', namespace=self.namespace, context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.action = ActionClient(self.node, ExecuteInstruction, 'execute_instruction')
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        """Leave the ROS graph."""
+        self.executor.shutdown()
+        self.action.destroy()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def wait_until_ready(self, timeout: float = 60.0, give_up=lambda: '') -> None:
+        """Wait for the policy node to offer the action.
+
+        Raises:
+            EpisodeError: it did not within ``timeout`` seconds, or ``give_up()`` returned a reason.
+
+        """
+        deadline = time.monotonic() + timeout
+        while not self.action.wait_for_server(timeout_sec=0.5):
+            if reason := give_up():
+                raise EpisodeError(reason)
+            if time.monotonic() > deadline:
+                raise EpisodeError(f'no policy node offers {self.namespace}/execute_instruction after {timeout:.0f} s: is '
+                                   'the system running (vgps-run, ros2 launch), in this namespace and ROS_DOMAIN_ID?')
+
+    def _complete(self, future, timeout: float | None, what: str):
+        self.executor.spin_until_future_complete(future, timeout)
+        if not future.done():
+            raise EpisodeError(f'no answer from {what} within {timeout:.0f} s')
+        return future.result()
+
+    def set_parameters(self, node_name: str, **values) -> None:
+        """Set live parameters of a node.
+
+        Raises:
+            EpisodeError: the node does not answer or rejects a value.
+
+        """
+        service = f'{self.namespace}/{node_name}/set_parameters'
+        client = self.node.create_client(SetParameters, service)
+        try:
+            if not client.wait_for_service(timeout_sec=10.0):
+                raise EpisodeError(f'{service} is not there: is {node_name} running?')
+            request = SetParameters.Request(
+                parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()])
+            answer = self._complete(client.call_async(request), 10.0, service)
+            for name, result in zip(values, answer.results):
+                if not result.successful:
+                    raise EpisodeError(f'{node_name} rejects {name} = {values[name]}: {result.reason}')
+        finally:
+            self.node.destroy_client(client)
+
+    def run(self, instruction: str = '', task: str = '', seed: int = 0, max_steps: int = 0, reset: bool = True,
+            on_feedback=lambda feedback: None) -> ExecuteInstruction.Result:
+        """Run one episode to its end and return the action's result.
+
+        A ``KeyboardInterrupt`` cancels it and is raised again once the policy node has confirmed.
+
+        Raises:
+            EpisodeError: the goal was refused.
+
+        """
+        goal = ExecuteInstruction.Goal(instruction=instruction, task=task, seed=seed, max_steps=max_steps, reset=reset)
+        sending = self.action.send_goal_async(goal, feedback_callback=lambda m: on_feedback(m.feedback))
+        handle = self._complete(sending, 30.0, 'execute_instruction')
+        if not handle.accepted:
+            raise EpisodeError('the policy node refused the episode: another one is running, or a part is not ready '
+                               '(its log says which)')
+        finished = handle.get_result_async()
+        try:
+            answer = self._complete(finished, None, 'execute_instruction')
+        except KeyboardInterrupt:
+            self._complete(handle.cancel_goal_async(), 5.0, 'cancel')
+            self._complete(finished, 10.0, 'execute_instruction')
+            raise
+        if answer.status == GoalStatus.STATUS_UNKNOWN:
+            raise EpisodeError('the policy node lost the episode')
+        return answer.result
+
+
+def progress(feedback) -> None:
+    """Show the step, the value and what went wrong, on one line."""
+    notes = ', '.join(note for note in (feedback.steering, feedback.controller)
+                      if note not in ('', 'steered', 'accepted'))
+    line = f'  step {feedback.step:3d}   value {feedback.value:7.2f}   candidate {feedback.chosen:3d}   {notes}'
+    end = '\r' if sys.stdout.isatty() else '\n'
+    print(f'{line:100.100}', end=end, flush=True)
+
+
+def main() -> None:
+    """Run episodes from the command line."""
+    parser = argparse.ArgumentParser(prog='vgps-episode', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--instruction', default='', help="what to do; empty: the simulated task's own instruction")
+    parser.add_argument('--task', default='', help='simulated task to reset to; empty: leave the scene as it is')
+    parser.add_argument('--seed', type=int, default=0, help='start scene, policy and selection derive from it')
+    parser.add_argument('--max-steps', type=int, default=0, help="0: the policy node's own limit")
+    parser.add_argument('--episodes', type=int, default=1, help='how many, with seeds counting up')
+    parser.add_argument('--no-reset', action='store_true', help='start from where the arm is')
+    parser.add_argument('--namespace', default='vgps')
+    options = parser.parse_args()
+    if not options.instruction and not options.task:
+        parser.error('give --instruction (real robot) or --task (simulation)')
+    try:
+        with EpisodeClient(options.namespace) as client:
+            client.wait_until_ready()
+            for seed in range(options.seed, options.seed + options.episodes):
+                result = client.run(options.instruction, options.task, seed, options.max_steps, not options.no_reset,
+                                    on_feedback=progress)
+                print(f'{result.episode_id}: {OUTCOMES[result.outcome]} after {result.steps} steps, '
+                      f'{result.duration:.1f} s. {result.message}')
+    except EpisodeError as error:
+        sys.exit(f'vgps-episode: {error}')
+    except KeyboardInterrupt:
+        sys.exit('cancelled: the arm holds')
+
+
+if __name__ == '__main__':
+    main()
