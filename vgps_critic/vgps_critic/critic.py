@@ -1,0 +1,134 @@
+"""The critic as the rest of the project sees it: encode a frame once, score any number of candidates."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vgps_critic import checkpoint
+from vgps_critic.action_space import ACTION_DIM, ActionSpace
+from vgps_critic.checkpoint import CriticConfig
+from vgps_critic.images import resize
+from vgps_critic.network import CriticNetwork, NetworkConfig
+from vgps_critic.text import InstructionEncoder, check_embedding, load_instruction_encoder
+
+
+@dataclass(frozen=True)
+class EncodedObservation:
+    """One frame and one instruction after the encoder; scoring needs nothing else."""
+
+    features: torch.Tensor  # (1, D) float32
+    milliseconds: dict[str, float]  # per stage: embed, resize, encode
+
+
+class Critic:
+    """A value function ready to score: `encode` once per frame, then `score` K candidates in one small pass.
+
+    Attributes:
+        config: what it is and where it comes from (`CriticConfig`).
+        action_space: physical bounds, `.low` and `.high`.
+        hash: SHA-256 of weights and configuration, hex.
+
+    """
+
+    def __init__(self, network: CriticNetwork, config: CriticConfig, *, digest: str | None = None,
+                 instructions: InstructionEncoder | None = None, device: str = 'cpu'):
+        self.config = config
+        self.action_space = config.action_space
+        self.hash = digest or checkpoint.content_hash(network.state_dict(), config)
+        self.device = torch.device(device)
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        self._instructions = instructions
+
+    @classmethod
+    def load(cls, path_or_hub_id: str | Path, *, device: str = 'cpu', revision: str | None = None,
+             instructions: InstructionEncoder | None = None) -> 'Critic':
+        """Load a checkpoint from a folder or the Hugging Face hub; raises `CheckpointError`."""
+        network, config, digest = checkpoint.load(path_or_hub_id, revision)
+        critic = cls(network, config, digest=digest, instructions=instructions, device=device)
+        critic.warm_up()
+        return critic
+
+    @classmethod
+    def untrained(cls, seed: int = 0, *, action_space: ActionSpace | None = None, device: str = 'cpu',
+                  instructions: InstructionEncoder | None = None, **width) -> 'Critic':
+        """Return a critic with random weights, for benchmarks and tests; `width` goes to `NetworkConfig`.
+
+        FiLM gets small random weights too (the reference starts it at zero), so that the instruction matters.
+        """
+        network_config = NetworkConfig(**width)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = CriticNetwork(network_config)
+            for name, parameter in network.named_parameters():
+                if '.films.' in name:
+                    torch.nn.init.normal_(parameter, std=0.05)
+        config = CriticConfig(action_space or ActionSpace.named('bridge'), network_config, algorithm='untrained')
+        critic = cls(network, config, instructions=instructions, device=device)
+        critic.warm_up()
+        return critic
+
+    @property
+    def instructions(self) -> InstructionEncoder:
+        """The instruction encoder named by the checkpoint, made at first use."""
+        if self._instructions is None:
+            self._instructions = load_instruction_encoder(self.config.text_encoder)
+        return self._instructions
+
+    def warm_up(self) -> None:
+        """Run encoder and head once, so that the first frame of an episode is as fast as the rest."""
+        size = self.config.image_size
+        language = np.zeros(self.config.network.language_dim, np.float32)
+        encoded = self.encode(np.zeros((size, size, 3), np.uint8), language)
+        self.score(encoded, np.zeros((1, ACTION_DIM), np.float32))
+
+    def encode(self, image: np.ndarray, instruction: str | np.ndarray) -> EncodedObservation:
+        """Encode one frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, any size.
+            instruction: unmodified UTF-8 text, or its embedding (512,) float32.
+
+        Raises:
+            ValueError: wrong image or embedding. `UnknownInstruction`: the instruction encoder cannot embed the text.
+
+        """
+        start = time.perf_counter()
+        language = self.instructions.encode(instruction) if isinstance(instruction, str) else instruction
+        language = check_embedding(language, self.config.network.language_dim)
+        embedded = time.perf_counter()
+        image = resize(image, self.config.image_size)
+        resized = time.perf_counter()
+        features = self._features(image, language)
+        stages = {'embed': embedded - start, 'resize': resized - embedded, 'encode': time.perf_counter() - resized}
+        return EncodedObservation(features, {name: 1e3 * seconds for name, seconds in stages.items()})
+
+    @torch.inference_mode()
+    def _features(self, image: np.ndarray, language: np.ndarray) -> torch.Tensor:
+        images = torch.from_numpy(np.array(image[None])).to(self.device)
+        languages = torch.from_numpy(np.array(language[None])).to(self.device)
+        return self.network.encoder(images, languages)
+
+    @torch.inference_mode()
+    def score(self, encoded: EncodedObservation, actions: np.ndarray) -> np.ndarray:
+        """Return Q-values (E, K) float32 of K physical actions (K, 7); NaN features give NaN, they are not hidden.
+
+        Raises:
+            ValueError: wrong shape, no action, NaN or inf in an action (names the first).
+
+        """
+        actions = np.asarray(actions, np.float32)
+        if actions.ndim != 2 or actions.shape[1] != ACTION_DIM or not len(actions):
+            raise ValueError(f'actions have shape {actions.shape}, expected (K, {ACTION_DIM}) with K >= 1')
+        bad = np.argwhere(~np.isfinite(actions))
+        if len(bad):
+            raise ValueError(f'action {bad[0][0]} is not finite: {actions[bad[0][0]]}')
+        normalized = torch.from_numpy(self.action_space.normalize(actions)).to(self.device)
+        q_values = self.network.q_values(encoded.features, normalized[None])  # (E, 1, K)
+        return q_values[:, 0].float().cpu().numpy()
+
+    def save(self, folder: str | Path) -> str:
+        """Write the checkpoint into a folder and return its content hash."""
+        return checkpoint.save(folder, self.network, self.config)

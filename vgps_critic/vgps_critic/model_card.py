@@ -1,0 +1,56 @@
+"""The README.md that travels with a checkpoint."""
+
+TEMPLATE = """---
+library_name: vgps
+tags: [robotics, value-function, v-gps]
+---
+# Critic for value-guided policy steering
+
+Q(s, a, l): how good is end-effector action `a` for instruction `l` when the camera shows `s`? The ensemble's minimum
+re-ranks the candidates of a generalist policy.
+
+| | |
+|---|---|
+| content hash | `{digest}` |
+| trained by | {algorithm}, {step} updates |
+| data | {data} |
+| network | ResNet{stages} + FiLM, {filters} filters, {members} members, {image}x{image} RGB |
+| instruction encoder | `{text_encoder}` |
+| discount | {discount}, success on the last {success_steps} steps of a demonstration |
+| Q-values | discounted sum of -1 per step until success; 0 is success now, {floor:.4g} is never |
+
+## Actions
+
+Physical end-effector delta in the frame `{frame}`, rule `{rule}`{source}.
+
+| dimension | unit | maps to -1 | maps to +1 |
+|---|---|---|---|
+{bounds}
+
+## Use
+
+```python
+from vgps_critic import Critic, select
+critic = Critic.load('this folder or hub id')
+encoded = critic.encode(image, 'put the spoon on the towel')  # (H, W, 3) uint8 RGB
+q_values = critic.score(encoded, actions)                      # actions (K, 7) physical -> (E, K)
+choice = select(q_values, beta=0.0, rng=numpy.random.default_rng(0))
+```
+
+It knows the robot, cameras and tasks of its data and nothing else; it judges actions, it does not make a robot safe.
+"""
+
+DIMENSIONS = ('dx', 'dy', 'dz', 'droll', 'dpitch', 'dyaw', 'gripper')
+
+
+def model_card(config, digest: str) -> str:
+    """Return the Markdown card of a `CriticConfig`."""
+    space, network = config.action_space, config.network
+    rows = zip(DIMENSIONS, space.units, space.low, space.high)
+    return TEMPLATE.format(
+        digest=digest, algorithm=config.algorithm or 'not stated', step=config.step, data=config.data or 'not stated',
+        stages=list(network.stage_sizes), filters=network.num_filters, members=network.num_members,
+        image=network.image_size, text_encoder=config.text_encoder, discount=config.discount,
+        success_steps=config.success_steps, floor=-1 / (1 - config.discount), frame=space.frame, rule=space.rule,
+        source=f' ({space.source})' if space.source else '',
+        bounds='\n'.join(f'| {name} | {unit} | {low:.6g} | {high:.6g} |' for name, unit, low, high in rows))
