@@ -1,0 +1,1 @@
+"""The WidowX arm: kinematics, BridgeData's action semantics, guards, watchdogs and the two arms behind one seam."""

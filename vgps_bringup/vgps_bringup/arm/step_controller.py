@@ -1,0 +1,152 @@
+"""One control step: a 7-D action becomes joint positions, or a named refusal that changes nothing.
+
+The checks run in this order: finite, clip, compose on the previous target, workspace box, inverse kinematics seeded
+by the last command, joint limits, largest joint step. The reference stack moves its target on when the inverse
+kinematics fails, so that an unreachable run winds up and is released at once later; here a refusal leaves target,
+command and gripper as they were.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vgps_bringup.arm import bridge
+from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Kinematics
+from vgps_bringup.arm.reason import Reason
+
+# Boxes in use, [x, y, z] low and high in metres of the base frame. z of the table differs from lab to lab.
+WORKSPACES = {
+    'bridge': ((0.10, -0.15, -0.01), (0.45, 0.25, 0.25)),   # Octo's and BridgeData V2's evaluations
+    'openvla': ((0.10, -0.20, -0.01), (0.45, 0.25, 0.30)),  # OpenVLA's evaluation
+}
+
+
+@dataclass(frozen=True)
+class StepControllerConfig:
+    """Limits of one control step. Defaults are BridgeData's, except where a comment says otherwise."""
+
+    workspace: str = field(default='bridge', metadata={
+        'description': 'published box that the gripper target is kept in', 'choices': ('bridge', 'openvla')})
+    # The box cannot know the height of a table: raise this before the first motion.
+    min_height: float = field(default=-0.01, metadata={
+        'description': 'lowest gripper target above the base plane [m]; the box\'s floor where that is higher',
+        'range': (-0.10, 0.20)})
+    max_translation: float = field(default=0.05, metadata={
+        'description': 'largest |dx|, |dy|, |dz| of one step [m]; more is clipped', 'range': (0.001, 0.05)})
+    max_rotation: float = field(default=0.25, metadata={
+        'description': 'largest |droll|, |dpitch|, |dyaw| of one step [rad]; more is clipped',
+        'range': (0.01, 0.25)})
+    # Not in BridgeData, whose inverse kinematics sometimes jumps to another branch. Joints turn 0.63 rad in 0.2 s.
+    max_joint_step: float = field(default=0.6, metadata={
+        'description': 'largest turn of any joint in one step, from the last command and from the measured '
+                       'position [rad]; more is refused', 'range': (0.01, 0.6)})
+    gripper_threshold: float = field(default=0.5, metadata={
+        'description': 'openness above which the gripper opens, else closes [0..1]', 'range': (0.05, 0.95)})
+    # 1 on the robot; V-GPS's own SIMPLER evaluation uses 3.
+    gripper_sticky_steps: int = field(default=1, metadata={
+        'description': 'consecutive disagreeing actions before the gripper changes', 'range': (1, 15)})
+
+    def __post_init__(self):
+        if self.workspace not in WORKSPACES:
+            raise ValueError(f"workspace '{self.workspace}' is unknown: choose one of {', '.join(WORKSPACES)}")
+
+    @property
+    def box(self):
+        """The workspace as a (2, 3) array [m]: lowest and highest x, y, z."""
+        box = np.array(WORKSPACES[self.workspace])
+        box[0, 2] = max(box[0, 2], self.min_height)
+        return box
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What became of one action; on a refusal pose, command and gripper are the unchanged ones."""
+
+    accepted: bool
+    reason: Reason
+    message: str                   # in words, with numbers; empty when accepted
+    target_pose: np.ndarray        # (4, 4) gripper target in the base frame [m]
+    joint_command: np.ndarray      # (6,) rad
+    gripper: float                 # commanded openness, 0 closed or 1 open
+    action_clipped: bool           # the action exceeded the per-step bounds
+    workspace_clipped: bool        # the target was moved back into the box
+    inverse_kinematics_ms: float   # 0 where it was not reached
+
+
+class StepController:
+    """Turns BridgeData actions into joint commands, holding the target, the last command and the gripper's state."""
+
+    def __init__(self, config=None):
+        self.config = config or StepControllerConfig()
+        self._kinematics = Kinematics()
+        self.reset(np.zeros(len(JOINT_NAMES)), 1.0)
+
+    def reset(self, joint_positions, openness=1.0):
+        """Start from (6,) measured joint positions [rad]: target and command become what is measured."""
+        self.joint_command = np.array(joint_positions, float)
+        self.target_pose = self._kinematics.forward(self.joint_command)
+        self.gripper = 1.0 if openness > self.config.gripper_threshold else 0.0
+        self._gripper_disagreements = 0
+
+    def forward(self, joint_positions):
+        """Return the (4, 4) gripper pose of (6,) joint positions."""
+        return self._kinematics.forward(joint_positions)
+
+    def step(self, action, measured):
+        """Check one (7,) action against the (6,) measured joint positions [rad] and return a StepResult."""
+        action, measured = np.asarray(action, float), np.asarray(measured, float)
+        if action.shape != (7,) or not np.isfinite(action).all():
+            return self._refuse(Reason.NOT_FINITE, f'action is not 7 finite numbers: {action}')
+        if measured.shape != (6,) or not np.isfinite(measured).all():
+            return self._refuse(Reason.BAD_JOINT_STATES, f'measured joints are not 6 finite numbers: {measured}')
+        c = self.config
+        bounds = np.array([c.max_translation] * 3 + [c.max_rotation] * 3)
+        delta = np.clip(action[:6], -bounds, bounds)
+        action_clipped = not np.array_equal(delta, action[:6]) or not 0.0 <= action[6] <= 1.0
+        pose = bridge.compose(self.target_pose, self._kinematics.forward(measured)[:3, 3], delta)
+        inside = np.clip(pose[:3, 3], *c.box)
+        workspace_clipped = not np.array_equal(inside, pose[:3, 3])
+        pose[:3, 3] = inside
+
+        started = time.perf_counter()
+        solution = self._kinematics.inverse(pose, self.joint_command)
+        milliseconds = (time.perf_counter() - started) * 1e3
+        reason, message = self._judge(solution, pose, measured)
+        if reason is not Reason.ACCEPTED:
+            return self._refuse(reason, message, action_clipped, workspace_clipped, milliseconds)
+        self.target_pose, self.joint_command = pose, solution.joint_positions
+        self._decide_gripper(action[6])
+        return self._result(True, reason, '', action_clipped, workspace_clipped, milliseconds)
+
+    def _judge(self, solution, pose, measured):
+        if not solution.ok:
+            return Reason.UNREACHABLE, (f'no joint positions reach {np.round(pose[:3, 3], 3)} m: nearest is '
+                                        f'{solution.position_error * 1e3:.1f} mm and '
+                                        f'{solution.rotation_error:.3f} rad off')
+        joints = solution.joint_positions
+        outside = np.maximum(JOINT_LOWER - joints, joints - JOINT_UPPER)
+        worst = int(outside.argmax())
+        if outside[worst] > 0.0:
+            return Reason.JOINT_LIMIT, (f'{JOINT_NAMES[worst]} would be at {joints[worst]:.3f} rad, outside '
+                                        f'{JOINT_LOWER[worst]:.3f} to {JOINT_UPPER[worst]:.3f}')
+        for origin, positions in (('last command', self.joint_command), ('measured position', measured)):
+            turn = np.abs(joints - positions)
+            worst = int(turn.argmax())
+            if turn[worst] > self.config.max_joint_step:
+                return Reason.JOINT_STEP, (f'{JOINT_NAMES[worst]} would turn {turn[worst]:.3f} rad from its {origin}, '
+                                           f'more than {self.config.max_joint_step:.3f}')
+        return Reason.ACCEPTED, ''
+
+    def _decide_gripper(self, openness):
+        wanted = 1.0 if openness > self.config.gripper_threshold else 0.0
+        self._gripper_disagreements = self._gripper_disagreements + 1 if wanted != self.gripper else 0
+        if self._gripper_disagreements >= self.config.gripper_sticky_steps:
+            self.gripper, self._gripper_disagreements = wanted, 0
+
+    def _refuse(self, reason, message, action_clipped=False, workspace_clipped=False, milliseconds=0.0):
+        return self._result(False, reason, message, action_clipped, workspace_clipped, milliseconds)
+
+    def _result(self, accepted, reason, message, action_clipped, workspace_clipped, milliseconds):
+        return StepResult(accepted, reason, message, self.target_pose.copy(), self.joint_command.copy(), self.gripper,
+                          action_clipped, workspace_clipped, milliseconds)
