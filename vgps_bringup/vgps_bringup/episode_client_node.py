@@ -67,8 +67,8 @@ class EpisodeClient:
             if reason := give_up():
                 raise EpisodeError(reason)
             if time.monotonic() > deadline:
-                raise EpisodeError(f'no policy node offers {self.namespace}/execute_instruction after {timeout:.0f} s: is '
-                                   'the system running (vgps-run, ros2 launch), in this namespace and ROS_DOMAIN_ID?')
+                raise EpisodeError(f'no policy node offers {self.namespace}/execute_instruction after {timeout:.0f} s: '
+                                   'is the system running (vgps-run, ros2 launch), in this namespace and domain?')
 
     def _complete(self, future, timeout: float | None, what: str):
         self.executor.spin_until_future_complete(future, timeout)

@@ -1,0 +1,82 @@
+"""``vgps-demo``: the same scene twice, with the plain policy and steered, through the whole live system.
+
+Starts the simulation exactly as ``ros2 launch vgps_bringup simulation.launch.py`` does, runs one episode per condition
+over real ROS 2, records each as a bag, and leaves a report folder with the videos side by side.
+"""
+
+import argparse
+import datetime
+import os
+import pathlib
+import signal
+import sys
+import time
+
+from vgps_bringup.description import SYSTEMS
+from vgps_bringup.runner import Runner, RunnerError
+
+CONDITIONS = {'plain policy': 'first', 'steered': 'value'}  # -> critic_node's parameter `selection`
+
+
+def _run_conditions(options, output: pathlib.Path, log) -> list[tuple[str, object]]:
+    """Run one episode per condition and return (condition, result) pairs."""
+    from vgps_bringup.episode_client_node import OUTCOMES, EpisodeClient, progress
+
+    arguments = {'task': options.task, 'policy': options.policy, 'critic': options.critic, 'k': str(options.k),
+                 'beta': str(options.beta), 'output': str(output), 'namespace': options.namespace,
+                 'max_steps': str(options.max_steps)}
+    results = []
+    with Runner('simulation', arguments, log=log, quiet=not options.verbose) as runner:
+        with EpisodeClient(options.namespace) as client:
+            client.wait_until_ready(120.0, lambda: ', '.join(
+                f'{name} ended with code {code}' for name, code in runner.ended().items()))
+            for condition, selection in CONDITIONS.items():
+                print(f'\n{condition}: {options.task}, seed {options.seed}', flush=True)
+                client.set_parameters('critic_node', selection=selection)
+                result = client.run(task=options.task, seed=options.seed, on_feedback=progress)
+                print(f'\n  -> {OUTCOMES[result.outcome].upper()} after {result.steps} steps, {result.duration:.1f} s. '
+                      f'{result.message}', flush=True)
+                results.append((condition, result))
+            time.sleep(1.5)  # the recorder closes the last bag a moment after the episode
+    return results
+
+
+def main() -> None:
+    """Run the demonstration."""
+    defaults = {argument.name: argument.default for argument in SYSTEMS['simulation'].arguments}
+    parser = argparse.ArgumentParser(prog='vgps-demo', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--task', default=defaults['task'], help='simulated task')
+    parser.add_argument('--seed', type=int, default=None, help='start scene; default: one where the two differ')
+    parser.add_argument('--policy', default=defaults['policy'], help='entry-point name of the policy')
+    parser.add_argument('--critic', default=defaults['critic'], help="checkpoint, or 'default'")
+    parser.add_argument('--k', type=int, default=int(defaults['k']), help='candidates per frame')
+    parser.add_argument('--beta', type=float, default=float(defaults['beta']), help='selection temperature')
+    parser.add_argument('--max-steps', type=int, default=int(defaults['max_steps']), help='control steps of 0.2 s')
+    parser.add_argument('--namespace', default=f'vgps_demo_{os.getpid()}', help='ROS namespace')
+    parser.add_argument('--output', type=pathlib.Path, default=pathlib.Path('runs'), help='folder for the results')
+    parser.add_argument('--verbose', action='store_true', help='show what every node logs')
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    output = (options.output / f'demo-{datetime.datetime.now():%Y%m%d-%H%M%S}').resolve()
+    output.mkdir(parents=True)
+    started = time.monotonic()
+    print(f'Starting the simulated WidowX (real ROS 2 nodes over DDS); results go to {output}', flush=True)
+    try:
+        results = _run_conditions(options, output, log=lambda line: print(line, flush=True))
+    except RunnerError as error:
+        sys.exit(f'vgps-demo: {error}')
+    except RuntimeError as error:  # EpisodeError
+        sys.exit(f'vgps-demo: {error}\n  see what the nodes say with --verbose')
+    except KeyboardInterrupt:
+        sys.exit('vgps-demo: stopped; nothing is left running')
+
+    from vgps_bringup.evaluation.report import comparison_report
+    print('\nWriting the report ...', flush=True)
+    summary = comparison_report(
+        {condition: output / result.episode_id for condition, result in results}, output)
+    print(f'\n{summary}\n\nReport: {output / "index.html"}\n({time.monotonic() - started:.0f} s in all)')
+
+
+if __name__ == '__main__':
+    main()
