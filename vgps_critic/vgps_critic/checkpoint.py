@@ -130,7 +130,8 @@ def build_network(config: NetworkConfig, state: dict[str, torch.Tensor], where: 
             raise CheckpointError(f'{where}: key {name} is not part of this network')
         tensor = state[name]
         if tensor.shape != expected[name]:
-            raise CheckpointError(f'{where}: key {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name])}')
+            raise CheckpointError(
+                f'{where}: key {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name])}')
         if tensor.dtype != torch.float32:
             raise CheckpointError(f'{where}: key {name} is {tensor.dtype}, expected torch.float32')
         if not torch.isfinite(tensor).all():

@@ -92,7 +92,8 @@ class Critic:
             instruction: unmodified UTF-8 text, or its embedding (512,) float32.
 
         Raises:
-            ValueError: wrong image or embedding. `UnknownInstruction`: the instruction encoder cannot embed the text.
+            ValueError: wrong image or embedding.
+            UnknownInstructionError: the instruction encoder cannot embed the text.
 
         """
         start = time.perf_counter()

@@ -4,12 +4,13 @@ Every choice below is the reference's, including the ones that look wrong; see t
 compute are float32. Widths and depths are free, so a small critic for tests or simulation is the same code.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def _pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
     top, bottom = same_padding(x.shape[-2], kernel, stride)
     left, right = same_padding(x.shape[-1], kernel, stride)
-    return F.pad(x, (left, right, top, bottom), value=value) if top or bottom or left or right else x
+    return functional.pad(x, (left, right, top, bottom), value=value) if top or bottom or left or right else x
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, padding: int = 0) -> nn.Conv2d:
@@ -86,11 +87,11 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C, H / stride, W / stride)."""
         y = x if self.stride == 1 else _pad_same(x, 3, self.stride)
-        y = F.silu(self.norm_0(self.conv_0(y)))
+        y = functional.silu(self.norm_0(self.conv_0(y)))
         y = self.norm_1(self.conv_1(y))
         if self.conv_proj is not None:
             x = self.norm_proj(self.conv_proj(x))
-        return F.silu(x + y)
+        return functional.silu(x + y)
 
 
 class Film(nn.Module):
@@ -146,8 +147,8 @@ class ResNetEncoder(nn.Module):
         x = images.to(language.dtype) / 127.5 - 1
         x = torch.cat([x, self._rows_and_columns(x)], dim=-1)  # (B, H, W, 5), TRAP: R, G, B, row, column
         x = x.permute(0, 3, 1, 2)  # (B, 5, H, W), channels-last in memory
-        x = F.silu(self.norm_init(self.conv_init(x)))
-        x = F.max_pool2d(_pad_same(x, 3, 2, value=-math.inf), 3, 2)
+        x = functional.silu(self.norm_init(self.conv_init(x)))
+        x = functional.max_pool2d(_pad_same(x, 3, 2, value=-math.inf), 3, 2)
         for block, film in zip(self.blocks, self.films):
             x = film(block(x), language)
         return x.mean(dim=(2, 3))
@@ -171,7 +172,7 @@ class CriticNetwork(nn.Module):
         sizes = (self.encoder.output_dim + config.action_dim, *config.hidden_dims)
         self.weights = nn.ParameterList(
             torch.stack([nn.init.xavier_uniform_(torch.empty(n_in, n_out)) for _ in range(config.num_members)])
-            for n_in, n_out in zip(sizes[:-1], sizes[1:]))  # each (E, in, out)
+            for n_in, n_out in itertools.pairwise(sizes))  # each (E, in, out)
         self.biases = nn.ParameterList(torch.zeros(config.num_members, n) for n in sizes[1:])  # each (E, out)
         self.last = dense(sizes[-1], 1)  # TRAP: one layer for all members
 
@@ -194,9 +195,9 @@ class CriticNetwork(nn.Module):
         first = self.weights[0]
         # concat([features, action]) @ W, split so that the features' share is computed once and not N times
         h = torch.einsum('bd,edh->ebh', features, first[:, :dim]) + self.biases[0][:, None]  # (E, B, h)
-        h = F.silu(h[:, :, None] + torch.einsum('bna,eah->ebnh', actions, first[:, dim:]))  # (E, B, N, h)
+        h = functional.silu(h[:, :, None] + torch.einsum('bna,eah->ebnh', actions, first[:, dim:]))  # (E, B, N, h)
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:]):
-            h = F.silu(torch.einsum('ebnh,ehk->ebnk', h, weight) + bias[:, None, None])
+            h = functional.silu(torch.einsum('ebnh,ehk->ebnk', h, weight) + bias[:, None, None])
         return self.last(h).squeeze(-1)
 
 

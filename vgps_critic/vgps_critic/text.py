@@ -19,7 +19,7 @@ _TWINS = {MUSE, MUSE_NUMPY}
 _CACHE_SIZE = 4096
 
 
-class UnknownInstruction(ValueError):
+class UnknownInstructionError(ValueError):
     """The instruction encoder cannot embed this text."""
 
 
@@ -44,11 +44,11 @@ class InstructionEncoder:
         """Return the embedding (512,) float32, read-only; the empty instruction is legal, as in the training data.
 
         Raises:
-            UnknownInstruction: not text, or not in the table.
+            UnknownInstructionError: not text, or not in the table.
 
         """
         if not isinstance(instruction, str):
-            raise UnknownInstruction(f'instruction must be text, got {type(instruction).__name__}')
+            raise UnknownInstructionError(f'instruction must be text, got {type(instruction).__name__}')
         if instruction not in self._cache:
             embedding = check_embedding(self._embed(instruction))
             embedding.setflags(write=False)
@@ -94,7 +94,7 @@ def tensorflow_hub(handle: str = f'https://tfhub.dev/{MUSE}', identity: str = MU
 
 
 def table(path: str | Path) -> InstructionEncoder:
-    """Return precomputed embeddings from an .npz written by `save_table`; any other text is `UnknownInstruction`."""
+    """Return precomputed embeddings from an .npz of `save_table`; any other text raises `UnknownInstructionError`."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             identity, texts, embeddings = str(archive['identity']), archive['instructions'], archive['embeddings']
@@ -106,7 +106,7 @@ def table(path: str | Path) -> InstructionEncoder:
 
     def look_up(text: str) -> np.ndarray:
         if text not in rows:
-            raise UnknownInstruction(f'instruction {text!r} is not among the {len(rows)} of {path}')
+            raise UnknownInstructionError(f'instruction {text!r} is not among the {len(rows)} of {path}')
         return embeddings[rows[text]]
 
     return InstructionEncoder(identity, look_up)

@@ -1,0 +1,253 @@
+"""Decide which candidate goes to the robot: the pure core of `critic_node` and of every offline re-judgement.
+
+Both run this code, so the same frame, candidates, beta and seed give the same choice. Whatever goes wrong becomes a
+named reason and a fallback; nothing here raises for bad input of a running episode.
+"""
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+from vgps_critic.action_space import ACTION_DIM, ActionSpaceError
+from vgps_critic.critic import Critic, EncodedObservation
+from vgps_critic.selection import select
+from vgps_critic.text import UnknownInstructionError
+
+_SELECTION_STREAM = int.from_bytes(b'select', 'big')  # keeps these seeds apart from the policy's of the same step
+_TREND_STEPS = 10  # values behind value_trend: two seconds at 5 Hz
+
+
+class Verdict(IntEnum):
+    """Which candidate was sent; the constants of SteeringDecision.msg."""
+
+    CHOSEN = 0
+    FIRST_CANDIDATE = 1
+    HOLD = 2
+
+
+class Reason(IntEnum):
+    """Why; the constants of SteeringDecision.msg."""
+
+    STEERED = 0
+    CONTROL_FIRST = 1
+    CONTROL_RANDOM = 2
+    FRAME_MISSING = 3
+    DEADLINE_MISSED = 4
+    VALUES_NOT_FINITE = 5
+    FLAT_VALUES = 6
+    MEMBERS_DISAGREE = 7
+    INSTRUCTION_UNKNOWN = 8
+    ACTION_SPACE_MISMATCH = 9
+    CANDIDATES_INVALID = 10
+    CRITIC_FAILED = 11
+
+
+# Candidates in doubt are never sent, whatever the fallback: other failures doubt the critic, these doubt the policy
+ALWAYS_HOLD = frozenset({Reason.CANDIDATES_INVALID, Reason.ACTION_SPACE_MISMATCH})
+
+
+@dataclass(frozen=True)
+class SteeringConfig:
+    """How to choose and when not to trust the values."""
+
+    beta: float = field(default=0.0, metadata={
+        'description': 'temperature of the softmax over values, in steps of discounted return; 0 takes the best '
+                       '(paper: 0 on the robot; 0, 0.1 and 1 in simulation)', 'range': (0.0, 10.0)})
+    selection: str = field(default='value', metadata={
+        'description': 'value: by the critic; first: the plain policy; random: uniform, the control of the paper',
+        'choices': ('value', 'first', 'random')})
+    deadline_ms: float = field(default=500.0, metadata={
+        'description': 'ms from the arrival of the candidates to the decision; later values are not used',
+        'range': (1.0, 10000.0)})
+    min_spread: float = field(default=0.0, metadata={
+        'description': 'smallest max - min of the values over candidates, in steps of discounted return; below it the '
+                       'critic has no opinion; 0: off', 'range': (0.0, 50.0)})
+    max_disagreement: float = field(default=0.0, metadata={
+        'description': 'largest mean difference between the members, in steps of discounted return; 0: off',
+        'range': (0.0, 50.0)})
+    fallback: str = field(default='first', metadata={
+        'description': 'sent when the critic cannot choose: the first candidate (the plain policy), or hold',
+        'choices': ('first', 'hold')})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a frame could not be encoded or scored in time."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which candidate goes to the robot and what the critic thought of all of them; mirrors SteeringDecision.msg."""
+
+    num_candidates: int  # K
+    num_members: int  # E, 0 when nothing was scored
+    q_values: np.ndarray  # (E, K) float32, or (0, 0) when nothing was scored
+    probabilities: np.ndarray  # (K,) float32 softmax(min over members / beta), or (0,)
+    chosen: int  # index, -1 for hold
+    action: np.ndarray  # (7,) float32 physical, first of the chosen chunk; zeros for hold
+    beta: float
+    seed: int
+    verdict: Verdict
+    reason: Reason
+    message: str  # the reason in words, with the numbers
+    spread: float  # max - min over candidates of the ensemble minimum
+    disagreement: float  # mean over candidates of max - min over members
+    effective_sample_size: float  # 1 / sum p^2, 1..K
+    value: float  # ensemble minimum of the chosen candidate, NaN when nothing was scored
+    value_trend: float  # slope of value over the last steps, per step, NaN before the second
+    stages: dict[str, float]  # milliseconds
+
+
+def step_seed(episode_seed: int, step: int) -> int:
+    """Return the uint64 seed of the selection at one step, a fixed function of the episode's seed."""
+    sequence = np.random.SeedSequence([episode_seed, step, _SELECTION_STREAM])
+    return int(sequence.generate_state(1, np.uint64)[0])
+
+
+def first_actions(actions: np.ndarray) -> np.ndarray:
+    """Return the (K, 7) first actions of K chunks (K, H, 7); raises `ValueError` for any other shape, NaN or inf."""
+    actions = np.asarray(actions, np.float32)
+    if actions.ndim != 3 or actions.shape[2] != ACTION_DIM or 0 in actions.shape:
+        raise ValueError(f'candidates have shape {actions.shape}, expected (K, H, {ACTION_DIM}) with K, H >= 1')
+    finite = np.isfinite(actions).all(axis=(1, 2))
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise ValueError(f'{len(bad)} of {len(actions)} candidates hold NaN or inf, the first is {bad[0]}')
+    return actions[:, 0]
+
+
+class Steerer:
+    """Encode, score, select, and fall back by name. One per critic; `reset` at the start of every episode."""
+
+    def __init__(self, critic: Critic, config: SteeringConfig = SteeringConfig()):
+        self.critic = critic
+        self.config = config  # may be replaced between steps
+        self._values: deque[float] = deque(maxlen=_TREND_STEPS)
+
+    def reset(self) -> None:
+        """Forget the last episode's values."""
+        self._values.clear()
+
+    def encode(self, image: np.ndarray, instruction: str | np.ndarray) -> EncodedObservation | Failure:
+        """Encode a frame (H, W, 3) uint8 RGB, or say by name why that is impossible."""
+        try:
+            return self.critic.encode(image, instruction)
+        except UnknownInstructionError as e:
+            return Failure(Reason.INSTRUCTION_UNKNOWN, str(e))
+        except Exception as e:  # whatever the critic raises, the arm must get an answer
+            return Failure(Reason.CRITIC_FAILED, f'encoding raised {type(e).__name__}: {e}')
+
+    def decide(self, encoded: EncodedObservation | Failure | None, actions: np.ndarray, *, seed: int) -> Decision:
+        """Choose among candidates.
+
+        Args:
+            encoded: of the very frame the policy looked at, or why there is none (None: frame missing).
+            actions: (K, H, 7) float32 physical; the first action of each chunk is scored (reference behaviour 5).
+            seed: of the selection, see `step_seed`.
+
+        """
+        start = time.perf_counter()
+        config = self.config
+        try:
+            firsts = first_actions(actions)
+        except ValueError as e:
+            shape = np.shape(actions)
+            return self._decision(shape[0] if len(shape) == 3 else 0, None, seed, Reason.CANDIDATES_INVALID, str(e))
+        q_values, failure = self._score(encoded, firsts)
+        stages = dict(encoded.milliseconds) if isinstance(encoded, EncodedObservation) else {}
+        scored = time.perf_counter()
+        stages['score'] = 1e3 * (scored - start)
+
+        selection = None if q_values is None else select(q_values, config.beta, np.random.default_rng(seed))
+        if config.selection == 'first':
+            reason, message, chosen = Reason.CONTROL_FIRST, 'steering is off: the plain policy', 0
+        elif config.selection == 'random':
+            reason, message = Reason.CONTROL_RANDOM, 'the random control: uniform choice'
+            chosen = int(np.random.default_rng(seed).integers(len(firsts)))
+        elif failure is not None:
+            reason, message, chosen = failure.reason, failure.message, None
+        else:
+            reason, message = self._trust(q_values, selection.values)
+            chosen = selection.index if reason is Reason.STEERED else None
+        if failure is not None and reason in (Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM):
+            message += f'; no values: {failure.message}'
+        stages['select'] = 1e3 * (time.perf_counter() - scored)
+        return self._decision(len(firsts), (firsts, q_values, selection), seed, reason, message, chosen, stages)
+
+    def _score(self, encoded, firsts: np.ndarray) -> tuple[np.ndarray | None, Failure | None]:
+        """Return Q-values (E, K) or why there are none."""
+        if encoded is None:
+            return None, Failure(Reason.FRAME_MISSING, 'no frame was encoded for these candidates')
+        if isinstance(encoded, Failure):
+            return None, encoded
+        try:
+            self.critic.action_space.check(firsts)
+            q_values = self.critic.score(encoded, firsts)
+        except ActionSpaceError as e:
+            return None, Failure(Reason.ACTION_SPACE_MISMATCH, str(e))
+        except Exception as e:  # whatever the critic raises, the arm must get an answer
+            return None, Failure(Reason.CRITIC_FAILED, f'scoring raised {type(e).__name__}: {e}')
+        bad = int((~np.isfinite(q_values)).sum())
+        if bad:
+            return None, Failure(Reason.VALUES_NOT_FINITE, f'{bad} of {q_values.size} Q-values are NaN or inf')
+        return q_values, None
+
+    def _trust(self, q_values: np.ndarray, values: np.ndarray) -> tuple[Reason, str]:
+        """Return STEERED, or why the values do not say anything."""
+        config, spread, disagreement = self.config, _spread(values), _disagreement(q_values)
+        # one candidate has no spread, and there is nothing to choose
+        if len(values) > 1 and spread < config.min_spread:
+            return Reason.FLAT_VALUES, f'values differ by {spread:.4g}, below min_spread {config.min_spread:.4g}'
+        if 0 < config.max_disagreement < disagreement:
+            return Reason.MEMBERS_DISAGREE, (
+                f'members differ by {disagreement:.4g}, above max_disagreement {config.max_disagreement:.4g}')
+        return Reason.STEERED, f'values differ by {spread:.4g}, members by {disagreement:.4g}'
+
+    def _decision(self, count, scored, seed, reason, message, chosen=None, stages=None) -> Decision:
+        firsts, q_values, selection = scored or (None, None, None)
+        if chosen is None:
+            if reason in ALWAYS_HOLD or self.config.fallback == 'hold':
+                chosen, message = -1, f'{message}; holding'
+            else:
+                chosen, message = 0, f'{message}; sending the first candidate'
+        if chosen < 0:
+            verdict = Verdict.HOLD
+        elif reason in (Reason.STEERED, Reason.CONTROL_RANDOM):
+            verdict = Verdict.CHOSEN
+        else:
+            verdict = Verdict.FIRST_CANDIDATE
+        value = float(selection.values[chosen]) if selection is not None and chosen >= 0 else math.nan
+        self._values.append(value)
+        probabilities = np.empty(0, np.float32) if selection is None else selection.probabilities.astype(np.float32)
+        return Decision(
+            num_candidates=count,
+            num_members=0 if q_values is None else len(q_values),
+            q_values=np.empty((0, 0), np.float32) if q_values is None else q_values,
+            probabilities=probabilities,
+            chosen=chosen,
+            action=np.zeros(ACTION_DIM, np.float32) if chosen < 0 else firsts[chosen].copy(),
+            beta=self.config.beta, seed=seed, verdict=verdict, reason=reason, message=message,
+            spread=math.nan if selection is None else _spread(selection.values),
+            disagreement=math.nan if q_values is None else _disagreement(q_values),
+            effective_sample_size=math.nan if selection is None else float(1 / (selection.probabilities**2).sum()),
+            value=value, value_trend=self._trend(), stages=stages or {})
+
+    def _trend(self) -> float:
+        values = np.array(self._values)
+        steps = np.flatnonzero(np.isfinite(values))
+        return float(np.polyfit(steps, values[steps], 1)[0]) if len(steps) > 1 else math.nan
+
+
+def _spread(values: np.ndarray) -> float:
+    return float(values.max() - values.min())
+
+
+def _disagreement(q_values: np.ndarray) -> float:
+    return float((q_values.max(axis=0) - q_values.min(axis=0)).mean())
