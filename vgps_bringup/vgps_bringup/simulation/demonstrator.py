@@ -1,0 +1,128 @@
+"""A scripted expert that sees the simulator's truth, and the errors that make its demonstrations of mixed quality.
+
+Without errors it always succeeds. With them about half of the episodes fail as the paper's figures show policies
+failing: an imprecise or missed grasp, an early or a late release, a misplaced object.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vgps_bringup.arm import bridge
+from vgps_bringup.simulation.tasks import Task
+from vgps_bringup.simulation.widowx import SimulatedWidowX
+
+_ARRIVED = 0.006  # m
+
+
+@dataclass(frozen=True)
+class DemonstratorConfig:
+    """How often and how far the expert errs; the defaults are the mixed quality that was measured to fail by half."""
+
+    grasp_offset: float = 0.016  # m, standard deviation of the grasp along the object
+    height_error_chance: float = 0.45  # 0 .. 1, episodes that grasp too high
+    height_error: float = 0.020  # m, the largest such error
+    early_close_chance: float = 0.25  # 0 .. 1, episodes that close the gripper on the way down
+    early_release_chance: float = 0.50  # 0 .. 1, episodes that let go on the way
+    early_release: tuple[float, float] = (0.45, 0.95)  # part of the way at which they do
+    late_release_chance: float = 0.15  # 0 .. 1, episodes that keep holding over the goal
+    late_release: tuple[int, int] = (6, 30)  # steps that they wait
+    place_error: float = 0.025  # m, standard deviation of the release position in x and y
+    action_noise: float = 0.005  # m, standard deviation added to every step's translation
+    speed: float = 0.040  # m, largest step
+
+
+NO_ERRORS = DemonstratorConfig(grasp_offset=0.0, height_error_chance=0.0, early_close_chance=0.0,
+                               early_release_chance=0.0, late_release_chance=0.0, place_error=0.0, action_noise=0.0)
+
+
+class Demonstrator:
+    """Plays one episode: reach, descend, close, lift, carry, lower, open, retreat."""
+
+    def __init__(self, config: DemonstratorConfig = DemonstratorConfig()):
+        self.config = config
+
+    def reset(self, robot: SimulatedWidowX, seed: int) -> None:
+        """Draw this episode's errors; `robot` stands at its start pose."""
+        c, self._rng = self.config, np.random.default_rng(seed)
+        rng = self._rng
+        self._along = rng.normal(0.0, 1.0) * c.grasp_offset
+        self._higher = rng.uniform(0.0, c.height_error) if rng.random() < c.height_error_chance else 0.0
+        self._early_close = rng.uniform(0.015, 0.035) if rng.random() < c.early_close_chance else 0.0
+        release, self._release_at, self._wait = rng.random(), 1.0, 0
+        if release < c.early_release_chance:
+            self._release_at = rng.uniform(*c.early_release)
+        elif release < c.early_release_chance + c.late_release_chance:
+            self._wait = int(rng.integers(*c.late_release))
+        self._place = rng.normal(0.0, 1.0, 2) * c.place_error
+        self._task: Task = robot.task
+        self._phase, self._since, self.done = 'reach', 0, False
+        self._object, self._yaw = robot.oracle.object_position.copy(), robot.oracle.object_yaw
+        self._lifted_at = None
+
+    def act(self, robot: SimulatedWidowX, target_pose: np.ndarray) -> np.ndarray:
+        """Return the next (7,) action; `target_pose` (4, 4) is where the controller has sent the gripper so far."""
+        position, task = target_pose[:3, 3], self._task
+        if self._phase in ('reach', 'descend'):
+            self._object, self._yaw = robot.oracle.object_position.copy(), robot.oracle.object_yaw
+        grasp = self._object + self._along * np.array([np.cos(self._yaw), np.sin(self._yaw), 0.0])
+        grasp[2] = task.grasp_height + self._higher
+        goal = robot.oracle.goal_position + np.array([*self._place, 0.0])
+        openness = 1.0
+        self._since += 1
+
+        if self._phase == 'reach':
+            waypoint = grasp + (0.0, 0.0, 0.055)
+            if np.linalg.norm(waypoint - position) < 2 * _ARRIVED:
+                self._enter('descend')
+        if self._phase == 'descend':
+            waypoint = grasp
+            if self._early_close and position[2] - grasp[2] < self._early_close:
+                openness = 0.0
+            if np.linalg.norm(waypoint - position) < _ARRIVED:
+                self._enter('close')
+        if self._phase == 'close':
+            waypoint, openness = position, 0.0
+            if self._since > 3:
+                self._enter('lift')
+        if self._phase == 'lift':
+            waypoint, openness = np.array([*position[:2], task.carry_height]), 0.0
+            if waypoint[2] - position[2] < _ARRIVED:
+                self._lifted_at = position[:2].copy()
+                self._enter('carry')
+        if self._phase == 'carry':
+            waypoint, openness = np.array([*goal[:2], task.carry_height]), 0.0
+            left = np.linalg.norm(waypoint[:2] - position[:2])
+            way = max(1e-6, np.linalg.norm(goal[:2] - self._lifted_at))
+            if 1.0 - left / way >= self._release_at and self._release_at < 1.0:
+                self._enter('open')
+            elif left < _ARRIVED:
+                self._enter('lower')
+        if self._phase == 'lower':
+            waypoint, openness = np.array([*goal[:2], task.release_height]), 0.0
+            if abs(waypoint[2] - position[2]) < _ARRIVED:
+                self._enter('wait')
+        if self._phase == 'wait':
+            waypoint, openness = position, 0.0
+            if self._since > self._wait:
+                self._enter('open')
+        if self._phase == 'open':
+            waypoint = position
+            if self._since > 2:
+                self._enter('retreat')
+        if self._phase == 'retreat':
+            waypoint = np.array([*position[:2], min(0.22, task.release_height + 0.08)])
+            self.done = self._since > 5
+        return self._action(target_pose, waypoint, openness)
+
+    def _enter(self, phase: str) -> None:
+        self._phase, self._since = phase, 1
+
+    def _action(self, target_pose: np.ndarray, waypoint: np.ndarray, openness: float) -> np.ndarray:
+        difference = waypoint - target_pose[:3, 3]
+        distance = np.linalg.norm(difference)
+        step = difference * min(1.0, self.config.speed / max(distance, 1e-9))
+        step = step + self._rng.normal(0.0, 1.0, 3) * self.config.action_noise
+        yaw = bridge.state7(target_pose, 1.0)[5]
+        turn = np.clip(self._yaw - yaw, -0.1, 0.1) if self._phase in ('reach', 'descend') else 0.0
+        return np.array([*np.clip(step, -0.05, 0.05), 0.0, 0.0, turn, openness])
