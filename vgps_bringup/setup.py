@@ -21,6 +21,9 @@ setup(
         'widowx_node = vgps_bringup.widowx_node:main',
         'simulation_node = vgps_bringup.simulation_node:main',
         'recorder_node = vgps_bringup.recorder_node:main',
+        'replay_node = vgps_bringup.replay_node:main',
         'vgps-run = vgps_bringup.runner:main',
+        'vgps-episode = vgps_bringup.episode_client_node:main',
+        'vgps-demo = vgps_bringup.demo:main',
     ]},
 )

@@ -125,7 +125,8 @@ def _replay(a: Mapping[str, str]) -> list[Process]:
         raise ValueError('replay needs bag:=FOLDER, a recorded episode')
     return [
         Process('vgps_critic', 'critic_node', 'critic_node',
-                {'critic': a['critic'], 'beta': float(a['beta']), 'selection': a['selection']},
+                {'critic': a['critic'], 'beta': float(a['beta']), 'selection': a['selection'],
+                 'deadline_ms': 10000.0},  # the player waits for every decision: none is late
                 remappings={'decision': 'replayed_decision', 'command': 'replayed_command'}),
         Process('vgps_bringup', 'replay_node', 'replay_node',
                 {'bag': a['bag'], 'rate': float(a['rate']), 'output_directory': a['output']}, delay=3.0),

@@ -11,7 +11,7 @@ from vgps_msgs_py.parameters import ParameterError
 
 
 def run(make_node, args=None) -> None:
-    """Spin ``make_node()`` until it is told to stop; a node's ``close()`` is called before it is destroyed.
+    """Spin ``make_node()`` until it is told to stop or says ``finished``; ``close()`` is called before it is destroyed.
 
     Exits with 2 when the configuration is wrong, saying so in one line instead of a traceback.
     """
@@ -30,7 +30,7 @@ def run(make_node, args=None) -> None:
     try:
         node = make_node()
         executor.add_node(node)
-        while rclpy.ok() and not stopping:
+        while rclpy.ok() and not stopping and not getattr(node, 'finished', False):
             executor.spin_once(timeout_sec=0.2)
     except ParameterError as error:
         print(f'error: {error}', file=sys.stderr, flush=True)
