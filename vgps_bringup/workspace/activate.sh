@@ -6,7 +6,10 @@ if [ -z "${ROS_DISTRO:-}" ]; then
 fi
 . "$_root/.venv/bin/activate"
 [ -f "$_root/install/setup.bash" ] && . "$_root/install/setup.bash"
+# vgps-demo, vgps-evaluate and the like by name, as `ros2 run PACKAGE NAME` would find them
+for _package in vgps_bringup vgps_critic vgps_policy_bridge; do PATH="$_root/install/$_package/lib/$_package:$PATH"; done
+export PATH
 # Camera images do not fit Fast DDS' default shared-memory segment: half of the VGA frames would be lost.
 export FASTDDS_DEFAULT_PROFILES_FILE="$_root/vgps_bringup/config/fastdds_shm.xml"
 export FASTRTPS_DEFAULT_PROFILES_FILE="$FASTDDS_DEFAULT_PROFILES_FILE"   # the name in Humble and Jazzy
-unset _root
+unset _root _package
