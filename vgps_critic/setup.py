@@ -6,7 +6,7 @@ setup(
     description='The value function Q(s, a, l) of value-guided policy steering',
     license='Apache-2.0',
     packages=find_packages(exclude=['test']),
-    package_data={'vgps_critic': ['action_spaces/*.json']},
+    package_data={'vgps_critic': ['action_spaces/*.json', 'checkpoints/*/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/vgps_critic']),
         ('share/vgps_critic', ['package.xml']),

@@ -140,6 +140,14 @@ def build_network(config: NetworkConfig, state: dict[str, torch.Tensor], where: 
     return network.eval().requires_grad_(False)
 
 
+def shipped(name: str) -> str:
+    """Return the folder of a checkpoint that comes with the package (`default`), else the name unchanged."""
+    folder = Path(__file__).parent / 'checkpoints' / name
+    if name == 'default' and not folder.is_dir():
+        raise CheckpointError(f"no critic is shipped as 'default' (looked in {folder}): give a folder or hub id")
+    return str(folder) if name == 'default' else name
+
+
 def _locate(path_or_hub_id: str, revision: str | None) -> Path:
     folder = Path(path_or_hub_id).expanduser()
     if folder.is_dir():

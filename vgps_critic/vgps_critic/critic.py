@@ -12,7 +12,7 @@ from vgps_critic.action_space import ACTION_DIM, ActionSpace
 from vgps_critic.checkpoint import CriticConfig
 from vgps_critic.images import resize
 from vgps_critic.network import CriticNetwork, NetworkConfig
-from vgps_critic.text import InstructionEncoder, check_embedding, load_instruction_encoder
+from vgps_critic.text import MUSE_NUMPY, InstructionEncoder, check_embedding, load_instruction_encoder
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Critic:
     """
 
     def __init__(self, network: CriticNetwork, config: CriticConfig, *, digest: str | None = None,
-                 instructions: InstructionEncoder | None = None, device: str = 'cpu'):
+                 instructions: InstructionEncoder | str = 'muse-numpy', device: str = 'cpu'):
         self.config = config
         self.action_space = config.action_space
         self.hash = digest or checkpoint.content_hash(network.state_dict(), config)
@@ -44,8 +44,19 @@ class Critic:
 
     @classmethod
     def load(cls, path_or_hub_id: str | Path, *, device: str = 'cpu', revision: str | None = None,
-             instructions: InstructionEncoder | None = None) -> 'Critic':
-        """Load a checkpoint from a folder or the Hugging Face hub; raises `CheckpointError`."""
+             instructions: InstructionEncoder | str = 'muse-numpy') -> 'Critic':
+        """Load a checkpoint and warm it up.
+
+        Args:
+            path_or_hub_id: a folder, or `owner/name` on the Hugging Face hub (cached copies serve offline).
+            device: torch device.
+            revision: branch, tag or commit on the hub.
+            instructions: an encoder, or a source as in `load_instruction_encoder`, made when first used.
+
+        Raises:
+            CheckpointError: anything missing, damaged or foreign.
+
+        """
         network, config, digest = checkpoint.load(path_or_hub_id, revision)
         critic = cls(network, config, digest=digest, instructions=instructions, device=device)
         critic.warm_up()
@@ -53,7 +64,7 @@ class Critic:
 
     @classmethod
     def untrained(cls, seed: int = 0, *, action_space: ActionSpace | None = None, device: str = 'cpu',
-                  instructions: InstructionEncoder | None = None, **width) -> 'Critic':
+                  instructions: InstructionEncoder | str = 'muse-numpy', **width) -> 'Critic':
         """Return a critic with random weights, for benchmarks and tests; `width` goes to `NetworkConfig`.
 
         FiLM gets small random weights too (the reference starts it at zero), so that the instruction matters.
@@ -65,7 +76,8 @@ class Critic:
             for name, parameter in network.named_parameters():
                 if '.films.' in name:
                     torch.nn.init.normal_(parameter, std=0.05)
-        config = CriticConfig(action_space or ActionSpace.named('bridge'), network_config, algorithm='untrained')
+        config = CriticConfig(action_space or ActionSpace.named('bridge'), network_config, text_encoder=MUSE_NUMPY,
+                              algorithm='untrained')
         critic = cls(network, config, instructions=instructions, device=device)
         critic.warm_up()
         return critic
@@ -73,8 +85,8 @@ class Critic:
     @property
     def instructions(self) -> InstructionEncoder:
         """The instruction encoder named by the checkpoint, made at first use."""
-        if self._instructions is None:
-            self._instructions = load_instruction_encoder(self.config.text_encoder)
+        if isinstance(self._instructions, str):
+            self._instructions = load_instruction_encoder(self.config.text_encoder, self._instructions)
         return self._instructions
 
     def warm_up(self) -> None:

@@ -4,6 +4,7 @@ Both run this code, so the same frame, candidates, beta and seed give the same c
 named reason and a fallback; nothing here raises for bad input of a running episode.
 """
 
+import contextlib
 import math
 import time
 from collections import deque
@@ -14,7 +15,7 @@ import numpy as np
 
 from vgps_critic.action_space import ACTION_DIM, ActionSpaceError
 from vgps_critic.critic import Critic, EncodedObservation
-from vgps_critic.selection import select
+from vgps_critic.selection import Selection, select
 from vgps_critic.text import UnknownInstructionError
 
 _SELECTION_STREAM = int.from_bytes(b'select', 'big')  # keeps these seeds apart from the policy's of the same step
@@ -83,6 +84,14 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Finite values of all candidates."""
+
+    q_values: np.ndarray  # (E, K) float32
+    milliseconds: dict[str, float]  # per stage: embed, resize, encode, score
+
+
+@dataclass(frozen=True)
 class Decision:
     """Which candidate goes to the robot and what the critic thought of all of them; mirrors SteeringDecision.msg."""
 
@@ -135,6 +144,11 @@ class Steerer:
         """Forget the last episode's values."""
         self._values.clear()
 
+    def embed(self, instruction: str) -> None:
+        """Embed an instruction before its first frame; what fails here is named when a frame needs it."""
+        with contextlib.suppress(Exception):
+            self.critic.instructions.encode(instruction)
+
     def encode(self, image: np.ndarray, instruction: str | np.ndarray) -> EncodedObservation | Failure:
         """Encode a frame (H, W, 3) uint8 RGB, or say by name why that is impossible."""
         try:
@@ -144,105 +158,120 @@ class Steerer:
         except Exception as e:  # whatever the critic raises, the arm must get an answer
             return Failure(Reason.CRITIC_FAILED, f'encoding raised {type(e).__name__}: {e}')
 
-    def decide(self, encoded: EncodedObservation | Failure | None, actions: np.ndarray, *, seed: int) -> Decision:
-        """Choose among candidates.
+    def score(self, encoded: EncodedObservation | Failure | None, actions: np.ndarray) -> Scores | Failure:
+        """Return the values of candidates (K, H, 7) physical, or why there are none; keeps no state, so any thread may.
 
         Args:
             encoded: of the very frame the policy looked at, or why there is none (None: frame missing).
-            actions: (K, H, 7) float32 physical; the first action of each chunk is scored (reference behaviour 5).
-            seed: of the selection, see `step_seed`.
+            actions: only the first action of each chunk is scored (reference behaviour 5).
 
         """
         start = time.perf_counter()
-        config = self.config
         try:
             firsts = first_actions(actions)
         except ValueError as e:
-            shape = np.shape(actions)
-            return self._decision(shape[0] if len(shape) == 3 else 0, None, seed, Reason.CANDIDATES_INVALID, str(e))
-        q_values, failure = self._score(encoded, firsts)
-        stages = dict(encoded.milliseconds) if isinstance(encoded, EncodedObservation) else {}
-        scored = time.perf_counter()
-        stages['score'] = 1e3 * (scored - start)
-
-        selection = None if q_values is None else select(q_values, config.beta, np.random.default_rng(seed))
-        if config.selection == 'first':
-            reason, message, chosen = Reason.CONTROL_FIRST, 'steering is off: the plain policy', 0
-        elif config.selection == 'random':
-            reason, message = Reason.CONTROL_RANDOM, 'the random control: uniform choice'
-            chosen = int(np.random.default_rng(seed).integers(len(firsts)))
-        elif failure is not None:
-            reason, message, chosen = failure.reason, failure.message, None
-        else:
-            reason, message = self._trust(q_values, selection.values)
-            chosen = selection.index if reason is Reason.STEERED else None
-        if failure is not None and reason in (Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM):
-            message += f'; no values: {failure.message}'
-        stages['select'] = 1e3 * (time.perf_counter() - scored)
-        return self._decision(len(firsts), (firsts, q_values, selection), seed, reason, message, chosen, stages)
-
-    def _score(self, encoded, firsts: np.ndarray) -> tuple[np.ndarray | None, Failure | None]:
-        """Return Q-values (E, K) or why there are none."""
+            return Failure(Reason.CANDIDATES_INVALID, str(e))
         if encoded is None:
-            return None, Failure(Reason.FRAME_MISSING, 'no frame was encoded for these candidates')
+            return Failure(Reason.FRAME_MISSING, 'no frame was encoded for these candidates')
         if isinstance(encoded, Failure):
-            return None, encoded
+            return encoded
         try:
             self.critic.action_space.check(firsts)
             q_values = self.critic.score(encoded, firsts)
         except ActionSpaceError as e:
-            return None, Failure(Reason.ACTION_SPACE_MISMATCH, str(e))
+            return Failure(Reason.ACTION_SPACE_MISMATCH, str(e))
         except Exception as e:  # whatever the critic raises, the arm must get an answer
-            return None, Failure(Reason.CRITIC_FAILED, f'scoring raised {type(e).__name__}: {e}')
+            return Failure(Reason.CRITIC_FAILED, f'scoring raised {type(e).__name__}: {e}')
         bad = int((~np.isfinite(q_values)).sum())
         if bad:
-            return None, Failure(Reason.VALUES_NOT_FINITE, f'{bad} of {q_values.size} Q-values are NaN or inf')
-        return q_values, None
+            return Failure(Reason.VALUES_NOT_FINITE, f'{bad} of {q_values.size} Q-values are NaN or inf')
+        return Scores(q_values, {**encoded.milliseconds, 'score': 1e3 * (time.perf_counter() - start)})
 
-    def _trust(self, q_values: np.ndarray, values: np.ndarray) -> tuple[Reason, str]:
-        """Return STEERED, or why the values do not say anything."""
-        config, spread, disagreement = self.config, _spread(values), _disagreement(q_values)
-        # one candidate has no spread, and there is nothing to choose
-        if len(values) > 1 and spread < config.min_spread:
-            return Reason.FLAT_VALUES, f'values differ by {spread:.4g}, below min_spread {config.min_spread:.4g}'
-        if 0 < config.max_disagreement < disagreement:
-            return Reason.MEMBERS_DISAGREE, (
-                f'members differ by {disagreement:.4g}, above max_disagreement {config.max_disagreement:.4g}')
-        return Reason.STEERED, f'values differ by {spread:.4g}, members by {disagreement:.4g}'
+    def decide(self, encoded: EncodedObservation | Failure | None, actions: np.ndarray, *, seed: int) -> Decision:
+        """Score and choose in one go; arguments as in `score` and `choose`."""
+        return self.choose(self.score(encoded, actions), actions, seed=seed)
 
-    def _decision(self, count, scored, seed, reason, message, chosen=None, stages=None) -> Decision:
-        firsts, q_values, selection = scored or (None, None, None)
-        if chosen is None:
-            if reason in ALWAYS_HOLD or self.config.fallback == 'hold':
-                chosen, message = -1, f'{message}; holding'
-            else:
-                chosen, message = 0, f'{message}; sending the first candidate'
+    def choose(self, scores: Scores | Failure, actions: np.ndarray, *, seed: int) -> Decision:
+        """Turn values, or their absence, into a decision.
+
+        Args:
+            scores: from `score`.
+            actions: the same candidates (K, H, 7).
+            seed: of the selection, see `step_seed`.
+
+        """
+        start = time.perf_counter()
+        try:
+            firsts = first_actions(actions)
+        except ValueError as e:
+            scores = Failure(Reason.CANDIDATES_INVALID, str(e))
+        selection = None
+        if isinstance(scores, Scores):
+            selection = select(scores.q_values, self.config.beta, np.random.default_rng(seed))
+        reason, message, chosen = self._judge(scores, selection, len(np.atleast_1d(actions)), seed)
+        if chosen is None and (reason in ALWAYS_HOLD or self.config.fallback == 'hold'):
+            chosen, message = -1, f'{message}; holding'
+        elif chosen is None:
+            chosen, message = 0, f'{message}; sending the first candidate'
         if chosen < 0:
             verdict = Verdict.HOLD
-        elif reason in (Reason.STEERED, Reason.CONTROL_RANDOM):
-            verdict = Verdict.CHOSEN
         else:
-            verdict = Verdict.FIRST_CANDIDATE
+            verdict = Verdict.CHOSEN if reason in (Reason.STEERED, Reason.CONTROL_RANDOM) else Verdict.FIRST_CANDIDATE
         value = float(selection.values[chosen]) if selection is not None and chosen >= 0 else math.nan
         self._values.append(value)
-        probabilities = np.empty(0, np.float32) if selection is None else selection.probabilities.astype(np.float32)
+        health = _Health() if selection is None else _Health.of(scores.q_values, selection)
+        stages = dict(scores.milliseconds) if selection is not None else {}
         return Decision(
-            num_candidates=count,
-            num_members=0 if q_values is None else len(q_values),
-            q_values=np.empty((0, 0), np.float32) if q_values is None else q_values,
-            probabilities=probabilities,
-            chosen=chosen,
+            num_candidates=len(np.atleast_1d(actions)), num_members=len(health.q_values), q_values=health.q_values,
+            probabilities=health.probabilities, chosen=chosen,
             action=np.zeros(ACTION_DIM, np.float32) if chosen < 0 else firsts[chosen].copy(),
             beta=self.config.beta, seed=seed, verdict=verdict, reason=reason, message=message,
-            spread=math.nan if selection is None else _spread(selection.values),
-            disagreement=math.nan if q_values is None else _disagreement(q_values),
-            effective_sample_size=math.nan if selection is None else float(1 / (selection.probabilities**2).sum()),
-            value=value, value_trend=self._trend(), stages=stages or {})
+            spread=health.spread, disagreement=health.disagreement,
+            effective_sample_size=health.effective_sample_size, value=value, value_trend=self._trend(),
+            stages={**stages, 'select': 1e3 * (time.perf_counter() - start)})
+
+    def _judge(self, scores, selection, count: int, seed: int) -> tuple[Reason, str, int | None]:
+        """Return reason, message and the chosen index, None for the fallback."""
+        invalid = isinstance(scores, Failure) and scores.reason is Reason.CANDIDATES_INVALID
+        if self.config.selection != 'value' and not invalid:  # the controls do not depend on the critic
+            absent = f'; no values: {scores.message}' if isinstance(scores, Failure) else ''
+            if self.config.selection == 'first':
+                return Reason.CONTROL_FIRST, f'steering is off, the plain policy{absent}', 0
+            chosen = int(np.random.default_rng(seed).integers(count))
+            return Reason.CONTROL_RANDOM, f'the random control, uniform choice{absent}', chosen
+        if isinstance(scores, Failure):
+            return scores.reason, scores.message, None
+        config, spread = self.config, _spread(selection.values)
+        disagreement = _disagreement(scores.q_values)
+        # one candidate has no spread, and there is nothing to choose
+        if count > 1 and spread < config.min_spread:
+            return Reason.FLAT_VALUES, f'values differ by {spread:.4g}, min_spread is {config.min_spread:.4g}', None
+        if 0 < config.max_disagreement < disagreement:
+            return Reason.MEMBERS_DISAGREE, (
+                f'members differ by {disagreement:.4g}, max_disagreement is {config.max_disagreement:.4g}'), None
+        return Reason.STEERED, f'values differ by {spread:.4g}, members by {disagreement:.4g}', selection.index
 
     def _trend(self) -> float:
         values = np.array(self._values)
         steps = np.flatnonzero(np.isfinite(values))
         return float(np.polyfit(steps, values[steps], 1)[0]) if len(steps) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class _Health:
+    """How much the values say; the defaults are those of a step without values."""
+
+    q_values: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    probabilities: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    spread: float = math.nan
+    disagreement: float = math.nan
+    effective_sample_size: float = math.nan
+
+    @classmethod
+    def of(cls, q_values: np.ndarray, selection: Selection) -> '_Health':
+        p = selection.probabilities
+        return cls(q_values, p.astype(np.float32), _spread(selection.values), _disagreement(q_values),
+                   float(1 / (p**2).sum()))
 
 
 def _spread(values: np.ndarray) -> float:

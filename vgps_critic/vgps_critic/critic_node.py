@@ -1,0 +1,268 @@
+"""The critic on the wire: encodes the policy's frame while the policy samples, scores its candidates, sends one on.
+
+Nothing heavy runs in the executor: encoding and scoring happen in one worker thread, and a late or hanging critic ends
+in a named fallback at the deadline. All judgement is in `steering`; this file moves messages and keeps time.
+"""
+
+import time
+import warnings
+from collections import Counter, OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import rclpy.clock
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from vgps_critic import steering
+from vgps_critic.checkpoint import CheckpointError, shipped
+from vgps_critic.critic import Critic
+from vgps_critic.steering import Decision, Failure, Reason, Steerer, SteeringConfig
+from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode, SteeringDecision, StepStarted
+from vgps_msgs_py import images, node_main, parameters, qos
+from vgps_msgs_py.configuration import ConfigurationPublisher
+from vgps_msgs_py.stamps import nanoseconds
+
+FRAMES_KEPT_NS = 2_000_000_000  # two seconds, measured by the frames' own stamps
+TICK_S = 0.02  # how finely deadlines are kept
+STAND_IN = dict(num_filters=8, image_size=64)  # of the untrained critic
+WARN = {Reason.FRAME_MISSING, Reason.DEADLINE_MISSED, Reason.FLAT_VALUES, Reason.MEMBERS_DISAGREE}
+GOOD = {Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM}
+
+
+@dataclass(frozen=True)
+class CriticNodeConfig:
+    """What is fixed when the node starts; `SteeringConfig` holds what can change while it runs."""
+
+    critic: str = field(default='', metadata={
+        'description': "checkpoint: folder, hub id owner/name, or 'default' (shipped with the package); '' or "
+                       "'untrained': a small stand-in with random weights", 'read_only': True})
+    instruction_encoder: str = field(default='muse-numpy', metadata={
+        'description': 'muse-numpy, tensorflow-hub, or the path of a table of embeddings (.npz)', 'read_only': True})
+    device: str = field(default='cpu', metadata={'description': 'cpu, cuda, cuda:0, ...', 'read_only': True})
+    frame_wait_ms: float = field(default=150.0, metadata={
+        'description': 'ms to wait for the frame of candidates that arrived before it', 'range': (0.0, 2000.0),
+        'read_only': True})
+    base_frame: str = field(default='wx250s/base_link', metadata={
+        'description': "frame_id of the commands: the arm's base", 'read_only': True})
+
+
+@dataclass
+class Step:
+    """One control step between StepStarted and its decision."""
+
+    episode_id: str
+    step: int
+    stamp: int  # ns, identifies the frame
+    instruction: str
+    encoded: Future | None = None  # of EncodedObservation | Failure
+    candidates: ActionCandidates | None = None
+    arrived: float = 0.0  # monotonic s, of the candidates
+    actions: np.ndarray | None = None  # (K, H, 7)
+    scores: Future | None = None  # of Scores | Failure
+    decided: bool = False
+
+
+class CriticNode(Node):
+    """Subscribes image_raw, episode, step_started, candidates; publishes decision, command, configuration."""
+
+    def __init__(self):
+        super().__init__('critic_node')
+        self.config = parameters.declare(self, CriticNodeConfig)
+        steering_config = parameters.declare(self, SteeringConfig, live=self._reconfigure)
+        self._steerer = Steerer(self._load(), steering_config)
+        self._frames: OrderedDict[int, Image] = OrderedDict()  # stamp in ns -> message
+        self._episode: Episode | None = None
+        self._step: Step | None = None
+        self._counts: Counter[Reason] = Counter()
+        self._status = (DiagnosticStatus.OK, 'waiting for candidates')
+        self._last: Decision | None = None
+        self._reconfigured = True  # publish the configuration at the next tick
+        self._worker = ThreadPoolExecutor(1, 'critic')
+        self._wake = self.create_guard_condition(self._advance)  # triggered by the worker
+        self._decisions = self.create_publisher(SteeringDecision, 'decision', qos.EVENT)
+        self._commands = self.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
+        self._configuration = ConfigurationPublisher(self, 'vgps_critic')
+        self.create_subscription(Image, 'image_raw', self._on_image, qos.IMAGE)
+        self.create_subscription(Episode, 'episode', self._on_episode, qos.LATCHED)
+        self.create_subscription(StepStarted, 'step_started', self._on_step_started, qos.EVENT)
+        self.create_subscription(ActionCandidates, 'candidates', self._on_candidates, qos.EVENT)
+        steady = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)  # deadlines run in real time
+        self.create_timer(TICK_S, self._advance, clock=steady)
+        self.create_timer(1.0, self._diagnose, clock=steady)
+        self.get_logger().info(f'ready: {self._model}')
+
+    def close(self) -> None:
+        """Let the worker go."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self) -> Critic:
+        """Load critic and instruction encoder and run both once; a bad one is a start-up error."""
+        name, logger = self.config.critic, self.get_logger()
+        try:
+            options = dict(device=self.config.device, instructions=self.config.instruction_encoder)
+            if name in ('', 'untrained'):
+                critic = Critic.untrained(**options, **STAND_IN)
+                self._model = 'untrained stand-in: random weights, its choices mean nothing'
+                logger.warning(f"critic is an {self._model}; set parameter 'critic' to a checkpoint")
+            else:
+                critic = Critic.load(shipped(name), **options)
+                self._model = name
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter('always')
+                _ = critic.instructions  # made now, not at the first frame
+            for warning in caught:
+                logger.warning(f'{warning.category.__name__}: {warning.message}')
+        except (CheckpointError, ValueError, ImportError, RuntimeError) as e:
+            raise parameters.ParameterError(f'critic_node cannot use its critic: {e}') from e
+        return critic
+
+    def _reconfigure(self, config: SteeringConfig) -> None:
+        self._steerer.config = config
+        self._reconfigured = True
+
+    def _on_image(self, message: Image) -> None:
+        stamp = nanoseconds(message.header.stamp)
+        self._frames[stamp] = message
+        for old in list(self._frames):
+            if not 0 <= stamp - old <= FRAMES_KEPT_NS:  # also drops a future left behind by a clock set back
+                del self._frames[old]
+        if self._step is not None and self._step.encoded is None:
+            self._advance()
+
+    def _on_episode(self, message: Episode) -> None:
+        if self._episode is None or message.episode_id != self._episode.episode_id:
+            self._steerer.reset()
+        self._episode = message
+        if message.outcome == Episode.RUNNING:  # embed the instruction before the first step needs it
+            self._worker.submit(self._steerer.embed, message.instruction)
+
+    def _on_step_started(self, message: StepStarted) -> None:
+        self._begin(message)
+        self._advance()
+
+    def _on_candidates(self, message: ActionCandidates) -> None:
+        step = self._begin(message)
+        if step.candidates is not None:
+            self.get_logger().warning(f'candidates for step {message.step} came twice, the second are ignored')
+            return
+        step.candidates, step.arrived = message, time.monotonic()
+        k, h = message.num_candidates, message.horizon
+        step.actions = np.frombuffer(message.actions, np.float32)
+        if step.actions.size == k * h * 7:  # any other shape is refused by name in steering
+            step.actions = step.actions.reshape(k, h, 7)
+        self._advance()
+
+    def _begin(self, message: StepStarted | ActionCandidates) -> Step:
+        """Return the step a message belongs to; a new one supersedes what is open."""
+        key = (message.episode_id, message.step, nanoseconds(message.header.stamp))
+        step = self._step
+        if step is None or key != (step.episode_id, step.step, step.stamp):
+            if step is not None and step.candidates is not None and not step.decided:
+                self._decide(step, Failure(Reason.DEADLINE_MISSED, f'step {message.step} began before the values came'))
+            self._step = Step(*key, message.instruction)
+        return self._step
+
+    def _advance(self) -> None:
+        """Move the present step as far as it can go now; called by every event and every tick."""
+        if self._reconfigured:
+            self._reconfigured = False
+            self._configuration.publish(self._model, self._steerer.critic.hash)
+        step = self._step
+        if step is None or step.decided:
+            return
+        if step.encoded is None and step.stamp in self._frames:
+            step.encoded = self._submit(self._encode, self._frames[step.stamp], step.instruction)
+        if step.candidates is None:
+            return
+        waited = 1e3 * (time.monotonic() - step.arrived)
+        if step.encoded is None and waited > self.config.frame_wait_ms:
+            self._decide(step, self._steerer.score(None, step.actions))
+        elif step.encoded is not None and step.encoded.done() and step.scores is None:
+            step.scores = self._submit(self._steerer.score, step.encoded.result(), step.actions)
+        elif step.scores is not None and step.scores.done():
+            self._decide(step, step.scores.result())
+        if not step.decided and waited > self._steerer.config.deadline_ms:
+            self._decide(step, Failure(Reason.DEADLINE_MISSED, (
+                f'no values after {waited:.0f} ms, deadline_ms is {self._steerer.config.deadline_ms:.0f}')))
+
+    def _submit(self, function, *args) -> Future:
+        future = self._worker.submit(function, *args)
+        future.add_done_callback(lambda _: self._wake.trigger())
+        return future
+
+    def _encode(self, message: Image, instruction: str):
+        try:
+            image = images.to_array(message)
+        except images.ImageError as e:
+            return Failure(Reason.CRITIC_FAILED, f'frame cannot be read: {e}')
+        return self._steerer.encode(image, instruction)
+
+    def _decide(self, step: Step, scores) -> None:
+        """Publish decision and command for a step, once."""
+        message = step.candidates
+        known = self._episode is not None and self._episode.episode_id == step.episode_id
+        seed = steering.step_seed(self._episode.seed if known else message.seed, step.step)
+        decision = self._steerer.choose(scores, step.actions, seed=seed)
+        decision.stages['candidates_to_decision'] = 1e3 * (time.monotonic() - step.arrived)
+        step.decided, step.actions = True, None
+        names = dict(header=message.header, episode_id=step.episode_id, step=step.step)
+        self._decisions.publish(SteeringDecision(
+            **names, instruction=step.instruction, policy=message.policy, critic_hash=self._steerer.critic.hash,
+            num_candidates=decision.num_candidates, num_members=decision.num_members,
+            q_values=decision.q_values.ravel(), probabilities=decision.probabilities, chosen=decision.chosen,
+            action=decision.action, beta=decision.beta, seed=decision.seed, verdict=int(decision.verdict),
+            reason=int(decision.reason), message=decision.message, spread=decision.spread,
+            disagreement=decision.disagreement, effective_sample_size=decision.effective_sample_size,
+            value=decision.value, value_trend=decision.value_trend, stages=list(decision.stages),
+            stage_milliseconds=list(decision.stages.values())))
+        hold = decision.verdict == steering.Verdict.HOLD
+        command = EndEffectorCommand(
+            **names, kind=EndEffectorCommand.HOLD if hold else EndEffectorCommand.ACTION,
+            action=decision.action.astype(np.float64), message=decision.message if hold else '')
+        command.header.frame_id = self.config.base_frame
+        self._commands.publish(command)
+        self._report(decision)
+
+    def _report(self, decision: Decision) -> None:
+        """Count, and say it in log and diagnostics when the reason changes."""
+        reason = decision.reason
+        changed = self._last is None or self._last.reason != reason
+        self._last = decision
+        self._counts[reason] += 1
+        level = DiagnosticStatus.OK if reason in GOOD else (
+            DiagnosticStatus.WARN if reason in WARN else DiagnosticStatus.ERROR)
+        self._status = (level, f'{reason.name}: {decision.message}')
+        if changed:
+            self._diagnose()
+            if reason in GOOD:  # two calls: rclpy refuses to change the severity at one place
+                self.get_logger().info(self._status[1])
+            else:
+                self.get_logger().warning(self._status[1])
+
+    def _diagnose(self) -> None:
+        values = {'critic': self._model, 'critic_hash': self._steerer.critic.hash,
+                  **{f'count {reason.name}': n for reason, n in sorted(self._counts.items())}}
+        if self._last is not None:
+            values |= {f'{name} [ms]': f'{ms:.1f}' for name, ms in self._last.stages.items()}
+            values |= {name: f'{getattr(self._last, name):.4g}' for name in (
+                'value', 'value_trend', 'spread', 'disagreement', 'effective_sample_size')}
+        level, text = self._status
+        status = DiagnosticStatus(level=level, name=f'{self.get_fully_qualified_name()[1:]}: steering', message=text,
+                                  hardware_id=self._model[:40],
+                                  values=[KeyValue(key=k, value=str(v)) for k, v in values.items()])
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def main() -> None:
+    """Run the node."""
+    node_main.run(CriticNode)
+
+
+if __name__ == '__main__':
+    main()
