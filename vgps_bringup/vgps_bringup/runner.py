@@ -166,7 +166,9 @@ def in_use() -> set[pathlib.Path]:
         with contextlib.suppress(OSError):  # ended meanwhile, or another user's
             used |= {pathlib.Path(line.split()[-1]) for line in (process / 'maps').read_text().splitlines()
                      if '/dev/shm/' in line}
-            used |= {pathlib.Path(os.readlink(link)) for link in (process / 'fd').iterdir()}
+            for link in (process / 'fd').iterdir():
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    used.add(pathlib.Path(os.readlink(link)))
     return used
 
 
