@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from vgps_policy_bridge.errors import CandidatesError, ObservationError, PolicyError
 from vgps_policy_bridge.policies.random_policy import RandomPolicy
 from vgps_policy_bridge.policy import (

@@ -1,0 +1,242 @@
+"""policy_node: runs ExecuteInstruction episodes and proposes K action candidates for each step's frame.
+
+The episode itself is the pure machine in episode.py; this node feeds it messages and carries out its effects.
+The action server appears when the policy is loaded and warm: whoever waits for the server waits for the policy.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import partial
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from vgps_msgs.action import ExecuteInstruction
+from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision, StepStarted
+from vgps_msgs.srv import JudgeEpisode, ResetScene
+from vgps_msgs_py import images, node_main, parameters, qos
+from vgps_msgs_py.configuration import ConfigurationPublisher
+from vgps_policy_bridge import episode
+from vgps_policy_bridge.episode import Goal, Outcome
+from vgps_policy_bridge.goals import GoalAnswers, PatientCall
+from vgps_policy_bridge.policy_config import PolicyNodeConfig
+from vgps_policy_bridge.session import PolicySession
+from vgps_policy_bridge.state7 import state7
+from vgps_policy_bridge.wire import arm_report, decision_report, fill_candidates, nanoseconds, newest_frame_age
+from vgps_policy_bridge.worker import PolicyWorker
+
+
+class PolicyNode(Node):
+    """Topics, services and the action of the policy side; no maths and no model code."""
+
+    def __init__(self):
+        super().__init__('policy_node')
+        self.config = parameters.declare(self, PolicyNodeConfig, live=self._on_parameters)
+        self.machine = episode.EpisodeMachine(self.config.limits())
+        self.frame: Image | None = None
+        self.arm: ControllerState | None = None
+        self.goal_handle = None  # of the running episode
+        self.answers = GoalAnswers()
+        self.call: PatientCall | None = None  # of the running goal's reset
+        self.begun = 0.0
+        self.health = (DiagnosticStatus.WARN, f'loading {self.config.policy}')
+        self.action_server = None
+
+        self.step_started = self.create_publisher(StepStarted, 'step_started', qos.EVENT)
+        self.candidates = self.create_publisher(ActionCandidates, 'candidates', qos.EVENT)
+        self.episode = self.create_publisher(Episode, 'episode', qos.LATCHED)
+        self.diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
+        self.configuration = ConfigurationPublisher(self, 'vgps_policy_bridge')
+        self.create_subscription(Image, 'image_raw', self._on_image, qos.IMAGE)
+        self.create_subscription(ControllerState, 'controller_state', self._on_controller, qos.EVENT)
+        self.create_subscription(SteeringDecision, 'decision', self._on_decision, qos.EVENT)
+        self.create_service(JudgeEpisode, 'judge_episode', self._on_judge)
+        self.reset_scene = self.create_client(ResetScene, 'reset_scene')
+        self.reset_arm = self.create_client(Trigger, 'widowx_node/reset')
+
+        # The worker hands its results to the executor through this queue.
+        self.later: queue.SimpleQueue = queue.SimpleQueue()
+        self.wake = self.create_guard_condition(self._run_later)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation clock must not pause the limits
+        self.create_timer(0.05, self._on_tick, clock=steady)
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+
+        self.worker = PolicyWorker()
+        self.session = PolicySession(self.config)
+        self.worker.submit(self.session.load, partial(self._soon, self._on_loaded))
+        self.get_logger().info(f'loading policy {self.config.policy!r} ...')
+
+    def _on_loaded(self, warm_up_ms: float, error: Exception | None) -> None:
+        """Open for goals, or end the process with what is wrong."""
+        if error is not None:
+            raise parameters.ParameterError(f'policy {self.config.policy!r}: {error}') from error
+        self.action_server = ActionServer(self, ExecuteInstruction, 'execute_instruction', self.answers.execute,
+                                          handle_accepted_callback=self._on_goal, cancel_callback=self._on_cancel)
+        self.configuration.publish(model=self.session.identity)
+        self.health = (DiagnosticStatus.OK, 'ready')
+        self.get_logger().info(f'policy {self.session.identity} is ready: K = {self.config.num_candidates} takes '
+                               f'{warm_up_ms:.0f} ms')
+
+    def _on_parameters(self, config: PolicyNodeConfig) -> None:
+        """Apply a live change: K and temperature from the next step on, limits at once."""
+        self.config = config
+        self.machine.limits = config.limits()
+        self._soon(self.configuration.publish, self.session.identity)  # after the change has taken place
+
+    def _on_goal(self, handle) -> None:
+        """Begin an episode, or answer at once why not (a rejected goal could not carry a reason)."""
+        if self.machine.running or self.session.busy:
+            busy = f'episode {self.machine.goal.episode_id} is running: cancel it first' if self.machine.running \
+                else 'the policy is still busy with a request of an earlier episode'
+            self.get_logger().warning(f'goal refused: {busy}')
+            self.answers.answer(handle, ExecuteInstruction.Result(outcome=int(Outcome.ABORTED), message=busy))
+            return
+        request = handle.request
+        utc = datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S%f')[:-3]
+        goal = Goal(episode.episode_name(utc, request.task, request.instruction, request.seed), request.instruction,
+                    request.task, request.seed, request.max_steps or self.config.max_steps, request.reset)
+        self.goal_handle, self.begun = handle, time.monotonic()
+        self._apply(self.machine.start(goal, time.monotonic()))
+
+    def _on_cancel(self, _handle) -> CancelResponse:
+        """Accept; the goal handle may be answered only after this returned."""
+        self._soon(lambda: self._apply(self.machine.cancel('cancelled by the action client')))
+        return CancelResponse.ACCEPT
+
+    def _on_image(self, message: Image) -> None:
+        self.frame = message
+        self._apply(self.machine.frame(nanoseconds(message.header.stamp), time.monotonic()))
+
+    def _on_controller(self, message: ControllerState) -> None:
+        self.arm = message
+        self._apply(self.machine.arm(arm_report(message), time.monotonic()))
+
+    def _on_decision(self, message: SteeringDecision) -> None:
+        """Pass the critic's decision on, and tell the policy's tools what was chosen."""
+        decision = decision_report(message)
+        if self.machine.expects_decision(decision):
+            self.session.committed(message.chosen)
+        self._apply(self.machine.decision(decision, time.monotonic()))
+
+    def _on_judge(self, request, response):
+        effects, refusal = self.machine.judge(request.episode_id, request.success, request.failure)
+        self._apply(effects)
+        response.accepted, response.message = not refusal, refusal or self.machine.goal.episode_id
+        return response
+
+    def _on_tick(self) -> None:
+        """Retry a service that was not there yet; check the limits."""
+        if self.call is not None:
+            self.call.retry()
+        self._apply(self.machine.tick(time.monotonic()))
+
+    def _on_sampled(self, header, step: int, episode_id: str, candidates, error: Exception | None) -> None:
+        """Publish the candidates, unless the episode ended meanwhile."""
+        if not self.machine.expects_candidates(episode_id, step):
+            return
+        if error is not None:
+            self.health = (DiagnosticStatus.ERROR, f'{type(error).__name__}: {error}')
+            self._apply(self.machine.sample_failed(self.health[1]))
+            return
+        self.health = (DiagnosticStatus.OK, 'ready')
+        message = fill_candidates(ActionCandidates(
+            header=header, episode_id=episode_id, step=step, instruction=self.machine.goal.instruction), candidates)
+        # First: the decision may arrive as soon as the message is out.
+        self._apply(self.machine.sampled(time.monotonic()))
+        self.candidates.publish(message)
+
+    def _apply(self, effects: episode.Effects) -> None:
+        carry_out = {episode.ResetScene: self._do_reset_scene, episode.ResetArm: self._do_reset_arm,
+                     episode.Announce: self._do_announce, episode.Sample: self._do_sample,
+                     episode.StepDone: self._do_step_done, episode.Finish: self._do_finish}
+        for effect in effects:
+            carry_out[type(effect)](effect)
+
+    def _do_reset_scene(self, _effect) -> None:
+        request = ResetScene.Request(task=self.machine.goal.task, seed=self.machine.goal.seed)
+        self._call(self.reset_scene, request, lambda r, now: self.machine.scene_reset(r.success, r.message,
+                                                                                     r.instruction, now))
+
+    def _do_reset_arm(self, _effect) -> None:
+        self._call(self.reset_arm, Trigger.Request(), lambda r, now: self.machine.arm_reset(r.success, r.message, now))
+
+    def _call(self, client, request, event) -> None:
+        machine, asked_by = self.machine, self.machine.goal.episode_id
+        self.call = PatientCall(client, request, lambda answer: self._apply(event(answer, time.monotonic())),
+                                lambda: machine.running and machine.goal.episode_id == asked_by)
+
+    def _do_announce(self, effect: episode.Announce) -> None:
+        goal = self.machine.goal
+        message = Episode(episode_id=goal.episode_id, instruction=goal.instruction, task=goal.task, seed=goal.seed,
+                          max_steps=goal.max_steps, outcome=int(effect.outcome), message=effect.message)
+        message.header.stamp = self.get_clock().now().to_msg()
+        if effect.outcome is Outcome.RUNNING:
+            self.session.begin(goal.instruction, goal.seed)
+        self.episode.publish(message)
+        self.get_logger().info(f'episode {goal.episode_id}: {effect.outcome.name} {effect.message}')
+
+    def _do_sample(self, effect: episode.Sample) -> None:
+        """Announce the frame, then let the worker look at it."""
+        goal, frame = self.machine.goal, self.frame
+        self.step_started.publish(StepStarted(header=frame.header, episode_id=goal.episode_id, step=effect.step,
+                                              instruction=goal.instruction))
+        pose = None if self.arm is None else state7(self.arm.measured_pose, self.arm.gripper_position)
+        job = partial(self.session.propose, partial(images.to_array, frame),
+                      nanoseconds(frame.header.stamp) * 1e-9, pose, self.config.num_candidates, self.config.temperature)
+        self.worker.submit(job, partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
+
+    def _do_step_done(self, effect: episode.StepDone) -> None:
+        self.goal_handle.publish_feedback(ExecuteInstruction.Feedback(
+            step=effect.decision.step, value=effect.decision.value, chosen=effect.decision.chosen,
+            steering=effect.decision.words, controller=effect.arm.words()))
+
+    def _do_finish(self, effect: episode.Finish) -> None:
+        handle, self.goal_handle = self.goal_handle, None
+        announced = self.machine.outcome is not None
+        self.answers.answer(handle, ExecuteInstruction.Result(
+            episode_id=self.machine.goal.episode_id if announced else '', outcome=int(effect.outcome),
+            message=effect.message, steps=effect.steps, duration=time.monotonic() - self.begun))
+
+    def _soon(self, callback: Callable, *arguments) -> None:
+        """Run callback in the executor, from any thread."""
+        self.later.put(partial(callback, *arguments))
+        self.wake.trigger()
+
+    def _run_later(self) -> None:
+        while not self.later.empty():
+            self.later.get()()
+
+    def _publish_diagnostics(self) -> None:
+        facts = {'policy': self.session.identity or self.config.policy, 'waiting for': self.machine.phase.value,
+                 'step': self.machine.step, 'num_candidates': self.config.num_candidates,
+                 'temperature': self.config.temperature, 'busy': self.session.busy,
+                 'newest frame age [s]': newest_frame_age(self.frame, self.get_clock().now().nanoseconds)}
+        facts |= {f'{stage} [ms]': f'{milliseconds:.1f}' for stage, milliseconds in self.session.stages.items()}
+        array = DiagnosticArray(status=[DiagnosticStatus(
+            level=self.health[0], name=self.get_fully_qualified_name(), message=self.health[1],
+            hardware_id=self.config.policy, values=[KeyValue(key=key, value=str(facts[key])) for key in facts])])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self.diagnostics.publish(array)
+
+    def close(self) -> None:
+        """Say that the episode is over when the node is stopped in the middle of it."""
+        for effect in self.machine.cancel('policy_node was stopped'):
+            if isinstance(effect, episode.Announce):
+                self._do_announce(effect)
+        if self.worker.close():
+            self.session.close()
+        else:
+            self.get_logger().warning('the policy does not return; leaving without it')
+
+
+def main(args=None) -> None:
+    """Run the node."""
+    node_main.run(PolicyNode, args)

@@ -1,0 +1,45 @@
+"""Between the core's values and the fields of messages. Takes message objects, imports no ROS."""
+
+from __future__ import annotations
+
+from vgps_policy_bridge.episode import ArmReport, ArmState, DecisionReport
+from vgps_policy_bridge.policy import Candidates
+from vgps_policy_bridge.reasons import ControllerReason, SteeringReason, name
+
+
+def nanoseconds(stamp) -> int:
+    """Return a builtin_interfaces/Time as integer nanoseconds: exact, so it orders frames."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def arm_report(message) -> ArmReport:
+    """Return what the episode needs of a ControllerState."""
+    return ArmReport(nanoseconds(message.header.stamp), message.episode_id, message.step, ArmState(message.state),
+                     name(ControllerReason, message.reason), message.message, message.accepted, message.refused)
+
+
+def decision_report(message) -> DecisionReport:
+    """Return what the episode needs of a SteeringDecision."""
+    reason = name(SteeringReason, message.reason)
+    words = f'{reason}: {message.message}' if message.message else reason
+    return DecisionReport(message.episode_id, message.step, message.chosen, message.value, words)
+
+
+def fill_candidates(message, candidates: Candidates):
+    """Write candidates into an ActionCandidates and return it; absent side information stays empty."""
+    message.num_candidates, message.horizon = candidates.actions.shape[:2]
+    message.actions = candidates.actions.reshape(-1)
+    message.policy, message.seed = candidates.policy, candidates.seed
+    message.temperature = float(candidates.temperature)
+    message.stages = list(candidates.stages)
+    message.stage_milliseconds = [float(milliseconds) for milliseconds in candidates.stages.values()]
+    if candidates.log_probabilities is not None:
+        message.log_probabilities = candidates.log_probabilities
+    if candidates.counts is not None:
+        message.counts = candidates.counts
+    return message
+
+
+def newest_frame_age(frame, now: int) -> str:
+    """Return the age of an image message in words; now is [ns] of the same clock."""
+    return 'no frame yet' if frame is None else f'{(now - nanoseconds(frame.header.stamp)) * 1e-9:.3f}'
