@@ -1,5 +1,6 @@
 """policy_node over real DDS, with small peers in place of camera, critic, controller and simulation."""
 
+import os
 import time
 
 import numpy as np
@@ -16,6 +17,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
+
 from vgps_msgs.action import ExecuteInstruction  # noqa: E402
 from vgps_msgs.msg import (  # noqa: E402
     ActionCandidates,
@@ -27,7 +29,6 @@ from vgps_msgs.msg import (  # noqa: E402
 )
 from vgps_msgs.srv import JudgeEpisode, ResetScene  # noqa: E402
 from vgps_msgs_py import images, parameters, qos  # noqa: E402
-
 from vgps_policy_bridge import session  # noqa: E402
 from vgps_policy_bridge.policies.random_policy import RandomPolicy  # noqa: E402
 from vgps_policy_bridge.policy_node import PolicyNode  # noqa: E402
@@ -113,10 +114,15 @@ class Peers(Node):
 
 
 class System:
+    count = 0
+
     def __init__(self, monkeypatch, arguments):
         self.policy = TroublePolicy()
         monkeypatch.setattr(session, 'build_policy', lambda *_: self.policy)
-        rclpy.init(args=['--ros-args', '-p', 'num_candidates:=20', '-p', 'camera_timeout:=1.0', '-p',
+        # A namespace of its own: the server of the test before may still be known to discovery.
+        System.count += 1
+        rclpy.init(args=['--ros-args', '-r', f'__ns:=/t{os.getpid()}_{System.count}', '-p',
+                         'num_candidates:=20', '-p', 'camera_timeout:=1.0', '-p',
                          'critic_timeout:=1.0', '-p', 'controller_timeout:=1.0', '-p', 'policy_timeout:=1.0',
                          '-p', 'max_steps:=4', *arguments])
         self.peers, self.node = Peers(), PolicyNode()
