@@ -30,7 +30,7 @@ class StepControllerConfig:
         'description': 'published box that the gripper target is kept in', 'choices': ('bridge', 'openvla')})
     # The box cannot know the height of a table: raise this before the first motion.
     min_height: float = field(default=-0.01, metadata={
-        'description': 'lowest gripper target above the base plane [m]; the box\'s floor where that is higher',
+        'description': "lowest gripper target above the base plane [m]; the box's floor where that is higher",
         'range': (-0.10, 0.20)})
     max_translation: float = field(default=0.05, metadata={
         'description': 'largest |dx|, |dy|, |dz| of one step [m]; more is clipped', 'range': (0.001, 0.05)})

@@ -1,0 +1,187 @@
+"""What must be alive and sane while the arm moves, judged from times and values alone.
+
+Times are monotonic seconds given by the caller: a wall clock may jump, and a jump must not look like a lost driver.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER
+from vgps_bringup.arm.reason import Reason
+
+# Silence of policy and critic is no danger to a step-synchronous arm, which rests after each step: the arm holds, says
+# so, and the next good command resumes. Every other fault refuses commands while it lasts.
+RESUMED_BY_COMMAND = (Reason.STALE_COMMAND, Reason.POLICY_LOST, Reason.CRITIC_LOST)
+
+_LIMIT_TOLERANCE = 0.05      # rad beyond a joint's limits: zero offset and play of the servos
+_HARDWARE_ERRORS = {0: 'input voltage', 2: 'overheating', 3: 'encoder', 4: 'electrical shock', 5: 'overload'}
+
+
+@dataclass(frozen=True)
+class WatchdogConfig:
+    """When something counts as lost or wrong."""
+
+    joint_states_timeout: float = field(default=0.25, metadata={
+        'description': 'age of joint states that makes the arm hold [s]', 'range': (0.05, 0.5)})
+    driver_timeout: float = field(default=2.0, metadata={
+        'description': 'age of joint states after which the driver counts as lost [s]', 'range': (0.5, 30.0)})
+    image_timeout: float = field(default=0.5, metadata={
+        'description': 'silence of a camera that has spoken before that makes the arm hold [s]',
+        'range': (0.1, 10.0)})
+    command_timeout: float = field(default=2.0, metadata={
+        'description': 'silence of policy and critic during an episode that is reported [s]', 'range': (0.2, 60.0)})
+    recovery_time: float = field(default=0.5, metadata={
+        'description': 'a fault must be gone this long before commands are taken again [s]', 'range': (0.1, 10.0)})
+    max_joint_jump: float = field(default=0.6, metadata={
+        'description': 'largest change of a measured joint between two frames [rad]', 'range': (0.1, 0.6)})
+    effort_limits: tuple[float, ...] = field(default=(1360.0, 1700.0, 1020.0, 1020.0, 1020.0, 1190.0), metadata={
+        'description': "largest |effort| per joint [mA], BridgeData's", 'read_only': True})
+    effort_margin: float = field(default=10.0, metadata={
+        'description': 'effort above the limit that makes the arm hold [mA]', 'range': (0.0, 500.0)})
+    max_temperature: float = field(default=65.0, metadata={
+        'description': 'hottest servo allowed [degrees Celsius]; the servos cut out at 72', 'range': (40.0, 70.0)})
+
+    def __post_init__(self):
+        if len(self.effort_limits) != len(JOINT_NAMES):
+            raise ValueError(f'effort_limits has {len(self.effort_limits)} values, one is needed per joint: '
+                             f'{", ".join(JOINT_NAMES)}')
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that makes the arm hold."""
+
+    reason: Reason
+    message: str
+
+
+class Watchdog:
+    """Remembers when each part was last heard and what is wrong with it."""
+
+    def __init__(self, config=None):
+        self.config = config or WatchdogConfig()
+        self.positions = None          # (6,) rad, the last sane frame
+        self._last_frame = None        # (6,) rad, the last finite one
+        self._heard = {}               # part -> monotonic time
+        self._joints_fault = self._motors_fault = None
+        self._present, self._since = None, -np.inf
+        self._episode = False
+
+    def joints(self, positions, efforts, now):
+        """Take a frame of (6,) positions [rad] and (6,) efforts [mA] or None; return whether it is sane."""
+        self._heard['joint states'] = now
+        positions = np.asarray(positions, float)
+        fault = self._judge_positions(positions)
+        if fault is None:
+            self.positions = positions
+            fault = self._judge_efforts(efforts)
+        self._joints_fault = fault
+        return fault is None or fault.reason is Reason.EFFORT
+
+    def _judge_positions(self, positions):
+        if positions.shape != (6,) or not np.isfinite(positions).all():
+            return Fault(Reason.BAD_JOINT_STATES, f'joint states are not 6 finite numbers: {positions}')
+        if np.allclose(positions, -np.pi, atol=1e-3):
+            # Interbotix's driver publishes raw zeros as -pi when a bus read failed.
+            return Fault(Reason.BAD_JOINT_STATES, 'every joint at -pi: the driver failed to read the servos')
+        outside = np.maximum(JOINT_LOWER - positions, positions - JOINT_UPPER)
+        worst = int(outside.argmax())
+        if outside[worst] > _LIMIT_TOLERANCE:
+            return Fault(Reason.BAD_JOINT_STATES, f'{JOINT_NAMES[worst]} reads {positions[worst]:.3f} rad, outside '
+                                                  f'{JOINT_LOWER[worst]:.3f} to {JOINT_UPPER[worst]:.3f}')
+        previous, self._last_frame = self._last_frame, positions
+        if previous is not None:
+            jump = np.abs(positions - previous)
+            worst = int(jump.argmax())
+            if jump[worst] > self.config.max_joint_jump:
+                return Fault(Reason.JOINT_JUMP, f'{JOINT_NAMES[worst]} jumped {jump[worst]:.2f} rad between two frames')
+        return None
+
+    def _judge_efforts(self, efforts):
+        if efforts is None:
+            return None
+        excess = np.abs(efforts) - np.array(self.config.effort_limits)
+        worst = int(np.argmax(excess))
+        if not np.isfinite(excess).all() or excess[worst] > self.config.effort_margin:
+            return Fault(Reason.EFFORT, f'{JOINT_NAMES[worst]} draws {abs(efforts[worst]):.0f} mA, more than '
+                                        f'{self.config.effort_limits[worst]:.0f}: is something in the way?')
+        return None
+
+    def motors(self, names, errors, temperatures):
+        """Take servo names with their hardware error status and temperatures [C]; empty lists where unknown."""
+        for name, error in zip(names, errors):
+            if error:
+                what = [text for bit, text in _HARDWARE_ERRORS.items() if error >> bit & 1] or [f'status {error}']
+                self._motors_fault = Fault(Reason.MOTOR_ERROR, f'servo {name} reports ' + ', '.join(what)
+                                           + '; ~/reset reboots it')
+                return
+        for name, temperature in zip(names, temperatures):
+            if temperature > self.config.max_temperature:
+                self._motors_fault = Fault(Reason.TEMPERATURE, f'servo {name} is at {temperature:.0f} C, more than '
+                                                               f'{self.config.max_temperature:.0f}: let it cool down')
+                return
+        self._motors_fault = None
+
+    def image(self, now):
+        """Note a camera frame."""
+        self._heard['image'] = now
+
+    def candidates(self, now):
+        """Note a sign of life of the policy."""
+        self._heard['policy'] = now
+
+    def command(self, now):
+        """Note a command of the critic."""
+        self._heard['command'] = now
+
+    def episode(self, running, now):
+        """Note that an episode began or ended: commands are only missed during one."""
+        if running and not self._episode:
+            self._heard['command'] = now
+        self._episode = running
+
+    def check(self, now, waiting):
+        """Return the Fault that holds the arm, or None.
+
+        `waiting` is true while the arm is ready for the next command. A fault stays for `recovery_time` after its
+        cause has gone, so that a flickering one does not let single commands through.
+        """
+        fault = self._find(now, waiting)
+        if fault is not None:
+            self._present, self._since = fault, now
+        elif self._present is not None and (self._present.reason in RESUMED_BY_COMMAND
+                                            or now - self._since >= self.config.recovery_time):
+            self._present = None
+        return self._present
+
+    def _find(self, now, waiting):
+        c = self.config
+        age = now - self._heard.get('joint states', now)
+        if age > c.driver_timeout:
+            return Fault(Reason.DRIVER_LOST, f'no joint states for {age:.1f} s: is the driver running?')
+        if age > c.joint_states_timeout:
+            return Fault(Reason.STALE_JOINT_STATES, f'no joint states for {age:.2f} s')
+        if self._joints_fault is not None:
+            return self._joints_fault
+        if self._motors_fault is not None:
+            return self._motors_fault
+        age = now - self._heard.get('image', now)
+        if age > c.image_timeout:
+            return Fault(Reason.STALE_IMAGE, f'no camera frame for {age:.2f} s')
+        return self._find_silence(now) if self._episode and waiting else None
+
+    def _find_silence(self, now):
+        last = self._heard['command']
+        silence = now - last
+        if silence <= self.config.command_timeout:
+            return None
+        proposed = self._heard.get('policy')
+        if proposed is None:
+            return Fault(Reason.STALE_COMMAND, f'no command for {silence:.1f} s')
+        if proposed > last:
+            if now - proposed <= self.config.command_timeout:
+                return None
+            return Fault(Reason.CRITIC_LOST, f'candidates {now - proposed:.1f} s ago but no command: '
+                                             'is critic_node running?')
+        return Fault(Reason.POLICY_LOST, f'no candidates for {now - proposed:.1f} s: is policy_node running?')
