@@ -1,0 +1,21 @@
+"""The action space a critic is trained in: fixed bounds or quantiles of the data, computed once, kept in its checkpoint."""
+import numpy as np
+from vgps_critic.action_space import ActionSpace
+
+LOW_QUANTILE, HIGH_QUANTILE = 0.001, 0.999  # authors' loader
+
+
+def fit(rule: str, actions: np.ndarray, source: str) -> ActionSpace:
+    """Return the space for actions (N, 7) physical.
+
+    Args:
+        rule: 'quantiles' (authors' loader: 0.1 % and 99.9 % of the data, all seven dimensions), or the name of fixed
+            bounds: 'bridge' (what the authors' loader meant to set and does not, and their evaluation uses), 'fractal'.
+        actions: of the training data.
+        source: in words, for the checkpoint.
+
+    """
+    if rule != 'quantiles':
+        return ActionSpace.named(rule)
+    low, high = np.quantile(actions, [LOW_QUANTILE, HIGH_QUANTILE], axis=0)
+    return ActionSpace(tuple(low.tolist()), tuple(high.tolist()), 'quantiles', source=source)
