@@ -2,22 +2,19 @@
 
 import pytest
 
-from vgps_policy_bridge.episode import (
+from vgps_policy_bridge.episode import EpisodeMachine, Limits, Phase, episode_name
+from vgps_policy_bridge.events import (
     Announce,
     ArmReport,
     ArmState,
     DecisionReport,
-    EpisodeMachine,
     Finish,
     Goal,
-    Limits,
     Outcome,
-    Phase,
     ResetArm,
     ResetScene,
     Sample,
     StepDone,
-    episode_name,
 )
 
 LIMITS = Limits(camera=2.0, policy=10.0, critic=3.0, controller=4.0, reset=20.0, unmoved_steps=3)
@@ -53,7 +50,29 @@ def test_scene_then_arm_are_reset_before_the_episode_is_announced():
     assert machine.start(Goal('e', '', task='carrot', reset=True), 0.0) == [ResetScene()]
     assert machine.scene_reset(True, '', 'put carrot on plate', 1.0) == [ResetArm()]
     assert machine.goal.instruction == 'put carrot on plate'
-    assert machine.arm_reset(True, '', 2.0) == [Announce(Outcome.RUNNING)]
+    assert machine.arm_reset(True, '', 1000, 2.0) == []
+    assert machine.arm(ready(999), 2.0) == []  # sent before the motion began
+    assert machine.arm(ready(1001, state=ArmState.HOMING), 2.1) == []
+    assert machine.arm(ready(1002), 9.0) == [Announce(Outcome.RUNNING)]
+
+
+def test_refused_reset_of_the_arm_is_asked_again_then_named():
+    machine = EpisodeMachine(LIMITS)
+    machine.start(Goal('e', 'x', reset=True), 0.0)
+    assert machine.arm_reset(False, 'JOINT_JUMP', 1, 0.1) == []
+    assert machine.tick(0.2) == [] and machine.tick(0.7) == [ResetArm()] and machine.tick(0.9) == []
+    machine.arm_reset(False, 'MOTOR_ERROR', 1, 1.0)
+    assert machine.tick(1.6) == [ResetArm()]
+    effects = machine.tick(20.1)
+    assert effects[0].outcome is Outcome.ABORTED and 'refused: MOTOR_ERROR' in effects[0].message
+
+
+def test_arm_that_stops_on_the_way_to_its_start_pose_aborts_without_announcing():
+    machine = EpisodeMachine(LIMITS)
+    machine.start(Goal('e', 'x', reset=True), 0.0)
+    machine.arm_reset(True, '', 1, 0.1)
+    effects = machine.arm(ready(2, state=ArmState.STOPPED, reason='JOINT_STEP'), 1.0)
+    assert len(effects) == 1 and 'JOINT_STEP' in effects[0].message
 
 
 def test_goals_own_instruction_wins_over_the_tasks():
@@ -69,13 +88,11 @@ def test_no_instruction_anywhere_aborts_without_announcing(instruction):
     assert len(effects) == 1 and effects[0].outcome is Outcome.ABORTED and 'instruction' in effects[0].message
 
 
-def test_failed_resets_abort_without_announcing():
+def test_failed_scene_reset_aborts_without_announcing():
     machine = EpisodeMachine(LIMITS)
     machine.start(Goal('e', 'x', task='nope'), 0.0)
     assert machine.scene_reset(False, 'unknown task', '', 0.1) == [
         Finish(Outcome.ABORTED, 'reset_scene failed: unknown task', 0)]
-    machine.start(Goal('e', 'x', reset=True), 0.0)
-    assert machine.arm_reset(False, 'E-stop', 0.1)[0].message == 'the arm could not be reset: E-stop'
 
 
 def test_frame_from_before_the_last_motion_is_never_used():

@@ -174,7 +174,7 @@ def system(monkeypatch, request):
 def test_constants_mirror_the_messages():
     for kind, message in ((ControllerReason, ControllerState), (SteeringReason, SteeringDecision)):
         assert all(getattr(message, constant.name) == constant.value for constant in kind)
-    from vgps_policy_bridge.episode import ArmState, Outcome
+    from vgps_policy_bridge.events import ArmState, Outcome
     assert all(getattr(ControllerState, constant.name) == constant.value for constant in ArmState)
     assert all(getattr(Episode, constant.name) == constant.value for constant in Outcome)
 

@@ -13,24 +13,21 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from enum import Enum, IntEnum
+from enum import Enum
 
-
-class Outcome(IntEnum):
-    """As in Episode.msg."""
-
-    RUNNING, SUCCESS, FAILURE, TIMEOUT, CANCELLED, ABORTED = range(6)
-
-
-class ArmState(IntEnum):
-    """As in ControllerState.msg."""
-
-    READY, MOVING, HOLDING, STOPPED, HOMING, STARTING = range(6)
-
-
-# Reasons after which the controller takes the next good command. The others are faults of the arm itself: wait for it.
-ARM_FAULTS = frozenset({'STALE_JOINT_STATES', 'BAD_JOINT_STATES', 'JOINT_JUMP', 'EFFORT', 'MOTOR_ERROR', 'TEMPERATURE',
-                        'DRIVER_LOST', 'STOP_REQUESTED', 'NOT_READY', 'FAULT'})
+from vgps_policy_bridge.events import (
+    Announce,
+    ArmReport,
+    ArmState,
+    DecisionReport,
+    Finish,
+    Goal,
+    Outcome,
+    ResetArm,
+    ResetScene,
+    Sample,
+    StepDone,
+)
 
 
 class Phase(Enum):
@@ -38,12 +35,15 @@ class Phase(Enum):
 
     IDLE = 'no episode'
     SCENE = 'reset_scene to answer'
-    ARM = 'the arm to reach its start pose'
+    ARM = 'the controller to take the reset'
+    HOMING = 'the arm to reach its start pose'
     START = 'the controller to report ready'
     FRAME = 'a camera frame'
     SAMPLE = 'the policy'
     DECIDE = 'the critic'
     MOVE = 'the controller to finish the step'
+
+RESET_RETRY = 0.5  # [s] between two attempts to reset the arm
 
 
 @dataclass(frozen=True)
@@ -54,96 +54,8 @@ class Limits:
     policy: float = 60.0  # [s] for K candidates
     critic: float = 5.0  # [s] for a decision
     controller: float = 5.0  # [s] for one step, or for a fault of the arm to clear
-    reset: float = 30.0  # [s] for reset_scene and for homing, each
+    reset: float = 30.0  # [s] for reset_scene and for homing, each; a refused reset is asked again that long
     unmoved_steps: int = 10  # steps in a row that did not move the arm
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What ExecuteInstruction asked for, defaults filled in."""
-
-    episode_id: str
-    instruction: str
-    task: str = ''
-    seed: int = 0
-    max_steps: int = 120
-    reset: bool = False
-
-
-@dataclass(frozen=True)
-class ArmReport:
-    """What the machine needs of ControllerState."""
-
-    stamp: int  # [ns]
-    episode_id: str
-    step: int  # of the last command taken
-    state: ArmState
-    reason: str = 'ACCEPTED'  # name of the constant
-    message: str = ''
-    accepted: int = 0  # commands accepted since the controller started
-    refused: int = 0  # commands refused since the controller started
-
-    def last_command(self) -> tuple:
-        """Return what changes when a command has been dealt with, and not when a report is merely repeated."""
-        return self.episode_id, self.step, self.accepted, self.refused, self.reason
-
-    def words(self) -> str:
-        """Return state and reason as one phrase."""
-        reason = '' if self.reason == 'ACCEPTED' else f' {self.reason}'
-        return f'{self.state.name}{reason}{": " if self.message else ""}{self.message}'
-
-
-@dataclass(frozen=True)
-class DecisionReport:
-    """What the machine needs of SteeringDecision."""
-
-    episode_id: str
-    step: int
-    chosen: int
-    value: float = math.nan
-    words: str = ''
-
-
-@dataclass(frozen=True)
-class ResetScene:
-    """Effect: ask the simulation for the goal's task and seed."""
-
-
-@dataclass(frozen=True)
-class ResetArm:
-    """Effect: bring the arm to its start pose."""
-
-
-@dataclass(frozen=True)
-class Announce:
-    """Effect: publish Episode with this outcome."""
-
-    outcome: Outcome
-    message: str = ''
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Effect: show the newest frame to the policy."""
-
-    step: int
-
-
-@dataclass(frozen=True)
-class StepDone:
-    """Effect: one control step is over."""
-
-    decision: DecisionReport
-    arm: ArmReport
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Effect: answer the action goal."""
-
-    outcome: Outcome
-    message: str
-    steps: int
 
 
 Effects = list
@@ -164,6 +76,8 @@ class EpisodeMachine:
         self._arm: ArmReport | None = None  # newest report
         self._before: ArmReport | None = None  # report when the candidates went out
         self._unmoved = 0
+        self._refusal, self._retry_at = '', math.inf  # of the arm's reset
+        self._reset_stamp = -1  # [ns]
         self._decision: DecisionReport | None = None
 
     @property
@@ -200,17 +114,25 @@ class EpisodeMachine:
         self.goal = replace(self.goal, instruction=self.goal.instruction or instruction)
         return self._scene_ready(now)
 
-    def arm_reset(self, success: bool, message: str, now: float) -> Effects:
-        """Take the controller's answer to the reset."""
+    def arm_reset(self, success: bool, message: str, stamp: int, now: float) -> Effects:
+        """Take the controller's answer to the reset, given at stamp: the motion begins now, or is refused."""
         if self.phase is not Phase.ARM:
             return []
         if not success:
-            return self._over(Outcome.ABORTED, f'the arm could not be reset: {message}')
-        return self._begin(now)
+            # The scene was just reset: the joints may have jumped, which the controller forgives after a moment.
+            self._refusal, self._retry_at = message, now + RESET_RETRY
+            return []
+        self._reset_stamp = stamp  # older reports speak of the time before the motion
+        self._enter(Phase.HOMING, now)
+        return []
 
     def arm(self, report: ArmReport, now: float) -> Effects:
         """Take a report of the controller."""
         self._arm = report
+        if self.phase is Phase.HOMING and report.stamp > self._reset_stamp:
+            if report.state is ArmState.STOPPED:
+                return self._over(Outcome.ABORTED, f'the arm could not be reset: {report.words()}')
+            return self._begin(now) if report.state is ArmState.READY else []
         if self.outcome is not Outcome.RUNNING:
             return []
         if report.state is ArmState.STOPPED:
@@ -268,11 +190,15 @@ class EpisodeMachine:
         silent = now - self._since
         limit, who = {
             Phase.SCENE: (self.limits.reset, 'simulation lost'), Phase.ARM: (self.limits.reset, 'controller lost'),
+            Phase.HOMING: (self.limits.reset, 'controller lost'),
             Phase.START: (self.limits.controller, 'controller lost'), Phase.FRAME: (self.limits.camera, 'camera lost'),
             Phase.SAMPLE: (self.limits.policy, 'policy lost'), Phase.DECIDE: (self.limits.critic, 'critic lost'),
             Phase.MOVE: (self.limits.controller, 'controller lost'),
         }.get(self.phase, (math.inf, ''))
         if silent <= limit:
+            if self.phase is Phase.ARM and now >= self._retry_at:
+                self._retry_at = math.inf
+                return [ResetArm()]
             return []
         return self._over(Outcome.ABORTED, f'{who}: waited {silent:.1f} s for {self.phase.value}{self._detail()}')
 
@@ -285,6 +211,7 @@ class EpisodeMachine:
         if not self.goal.instruction.strip():
             return self._over(Outcome.ABORTED, 'the goal has no instruction and names no task to take one from')
         if self.goal.reset:
+            self._refusal, self._retry_at = '', math.inf
             self._enter(Phase.ARM, now)
             return [ResetArm()]
         return self._begin(now)
@@ -338,7 +265,9 @@ class EpisodeMachine:
                 return '; none ever arrived'
             behind = (self._frame_after - self._frame_stamp) * 1e-9
             return f'; the newest is {behind:.3f} s older than the last motion (are the clocks synchronised?)'
-        if self.phase in (Phase.START, Phase.MOVE):
+        if self.phase is Phase.ARM and self._refusal:
+            return f'; it refused: {self._refusal}'
+        if self.phase in (Phase.HOMING, Phase.START, Phase.MOVE):
             return f'; it last said {self._arm.words()}' if self._arm else '; it said nothing'
         return ''
 

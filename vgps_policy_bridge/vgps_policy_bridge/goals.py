@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vgps_policy_bridge.episode import Outcome
+from vgps_policy_bridge.events import Outcome
 
 
 class GoalAnswers:

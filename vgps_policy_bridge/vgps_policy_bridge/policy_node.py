@@ -24,8 +24,9 @@ from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDe
 from vgps_msgs.srv import JudgeEpisode, ResetScene
 from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
-from vgps_policy_bridge import episode
-from vgps_policy_bridge.episode import Goal, Outcome
+from vgps_policy_bridge import events
+from vgps_policy_bridge.episode import Effects, EpisodeMachine, episode_name
+from vgps_policy_bridge.events import Goal, Outcome
 from vgps_policy_bridge.goals import GoalAnswers, PatientCall
 from vgps_policy_bridge.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.session import PolicySession
@@ -40,7 +41,7 @@ class PolicyNode(Node):
     def __init__(self):
         super().__init__('policy_node')
         self.config = parameters.declare(self, PolicyNodeConfig, live=self._on_parameters)
-        self.machine = episode.EpisodeMachine(self.config.limits())
+        self.machine = EpisodeMachine(self.config.limits())
         self.frame: Image | None = None
         self.arm: ControllerState | None = None
         self.goal_handle = None  # of the running episode
@@ -101,7 +102,7 @@ class PolicyNode(Node):
             return
         request = handle.request
         utc = datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S%f')[:-3]
-        goal = Goal(episode.episode_name(utc, request.task, request.instruction, request.seed), request.instruction,
+        goal = Goal(episode_name(utc, request.task, request.instruction, request.seed), request.instruction,
                     request.task, request.seed, request.max_steps or self.config.max_steps, request.reset)
         self.goal_handle, self.begun = handle, time.monotonic()
         self._apply(self.machine.start(goal, time.monotonic()))
@@ -153,10 +154,10 @@ class PolicyNode(Node):
         self._apply(self.machine.sampled(time.monotonic()))
         self.candidates.publish(message)
 
-    def _apply(self, effects: episode.Effects) -> None:
-        carry_out = {episode.ResetScene: self._do_reset_scene, episode.ResetArm: self._do_reset_arm,
-                     episode.Announce: self._do_announce, episode.Sample: self._do_sample,
-                     episode.StepDone: self._do_step_done, episode.Finish: self._do_finish}
+    def _apply(self, effects: Effects) -> None:
+        carry_out = {events.ResetScene: self._do_reset_scene, events.ResetArm: self._do_reset_arm,
+                     events.Announce: self._do_announce, events.Sample: self._do_sample,
+                     events.StepDone: self._do_step_done, events.Finish: self._do_finish}
         for effect in effects:
             carry_out[type(effect)](effect)
 
@@ -166,14 +167,15 @@ class PolicyNode(Node):
                                                                                      r.instruction, now))
 
     def _do_reset_arm(self, _effect) -> None:
-        self._call(self.reset_arm, Trigger.Request(), lambda r, now: self.machine.arm_reset(r.success, r.message, now))
+        self._call(self.reset_arm, Trigger.Request(), lambda r, now: self.machine.arm_reset(
+            r.success, r.message, self.get_clock().now().nanoseconds, now))
 
     def _call(self, client, request, event) -> None:
         machine, asked_by = self.machine, self.machine.goal.episode_id
         self.call = PatientCall(client, request, lambda answer: self._apply(event(answer, time.monotonic())),
                                 lambda: machine.running and machine.goal.episode_id == asked_by)
 
-    def _do_announce(self, effect: episode.Announce) -> None:
+    def _do_announce(self, effect: events.Announce) -> None:
         goal = self.machine.goal
         message = Episode(episode_id=goal.episode_id, instruction=goal.instruction, task=goal.task, seed=goal.seed,
                           max_steps=goal.max_steps, outcome=int(effect.outcome), message=effect.message)
@@ -183,7 +185,7 @@ class PolicyNode(Node):
         self.episode.publish(message)
         self.get_logger().info(f'episode {goal.episode_id}: {effect.outcome.name} {effect.message}')
 
-    def _do_sample(self, effect: episode.Sample) -> None:
+    def _do_sample(self, effect: events.Sample) -> None:
         """Announce the frame, then let the worker look at it."""
         goal, frame = self.machine.goal, self.frame
         self.step_started.publish(StepStarted(header=frame.header, episode_id=goal.episode_id, step=effect.step,
@@ -193,12 +195,12 @@ class PolicyNode(Node):
                       nanoseconds(frame.header.stamp) * 1e-9, pose, self.config.num_candidates, self.config.temperature)
         self.worker.submit(job, partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
 
-    def _do_step_done(self, effect: episode.StepDone) -> None:
+    def _do_step_done(self, effect: events.StepDone) -> None:
         self.goal_handle.publish_feedback(ExecuteInstruction.Feedback(
             step=effect.decision.step, value=effect.decision.value, chosen=effect.decision.chosen,
             steering=effect.decision.words, controller=effect.arm.words()))
 
-    def _do_finish(self, effect: episode.Finish) -> None:
+    def _do_finish(self, effect: events.Finish) -> None:
         handle, self.goal_handle = self.goal_handle, None
         announced = self.machine.outcome is not None
         self.answers.answer(handle, ExecuteInstruction.Result(
@@ -229,7 +231,7 @@ class PolicyNode(Node):
     def close(self) -> None:
         """Say that the episode is over when the node is stopped in the middle of it."""
         for effect in self.machine.cancel('policy_node was stopped'):
-            if isinstance(effect, episode.Announce):
+            if isinstance(effect, events.Announce):
                 self._do_announce(effect)
         if self.worker.close():
             self.session.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vgps_policy_bridge.episode import ArmReport, ArmState, DecisionReport
+from vgps_policy_bridge.events import ArmReport, ArmState, DecisionReport
 from vgps_policy_bridge.policy import Candidates
 from vgps_policy_bridge.reasons import ControllerReason, SteeringReason, name
 
