@@ -1,11 +1,19 @@
 """The value function Q(s, a, l): network, instruction encoder, checkpoint, scoring, selection."""
 
-from vgps_critic.action_space import ActionSpace, ActionSpaceError
-from vgps_critic.checkpoint import CheckpointError, CriticConfig
-from vgps_critic.critic import Critic, EncodedObservation
-from vgps_critic.network import NetworkConfig
-from vgps_critic.selection import Selection, select
-from vgps_critic.text import UnknownInstructionError
+from importlib import import_module
 
-__all__ = ['ActionSpace', 'ActionSpaceError', 'CheckpointError', 'Critic', 'CriticConfig', 'EncodedObservation',
-           'NetworkConfig', 'Selection', 'UnknownInstructionError', 'select']
+_HOME = {
+    'ActionSpace': 'action_space', 'ActionSpaceError': 'action_space',
+    'CheckpointError': 'config', 'CriticConfig': 'config', 'NetworkConfig': 'config',
+    'Critic': 'critic', 'EncodedObservation': 'critic',
+    'Selection': 'selection', 'select': 'selection',
+    'UnknownInstructionError': 'text',
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    """Import a public name when it is first used: tools that only copy weights need no torch."""
+    if name not in _HOME:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{_HOME[name]}'), name)

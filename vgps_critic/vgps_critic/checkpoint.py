@@ -1,143 +1,95 @@
 """A critic on disk: `model.safetensors`, `config.json` and a model card, in a folder or on the Hugging Face hub.
 
 Everything needed to score an action travels inside. A load is complete and verified, or it raises `CheckpointError`.
+The file names are those of `PyTorchModelHubMixin`; its `from_pretrained` is not used, because it loads partially in
+silence.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-import torch
-from huggingface_hub import snapshot_download
+import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
-from vgps_critic.action_space import ActionSpace
+from vgps_critic.config import CheckpointError, CriticConfig
 from vgps_critic.model_card import model_card
-from vgps_critic.network import CriticNetwork, NetworkConfig
-from vgps_critic.text import MUSE
 
 FORMAT = 'vgps-critic/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
 
 
-class CheckpointError(ValueError):
-    """The checkpoint is missing, damaged or foreign; the message names the file and the key."""
-
-
-@dataclass(frozen=True)
-class CriticConfig:
-    """What a critic is and where it comes from."""
-
-    action_space: ActionSpace  # bounds the network's actions were normalised with
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    text_encoder: str = MUSE  # identity of the instruction encoder it was trained with
-    discount: float = 0.98  # gamma, 0..1 per step
-    success_steps: int = 3  # H: last steps of a demonstration that count as success
-    algorithm: str = ''  # what trained it: cal-ql, iql, untrained, ...
-    data: str = ''  # what it was trained on
-    step: int = 0  # updates
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square input, pixels."""
-        return self.network.image_size
-
-    def to_dict(self) -> dict:
-        """Return a JSON-ready dictionary."""
-        return json.loads(json.dumps(asdict(self)))
-
-    @classmethod
-    def from_dict(cls, values: dict) -> 'CriticConfig':
-        """Build from `to_dict()`'s output; raises `CheckpointError` naming the key that is missing or wrong."""
-        known = {f.name for f in fields(cls)}
-        for key in sorted(known ^ set(values)):
-            raise CheckpointError(f'{CONFIG}: {"missing" if key in known else "unknown"} key {key!r}')
-        try:
-            network = NetworkConfig(**values['network'])
-            action_space = ActionSpace(**values['action_space'])
-        except (TypeError, ValueError) as e:
-            raise CheckpointError(f'{CONFIG}: {e}') from e
-        return cls(**{**values, 'network': network, 'action_space': action_space})
-
-
-def content_hash(state: dict[str, torch.Tensor], config: CriticConfig) -> str:
-    """Return the SHA-256 over every weight's name, shape and bytes, and the configuration."""
+def content_hash(state: dict[str, np.ndarray], config: CriticConfig) -> str:
+    """Return the SHA-256 (hex) over every weight's name, type, shape and bytes, and the configuration."""
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f'{name}{tuple(tensor.shape)}{tensor.dtype}'.encode())
-        digest.update(tensor.numpy())
+        digest.update(f'{name} {state[name].dtype} {state[name].shape}'.encode())
+        digest.update(np.ascontiguousarray(state[name]).view(np.uint8))
     return digest.hexdigest()
 
 
-def save(folder: str | Path, network: CriticNetwork, config: CriticConfig) -> str:
-    """Write the checkpoint's three files into `folder` (made if absent) and return the content hash."""
+def state_arrays(network) -> dict[str, np.ndarray]:
+    """Return a `CriticNetwork`'s weights as contiguous arrays by name."""
+    return {name: np.ascontiguousarray(tensor.detach().cpu().numpy()) for name, tensor in network.state_dict().items()}
+
+
+def save(folder: str | Path, network, config: CriticConfig) -> str:
+    """Write a `CriticNetwork` with its configuration, see `write`."""
     if network.config != config.network:
-        raise ValueError(f'network is {network.config}, but its configuration says {config.network}')
+        raise ValueError(f'the network is {network.config}, but its configuration says {config.network}')
+    return write(folder, state_arrays(network), config)
+
+
+def write(folder: str | Path, state: dict[str, np.ndarray], config: CriticConfig) -> str:
+    """Write the checkpoint's three files into `folder` (made if absent) and return the content hash.
+
+    Args:
+        folder: overwritten where it holds a checkpoint.
+        state: name -> float32 weights, as `CriticNetwork.state_dict()` names them.
+        config: of the same network.
+
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     digest = content_hash(state, config)
     save_file(state, folder / WEIGHTS, metadata={'format': 'pt'})
+    (folder / WEIGHTS).chmod(0o644)  # newer safetensors write 0600, which a robot's service user could not read
     (folder / CONFIG).write_text(json.dumps({'format': FORMAT, 'hash': digest, **config.to_dict()}, indent=2) + '\n')
     (folder / CARD).write_text(model_card(config, digest))
     return digest
 
 
-def load(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[CriticNetwork, CriticConfig, str]:
-    """Read a checkpoint and return its network (CPU, eval mode), configuration and content hash.
+def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[str, np.ndarray], CriticConfig, str]:
+    """Read a checkpoint and return its weights, configuration and content hash.
 
     Args:
         path_or_hub_id: a folder, or `owner/name` on the Hugging Face hub; a cached copy is used when offline.
         revision: branch, tag or commit on the hub.
 
     Raises:
-        CheckpointError: anything missing, damaged, of another shape, or not what the hash says.
+        CheckpointError: anything missing or damaged, or not what the hash says.
 
     """
     folder = _locate(str(path_or_hub_id), revision)
+    where = str(folder / CONFIG)
     try:
         values = json.loads((folder / CONFIG).read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise CheckpointError(f'{folder / CONFIG}: {e}') from e
+        raise CheckpointError(f'{where}: {e}') from e
     if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
-        raise CheckpointError(f'{folder / CONFIG}: not a critic of ours, key "format" is not {FORMAT!r}')
+        raise CheckpointError(f'{where}: not a critic of ours, key "format" is not {FORMAT!r}')
     expected_hash = values.pop('hash', None)
-    config = CriticConfig.from_dict(values)
+    config = CriticConfig.from_dict(values, where)
     try:
         # copied out of the memory map: its odd alignment picks other kernels, whose last digits differ
-        state = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
+        state = {name: array.copy() for name, array in load_file(folder / WEIGHTS).items()}
     except (OSError, SafetensorError) as e:
         raise CheckpointError(f'{folder / WEIGHTS}: {e}') from e
-    network = build_network(config.network, state, str(folder / WEIGHTS))
     digest = content_hash(state, config)
     if digest != expected_hash:
         raise CheckpointError(f'{folder}: content hash is {digest}, {CONFIG} says {expected_hash}: file changed?')
-    return network, config, digest
-
-
-def build_network(config: NetworkConfig, state: dict[str, torch.Tensor], where: str) -> CriticNetwork:
-    """Return a network in eval mode that holds exactly `state`; raises `CheckpointError` naming the first misfit."""
-    with torch.device('meta'):  # no random weights are made only to be overwritten
-        network = CriticNetwork(config)
-    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    for name in sorted(expected.keys() | state.keys()):
-        if name not in state:
-            raise CheckpointError(f'{where}: key {name} is missing')
-        if name not in expected:
-            raise CheckpointError(f'{where}: key {name} is not part of this network')
-        tensor = state[name]
-        if tensor.shape != expected[name]:
-            raise CheckpointError(
-                f'{where}: key {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name])}')
-        if tensor.dtype != torch.float32:
-            raise CheckpointError(f'{where}: key {name} is {tensor.dtype}, expected torch.float32')
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f'{where}: key {name} holds NaN or inf')
-    network.load_state_dict(state, assign=True)
-    return network.eval().requires_grad_(False)
+    return state, config, digest
 
 
 def shipped(name: str) -> str:
@@ -154,6 +106,7 @@ def _locate(path_or_hub_id: str, revision: str | None) -> Path:
         return folder
     if path_or_hub_id.count('/') != 1 or path_or_hub_id.startswith(('.', '/', '~')):
         raise CheckpointError(f'{path_or_hub_id}: no such folder, and not a hub id of the form owner/name')
+    from huggingface_hub import snapshot_download  # half a second that a local folder should not cost
     try:
         return Path(snapshot_download(path_or_hub_id, revision=revision, allow_patterns=[WEIGHTS, CONFIG]))
     except Exception as e:  # the client raises a dozen unrelated types for "not there" and "no network"

@@ -9,9 +9,9 @@ import torch
 
 from vgps_critic import checkpoint
 from vgps_critic.action_space import ACTION_DIM, ActionSpace
-from vgps_critic.checkpoint import CriticConfig
+from vgps_critic.config import CriticConfig, NetworkConfig
 from vgps_critic.images import resize
-from vgps_critic.network import CriticNetwork, NetworkConfig
+from vgps_critic.network import CriticNetwork, build_network
 from vgps_critic.text import MUSE_NUMPY, InstructionEncoder, check_embedding, load_instruction_encoder
 
 
@@ -37,9 +37,10 @@ class Critic:
                  instructions: InstructionEncoder | str = 'muse-numpy', device: str = 'cpu'):
         self.config = config
         self.action_space = config.action_space
-        self.hash = digest or checkpoint.content_hash(network.state_dict(), config)
+        self.hash = digest or checkpoint.content_hash(checkpoint.state_arrays(network), config)
         self.device = torch.device(device)
-        self.network = network.eval().requires_grad_(False).to(self.device)
+        # channels-last weights spare a reordering in every convolution: same numbers, about 0.7 x the time on CPU
+        self.network = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         self._instructions = instructions
 
     @classmethod
@@ -57,7 +58,8 @@ class Critic:
             CheckpointError: anything missing, damaged or foreign.
 
         """
-        network, config, digest = checkpoint.load(path_or_hub_id, revision)
+        state, config, digest = checkpoint.read(path_or_hub_id, revision)
+        network = build_network(config.network, state, f'{path_or_hub_id}/{checkpoint.WEIGHTS}')
         critic = cls(network, config, digest=digest, instructions=instructions, device=device)
         critic.warm_up()
         return critic

@@ -17,7 +17,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from vgps_critic import steering
-from vgps_critic.checkpoint import CheckpointError, shipped
+from vgps_critic.checkpoint import shipped
+from vgps_critic.config import CheckpointError
 from vgps_critic.critic import Critic
 from vgps_critic.steering import Decision, Failure, Reason, Steerer, SteeringConfig
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode, SteeringDecision, StepStarted

@@ -6,34 +6,14 @@ compute are float32. Widths and depths are free, so a small critic for tests or 
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Sizes of the critic's network. The defaults are the paper's (25,563,201 parameters)."""
-
-    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # residual blocks per stage; (3, 4, 6, 3) is ResNet-34
-    num_filters: int = 64  # channels of the first stage, a multiple of 4; doubles with every stage
-    image_size: int = 256  # pixels, side of the square input, 64..256
-    hidden_dims: tuple[int, ...] = (256, 256)  # hidden layers of each ensemble member
-    num_members: int = 2  # critics in the ensemble
-    language_dim: int = 512  # length of the instruction's embedding
-    action_dim: int = 7  # end-effector delta and gripper
-
-    def __post_init__(self):
-        for name in ('stage_sizes', 'hidden_dims'):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f'network: {name} must be positive numbers, got {getattr(self, name)}')
-        if self.num_filters < 4 or self.num_filters % 4:
-            raise ValueError(f'network: num_filters must be a multiple of 4 (4 norm groups), got {self.num_filters}')
-        if not 64 <= self.image_size <= 256:
-            raise ValueError(f'network: image_size must be 64..256, got {self.image_size}')
+from vgps_critic.config import CheckpointError, NetworkConfig
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -165,7 +145,7 @@ class ResNetEncoder(nn.Module):
 class CriticNetwork(nn.Module):
     """The ensemble Q(s, a, l): one shared encoder, hidden layers per member, one shared last layer."""
 
-    def __init__(self, config: NetworkConfig = NetworkConfig()):
+    def __init__(self, config: NetworkConfig):
         super().__init__()
         self.config = config
         self.encoder = ResNetEncoder(config.stage_sizes, config.num_filters, config.language_dim)
@@ -199,6 +179,32 @@ class CriticNetwork(nn.Module):
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:]):
             h = functional.silu(torch.einsum('ebnh,ehk->ebnk', h, weight) + bias[:, None, None])
         return self.last(h).squeeze(-1)
+
+
+def build_network(config: NetworkConfig, state: Mapping[str, np.ndarray], where: str) -> CriticNetwork:
+    """Return a network in eval mode that holds exactly `state` (float32 arrays by name).
+
+    Raises:
+        CheckpointError: a key is missing, foreign, of another shape or type, or not finite; `where` is quoted.
+
+    """
+    with torch.device('meta'):  # no random weights are made only to be overwritten
+        network = CriticNetwork(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in state:
+            raise CheckpointError(f'{where}: key {name} is missing')
+        if name not in expected:
+            raise CheckpointError(f'{where}: key {name} is not part of this network')
+        array = state[name]
+        if array.shape != expected[name]:
+            raise CheckpointError(f'{where}: key {name} has shape {array.shape}, expected {expected[name]}')
+        if array.dtype != np.float32:
+            raise CheckpointError(f'{where}: key {name} is {array.dtype}, expected float32')
+        if not np.isfinite(array).all():
+            raise CheckpointError(f'{where}: key {name} holds NaN or inf')
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, assign=True)
+    return network.eval().requires_grad_(False)
 
 
 def parameter_count(module: nn.Module) -> int:

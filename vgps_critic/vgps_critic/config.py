@@ -1,0 +1,74 @@
+"""What a critic is: sizes, action space, provenance. No torch, so that tools which only copy weights stay small."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+
+from vgps_critic.action_space import ACTION_DIM, ActionSpace
+
+MUSE = 'google/universal-sentence-encoder-multilingual/3'  # the paper's instruction encoder
+
+
+class CheckpointError(ValueError):
+    """The checkpoint is missing, damaged or foreign; the message names the file and the key."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the critic's network. The defaults are the paper's (25,563,201 parameters)."""
+
+    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # residual blocks per stage; (3, 4, 6, 3) is ResNet-34
+    num_filters: int = 64  # channels of the first stage, a multiple of 4; doubles with every stage
+    image_size: int = 256  # pixels, side of the square input, 64..256
+    hidden_dims: tuple[int, ...] = (256, 256)  # hidden layers of each ensemble member
+    num_members: int = 2  # critics in the ensemble
+    language_dim: int = 512  # length of the instruction's embedding
+    action_dim: int = ACTION_DIM  # end-effector delta and gripper
+
+    def __post_init__(self):
+        for name in ('stage_sizes', 'hidden_dims'):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f'network: {name} must be positive numbers, got {getattr(self, name)}')
+        if self.num_filters < 4 or self.num_filters % 4:
+            raise ValueError(f'network: num_filters must be a multiple of 4 (4 norm groups), got {self.num_filters}')
+        if not 64 <= self.image_size <= 256:
+            raise ValueError(f'network: image_size must be 64..256, got {self.image_size}')
+        if min(self.num_members, self.language_dim) < 1 or self.action_dim != ACTION_DIM:
+            raise ValueError(f'network: num_members and language_dim must be positive, action_dim {ACTION_DIM}: {self}')
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """What a critic is and where it comes from; travels in its checkpoint."""
+
+    action_space: ActionSpace  # bounds the network's actions were normalised with
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    text_encoder: str = MUSE  # identity of the instruction encoder it was trained with
+    discount: float = 0.98  # gamma, 0..1 per step
+    success_steps: int = 3  # H: last steps of a demonstration that count as success
+    algorithm: str = ''  # what trained it: cal-ql, iql, untrained, ...
+    data: str = ''  # what it was trained on
+    step: int = 0  # updates
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, pixels."""
+        return self.network.image_size
+
+    def to_dict(self) -> dict:
+        """Return a JSON-ready dictionary."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict, where: str) -> 'CriticConfig':
+        """Build from `to_dict()`'s output; raises `CheckpointError` naming the key that is missing or wrong."""
+        known = {f.name for f in fields(cls)}
+        for key in sorted(known ^ set(values)):
+            raise CheckpointError(f'{where}: {"missing" if key in known else "unknown"} key {key!r}')
+        parts = {}
+        for key, part in (('network', NetworkConfig), ('action_space', ActionSpace)):
+            try:
+                parts[key] = part(**values[key])
+            except (TypeError, ValueError) as e:
+                raise CheckpointError(f'{where}: key {key!r}: {e}') from e
+        return cls(**{**values, **parts})
