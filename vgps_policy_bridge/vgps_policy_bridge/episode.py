@@ -29,6 +29,10 @@ from vgps_policy_bridge.events import (
     StepDone,
 )
 
+# The controller takes no command while it holds for one of these; for any other reason the next good command resumes.
+ARM_FAULTS = frozenset({'STALE_JOINT_STATES', 'BAD_JOINT_STATES', 'JOINT_JUMP', 'EFFORT', 'MOTOR_ERROR', 'TEMPERATURE',
+                        'DRIVER_LOST', 'STOP_REQUESTED', 'NOT_READY', 'FAULT'})
+
 
 class Phase(Enum):
     """What the machine waits for; the value is the phrase used in messages."""

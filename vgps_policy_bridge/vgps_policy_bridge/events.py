@@ -19,11 +19,6 @@ class ArmState(IntEnum):
     READY, MOVING, HOLDING, STOPPED, HOMING, STARTING = range(6)
 
 
-# Reasons after which the controller takes the next good command. The others are faults of the arm itself: wait for it.
-ARM_FAULTS = frozenset({'STALE_JOINT_STATES', 'BAD_JOINT_STATES', 'JOINT_JUMP', 'EFFORT', 'MOTOR_ERROR', 'TEMPERATURE',
-                        'DRIVER_LOST', 'STOP_REQUESTED', 'NOT_READY', 'FAULT'})
-
-
 @dataclass(frozen=True)
 class Goal:
     """What ExecuteInstruction asked for, defaults filled in."""
