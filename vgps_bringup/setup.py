@@ -14,7 +14,7 @@ setup(
         ('share/vgps_bringup/launch', glob('launch/*.py')),
         ('share/vgps_bringup/config', glob('config/*')),
     ],
-    install_requires=['numpy', 'opencv-python', 'mujoco>=3.2', 'rosbags>=0.10', 'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro'],
+    install_requires=['numpy', 'opencv-python', 'mujoco>=3.2', 'rosbags>=0.10', 'mcap>=1.6', 'pillow', 'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro'],
     extras_require={'test': ['pytest']},
     zip_safe=True,
     entry_points={'console_scripts': [
@@ -24,6 +24,8 @@ setup(
         'replay_node = vgps_bringup.replay_node:main',
         'vgps-run = vgps_bringup.runner:main',
         'vgps-episode = vgps_bringup.episode_client_node:main',
+        'vgps-report = vgps_bringup.evaluation.report:main',
+        'vgps-evaluate = vgps_bringup.evaluation.cli:main',
         'vgps-demo = vgps_bringup.demo:main',
     ]},
 )

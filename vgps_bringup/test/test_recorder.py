@@ -14,6 +14,7 @@ import yaml
 from evaluation_bags import INSTRUCTION, Messages, episode_messages, topic, write_bag
 from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
+
 from vgps_bringup.evaluation.bag_reader import Bag
 from vgps_bringup.evaluation.bag_writer import BagWriter
 from vgps_bringup.evaluation.message_types import MessageTypes, UnknownTypeError
@@ -206,7 +207,8 @@ def start_node(tmp_path, mode):
     recorder = subprocess.Popen(
         [sys.executable, '-c', 'from vgps_bringup.recorder_node import main; main()', '--ros-args', '-r', '__ns:=/vgps',
          '-p', f'output_directory:={tmp_path}'], env=environment)
-    talker = subprocess.Popen([sys.executable, '-c', PUBLISHER, mode], env=environment, stdout=subprocess.PIPE, text=True)
+    talker = subprocess.Popen([sys.executable, '-c', PUBLISHER, mode], env=environment, stdout=subprocess.PIPE,
+                              text=True)
     return recorder, talker
 
 
