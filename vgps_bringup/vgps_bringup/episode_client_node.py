@@ -70,7 +70,7 @@ class EpisodeClient:
                 raise EpisodeError(f'no policy node offers {self.namespace}/execute_instruction after {timeout:.0f} s: '
                                    'is the system running (vgps-run, ros2 launch), in this namespace and domain?')
 
-    def _complete(self, future, timeout: float | None, what: str):
+    def _complete(self, future, timeout: float, what: str):
         self.executor.spin_until_future_complete(future, timeout)
         if not future.done():
             raise EpisodeError(f'no answer from {what} within {timeout:.0f} s')
@@ -104,7 +104,7 @@ class EpisodeClient:
         A ``KeyboardInterrupt`` cancels it and is raised again once the policy node has confirmed.
 
         Raises:
-            EpisodeError: the goal was refused.
+            EpisodeError: the goal was refused, or the policy node is gone.
 
         """
         goal = ExecuteInstruction.Goal(instruction=instruction, task=task, seed=seed, max_steps=max_steps, reset=reset)
@@ -115,7 +115,11 @@ class EpisodeClient:
                                '(its log says which)')
         finished = handle.get_result_async()
         try:
-            answer = self._complete(finished, None, 'execute_instruction')
+            while not finished.done():
+                self.executor.spin_until_future_complete(finished, 1.0)
+                if not finished.done() and not self.action.server_is_ready():  # known once its DDS lease ends
+                    raise EpisodeError('the policy node is gone; the arm holds. See its log, then start it again')
+            answer = finished.result()
         except KeyboardInterrupt:
             self._complete(handle.cancel_goal_async(), 5.0, 'cancel')
             self._complete(finished, 10.0, 'execute_instruction')
