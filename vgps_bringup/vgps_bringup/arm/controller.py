@@ -22,6 +22,7 @@ _SETTLE = 0.4           # s after a move, the time the arm needs to catch up
 _REACHED = 0.1          # rad, BridgeData's check of the neutral pose
 _RECOVERY_LIMIT = 30.0  # s for a reboot of the servos
 _ANCHORED = 0.1         # rad: a resting arm closer than this to its command is where it was told to be
+_RESETTABLE = (Reason.EFFORT, Reason.MOTOR_ERROR)    # what ~/reset and ~/home may start from
 # Something touches the arm or its state is in doubt: do not finish the step, stay where it is.
 _FREEZE = (Reason.EFFORT, Reason.JOINT_JUMP, Reason.MOTOR_ERROR)
 
@@ -71,7 +72,7 @@ class ArmController:
         self.last = None                  # StepResult of the last command that got as far as the guards
         self.image_to_command = 0.0       # s, of the last step
         self.reading = None
-        self._step_end = 0.0
+        self._step_end, self._sent = 0.0, None
         self._waypoints, self._motion, self._elapsed, self._started, self._ticked = [], None, 0.0, 0.0, 0.0
         self._start_joints = self.config.start_joints()
 
@@ -166,7 +167,7 @@ class ArmController:
         fault = self.watchdog.check(now, False)
         if fault is not None and fault.reason is Reason.MOTOR_ERROR:
             self.arm.recover()
-        elif fault is not None and fault.reason not in (*RESUMED_BY_COMMAND, Reason.STALE_IMAGE, Reason.EFFORT):
+        elif fault is not None and fault.reason not in (*RESUMED_BY_COMMAND, Reason.STALE_IMAGE, *_RESETTABLE):
             return False, f'{fault.reason.name}: {fault.message}'
         self._waypoints, self._motion, self._started = list(waypoints), None, now
         self._enter(State.HOMING, Reason.ACCEPTED, 'dry run: the arm is not moved' if self.config.dry_run else '')
@@ -209,13 +210,11 @@ class ArmController:
             self._enter(State.READY, self.reason, self.message)
 
     def _tick_homing(self, fault, now, period):
-        if not self.arm.ready and now - self._started < _RECOVERY_LIMIT:
-            self.message = self.arm.message
-            return
-        # What reset is there to get away from may still be there as long as the motion has not begun.
-        ignored = (*RESUMED_BY_COMMAND, Reason.STALE_IMAGE) + (
-            (Reason.EFFORT, Reason.MOTOR_ERROR) if self._motion is None else ())
-        if fault is not None and fault.reason not in ignored:
+        # What reset is there to get away from needs a moment to go away.
+        recovering = self._motion is None and fault is not None and fault.reason in _RESETTABLE
+        if (recovering or not self.arm.ready) and now - self._started < _RECOVERY_LIMIT:
+            self.message = self.arm.message or fault.message
+        elif fault is not None and fault.reason not in (*RESUMED_BY_COMMAND, Reason.STALE_IMAGE):
             self._abandon(fault.reason, fault.message)
         elif self.config.dry_run:
             self._enter(State.READY, Reason.ACCEPTED, 'dry run: the arm was not moved')
@@ -255,6 +254,7 @@ class ArmController:
         self.state, self.reason, self.message = state, reason, message
 
     def _send(self, joint_positions, openness):
+        self._sent = joint_positions
         if not self.config.dry_run:
             self.arm.command(joint_positions, openness)
 
@@ -265,11 +265,11 @@ class ArmController:
 
     def _freeze(self):
         """Cut a motion short: the goal becomes where the arm is now, once (repeated, it would sink)."""
-        moving = self.state in (State.MOVING, State.HOMING)
-        if self.watchdog.positions is None:
+        if self.state not in (State.MOVING, State.HOMING) or self._sent is None:
             return
-        self._anchor(force=moving)
-        if moving:
+        # Joint states further off than a step may go are not to be believed: then the last command stands.
+        if np.abs(self.watchdog.positions - self._sent).max() <= self.steps.config.max_joint_step:
+            self._anchor(force=True)
             self._send(self.steps.joint_command, self.steps.gripper)
 
     def _anchor(self, force=False):
