@@ -9,9 +9,9 @@ import numpy as np
 TABLE_TEXTURES = ('wood', 'laminate', 'speckle', 'cloth')
 
 # Over the robot's right shoulder, as in BridgeData and SIMPLER: fingers, object and goal are seen from above and aside.
-CAMERA_POSITION = (0.04, -0.34, 0.42)  # m
-CAMERA_TARGET = (0.285, 0.015, 0.035)  # m
-CAMERA_FOV = 42.0  # degrees, vertical
+CAMERA_POSITION = (0.06, -0.26, 0.44)  # m
+CAMERA_TARGET = (0.29, 0.025, 0.035)  # m
+CAMERA_FOV = 43.0  # degrees, vertical
 
 
 @dataclass(frozen=True)

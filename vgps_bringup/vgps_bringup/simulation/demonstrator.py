@@ -19,17 +19,17 @@ _ARRIVED = 0.006  # m
 class DemonstratorConfig:
     """How often and how far the expert errs; the defaults are the mixed quality that was measured to fail by half."""
 
-    grasp_offset: float = 0.016  # m, standard deviation of the grasp along the object
+    grasp_offset: float = 0.35  # standard deviation of the grasp along the object, in parts of its half length
     height_error_chance: float = 0.45  # 0 .. 1, episodes that grasp too high
-    height_error: float = 0.020  # m, the largest such error
+    height_error: float = 0.6  # largest such error in parts of the height of the object's centre: then fingers slip off
     early_close_chance: float = 0.25  # 0 .. 1, episodes that close the gripper on the way down
     early_release_chance: float = 0.50  # 0 .. 1, episodes that let go on the way
     early_release: tuple[float, float] = (0.45, 0.95)  # part of the way at which they do
     late_release_chance: float = 0.15  # 0 .. 1, episodes that keep holding over the goal
     late_release: tuple[int, int] = (6, 30)  # steps that they wait
-    place_error: float = 0.025  # m, standard deviation of the release position in x and y
+    place_error: float = 0.40  # standard deviation of the release position in x and y, in parts of the goal's size
     action_noise: float = 0.005  # m, standard deviation added to every step's translation
-    speed: float = 0.040  # m, largest step
+    speed: float = 0.030  # m, largest step
 
 
 NO_ERRORS = DemonstratorConfig(grasp_offset=0.0, height_error_chance=0.0, early_close_chance=0.0,
@@ -46,15 +46,15 @@ class Demonstrator:
         """Draw this episode's errors; `robot` stands at its start pose."""
         c, self._rng = self.config, np.random.default_rng(seed)
         rng = self._rng
-        self._along = rng.normal(0.0, 1.0) * c.grasp_offset
-        self._higher = rng.uniform(0.0, c.height_error) if rng.random() < c.height_error_chance else 0.0
+        self._along = rng.normal(0.0, 1.0) * c.grasp_offset * robot.task.half_length
+        self._higher = rng.uniform(0.0, c.height_error * robot.task.rest_height) if rng.random() < c.height_error_chance else 0.0
         self._early_close = rng.uniform(0.015, 0.035) if rng.random() < c.early_close_chance else 0.0
         release, self._release_at, self._wait = rng.random(), 1.0, 0
         if release < c.early_release_chance:
             self._release_at = rng.uniform(*c.early_release)
         elif release < c.early_release_chance + c.late_release_chance:
             self._wait = int(rng.integers(*c.late_release))
-        self._place = rng.normal(0.0, 1.0, 2) * c.place_error
+        self._place = rng.normal(0.0, 1.0, 2) * c.place_error * np.array(robot.task.placed_reach)
         self._task: Task = robot.task
         self._phase, self._since, self.done = 'reach', 0, False
         self._object, self._yaw = robot.oracle.object_position.copy(), robot.oracle.object_yaw

@@ -15,7 +15,7 @@ from vgps_bringup.simulation.tasks import DEFAULT_TASK
 from vgps_bringup.simulation.widowx import SimulatedWidowX
 
 STEP_DURATION = 0.2  # s, BridgeData's 5 Hz
-MIN_HEIGHT = 0.018  # m; the fingers reach 17.4 mm below ee_gripper_link, and the simulated table is at 0
+MIN_HEIGHT = 0.0235  # m; the fingers reach 23.4 mm below ee_gripper_link, and the simulated table is at 0
 
 
 @dataclass(frozen=True)

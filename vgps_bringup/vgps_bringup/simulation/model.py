@@ -16,17 +16,18 @@ JOINT_LIMITS = (  # rad, from the driver's RobotInfo
 START_JOINTS = (0.0, 0.02201199, 0.18310092, 0.0, 1.36568341, 0.0)  # rad; gripper at (0.3, 0, 0.15) m, pointing down
 FINGER_CLOSED, FINGER_OPEN = 0.010, 0.035  # m from the centre; BridgeData's openness 0 and 1
 
-# Hidden collision shapes are group 3, all that a camera sees is group 2.
+# Hidden collision shapes are group 3, all that a camera sees is group 2. Looks that stick out of a body's collision
+# shapes are in a child body of their own: mj_multiRay skips a body by the bounds of its colliding geoms alone.
 _DEFAULTS = """
 <default>
   <geom group="2" solref="0.006 1" solimp="0.95 0.99 0.001"/>
   <default class="looks"><geom contype="0" conaffinity="0" mass="0"/></default>
   <default class="link"><geom contype="0" conaffinity="0" material="bracket"/></default>
-  <default class="palm"><geom group="3" contype="2" conaffinity="1" mass="0"/></default>
+  <default class="palm"><geom contype="2" conaffinity="1"/></default>
   <default class="pad"><geom group="3" contype="2" conaffinity="1" condim="4" priority="1"
-    friction="0.35 0.0012 0.0001"/></default>
-  <default class="object"><geom contype="1" conaffinity="3" condim="6" friction="0.8 0.004 0.002"/></default>
-  <default class="fixed"><geom contype="1" conaffinity="2" friction="0.8 0.004 0.002"/></default>
+    friction="0.35 0.002 0.0001"/></default>
+  <default class="object"><geom contype="1" conaffinity="3" condim="6" friction="0.8 0.004 0.008"/></default>
+  <default class="fixed"><geom contype="1" conaffinity="2" friction="0.8 0.004 0.008"/></default>
 </default>"""
 
 # Every actuated joint ends in the frame that the published screw axes describe: axis and offset are exact.
@@ -66,25 +67,28 @@ _ARM = """
               <geom class="looks" type="cylinder" size="0.018 0.008" pos="-0.006 0 0" euler="0 1.5708 0" material="trim"/>
               <geom class="link" type="box" size="0.020 0.021 0.016" pos="0.022 0 0" material="servo" mass="0.1"/>
               <body name="ee_arm_link" pos="0.043 0 0" gravcomp="1">
-                <geom class="link" type="box" size="0.007 0.052 0.011" pos="0.004 0 0" material="plastic" mass="0.05"/>
-                <geom class="palm" type="box" size="0.007 0.050 0.011" pos="0.004 0 0"/>
+                <geom class="palm" type="box" size="0.007 0.052 0.011" pos="0.004 0 0" material="plastic" mass="0.05"/>
                 <body name="fingers" pos="0.023 0 0" gravcomp="1">
                   <site name="ee_gripper_link" pos="0.027575 0 0" size="0.004" group="4"/>
                   <body name="left_finger" gravcomp="1">
                     <joint name="left_finger" type="slide" axis="0 1 0" range="0.010 0.037" damping="10" armature="0.15"/>
-                    <geom class="looks" type="box" size="0.012 0.006 0.010" pos="-0.004 0.006 0" material="plastic"/>
-                    <geom class="looks" type="box" size="0.021 0.0035 0.009" pos="0.024 0.0015 0" material="plastic"/>
-                    <geom class="looks" type="box" size="0.018 0.0035 0.010" pos="0.0275 -0.0065 0" material="pad"/>
+                    <body>
+                      <geom class="looks" type="box" size="0.012 0.006 0.010" pos="-0.004 0.006 0" material="plastic"/>
+                      <geom class="looks" type="box" size="0.025 0.0035 0.009" pos="0.027 0.0015 0" material="plastic"/>
+                      <geom class="looks" type="box" size="0.021 0.0035 0.010" pos="0.0300 -0.0065 0" material="pad"/>
+                    </body>
                     <geom name="left_pad" class="pad" type="capsule" size="0.006"
-                      fromto="0.012 -0.004 0 0.039 -0.004 0" mass="0.02"/>
+                      fromto="0.012 -0.004 0 0.045 -0.004 0" mass="0.02"/>
                   </body>
                   <body name="right_finger" gravcomp="1">
                     <joint name="right_finger" type="slide" axis="0 -1 0" range="0.010 0.037" damping="10" armature="0.15"/>
-                    <geom class="looks" type="box" size="0.012 0.006 0.010" pos="-0.004 -0.006 0" material="plastic"/>
-                    <geom class="looks" type="box" size="0.021 0.0035 0.009" pos="0.024 -0.0015 0" material="plastic"/>
-                    <geom class="looks" type="box" size="0.018 0.0035 0.010" pos="0.0275 0.0065 0" material="pad"/>
+                    <body>
+                      <geom class="looks" type="box" size="0.012 0.006 0.010" pos="-0.004 -0.006 0" material="plastic"/>
+                      <geom class="looks" type="box" size="0.025 0.0035 0.009" pos="0.027 -0.0015 0" material="plastic"/>
+                      <geom class="looks" type="box" size="0.021 0.0035 0.010" pos="0.0300 0.0065 0" material="pad"/>
+                    </body>
                     <geom name="right_pad" class="pad" type="capsule" size="0.006"
-                      fromto="0.012 0.004 0 0.039 0.004 0" mass="0.02"/>
+                      fromto="0.012 0.004 0 0.045 0.004 0" mass="0.02"/>
                   </body>
                 </body>
               </body>
@@ -98,13 +102,13 @@ _ARM = """
 
 _ACTUATORS = """
 <actuator>
-  <position joint="waist" kp="120" kv="14"/>
-  <position joint="shoulder" kp="200" kv="20"/>
-  <position joint="elbow" kp="160" kv="16"/>
-  <position joint="forearm_roll" kp="60" kv="6"/>
-  <position joint="wrist_angle" kp="60" kv="6"/>
-  <position joint="wrist_rotate" kp="40" kv="4"/>
-  <position joint="left_finger" kp="500" forcerange="-8 8"/>
+  <position joint="waist" kp="300" kv="16"/>
+  <position joint="shoulder" kp="400" kv="22"/>
+  <position joint="elbow" kp="320" kv="18"/>
+  <position joint="forearm_roll" kp="100" kv="5"/>
+  <position joint="wrist_angle" kp="100" kv="5"/>
+  <position joint="wrist_rotate" kp="80" kv="4"/>
+  <position joint="left_finger" kp="1000" forcerange="-8 8"/>
 </actuator>
 <equality><joint joint1="right_finger" joint2="left_finger" polycoef="0 1 0 0 0"/></equality>"""
 

@@ -19,7 +19,7 @@ import numpy as np
 BACKENDS = ('egl', 'osmesa', 'rays')  # best first
 _PACKAGES = {'egl': 'libegl1 libegl-mesa0 libgl1-mesa-dri', 'osmesa': 'libosmesa6'}
 _LIBRARIES = {'egl': 'EGL', 'osmesa': 'OSMesa'}
-_VISIBLE_GROUPS = (1, 1, 1, 0, 0, 0)
+VISIBLE_GROUPS = (1, 1, 1, 0, 0, 0)
 _PROBE_TIMEOUT = 30  # s; a broken driver may hang
 _PROBE = """
 import mujoco
@@ -119,7 +119,7 @@ class GlRenderer:
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_HAZE):
             self._scene.flags[flag] = 0
         self._option = mujoco.MjvOption()
-        self._option.geomgroup[:] = _VISIBLE_GROUPS
+        self._option.geomgroup[:] = VISIBLE_GROUPS
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._camera.fixedcamid = model.camera('third_person').id

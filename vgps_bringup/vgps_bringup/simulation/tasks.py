@@ -27,27 +27,33 @@ _MESHES = _cone('carrot_body', 0.088, 0.0165, 0.0085) + _cone('plate_dish', 0.01
 
 _EGGPLANT = """
 <body name="object"><freejoint name="object"/>
-  <geom name="object" class="object" group="3" type="capsule" size="0.018" fromto="-0.026 0 0 0.026 0 0" mass="0.09"/>
-  <geom class="looks" type="ellipsoid" size="0.030 0.0205 0.0195" pos="0.012 0 0" material="eggplant"/>
-  <geom class="looks" type="ellipsoid" size="0.030 0.0165 0.0165" pos="-0.014 0 0" material="eggplant"/>
-  <geom class="looks" type="ellipsoid" size="0.009 0.0135 0.0135" pos="-0.036 0 0" material="stem"/>
-  <geom class="looks" type="capsule" size="0.0035" fromto="-0.042 0 0 -0.055 0 0.004" material="stem"/>
+  <geom name="object" class="object" group="3" type="capsule" size="0.019" fromto="-0.026 0 0 0.026 0 0" mass="0.09"/>
+  <body>
+    <geom class="looks" type="ellipsoid" size="0.030 0.0205 0.0195" pos="0.012 0 0" material="eggplant"/>
+    <geom class="looks" type="ellipsoid" size="0.030 0.0165 0.0165" pos="-0.014 0 0" material="eggplant"/>
+    <geom class="looks" type="ellipsoid" size="0.009 0.0135 0.0135" pos="-0.036 0 0" material="stem"/>
+    <geom class="looks" type="capsule" size="0.0035" fromto="-0.042 0 0 -0.055 0 0.004" material="stem"/>
+  </body>
 </body>"""
 _CARROT = """
 <body name="object"><freejoint name="object"/>
-  <geom name="object" class="object" group="3" type="capsule" size="0.0155" fromto="-0.030 0 0 0.030 0 0" mass="0.08"/>
-  <geom class="looks" type="mesh" mesh="carrot_body" pos="0.002 0 0" material="carrot"/>
-  <geom class="looks" type="sphere" size="0.0165" pos="-0.040 0 0" material="carrot"/>
-  <geom class="looks" type="sphere" size="0.0085" pos="0.046 0 0" material="carrot"/>
-  <geom class="looks" type="capsule" size="0.004" fromto="-0.055 0 0 -0.078 0.006 0.005" material="leaves"/>
-  <geom class="looks" type="capsule" size="0.004" fromto="-0.055 0 0 -0.080 -0.005 0.002" material="leaves"/>
+  <geom name="object" class="object" group="3" type="capsule" size="0.0165" fromto="-0.030 0 0 0.030 0 0" mass="0.08"/>
+  <body>
+    <geom class="looks" type="mesh" mesh="carrot_body" pos="0.002 0 0" material="carrot"/>
+    <geom class="looks" type="sphere" size="0.0165" pos="-0.040 0 0" material="carrot"/>
+    <geom class="looks" type="sphere" size="0.0085" pos="0.046 0 0" material="carrot"/>
+    <geom class="looks" type="capsule" size="0.004" fromto="-0.055 0 0 -0.078 0.006 0.005" material="leaves"/>
+    <geom class="looks" type="capsule" size="0.004" fromto="-0.055 0 0 -0.080 -0.005 0.002" material="leaves"/>
+  </body>
 </body>"""
 _SPOON = """
 <body name="object"><freejoint name="object"/>
-  <geom name="object" class="object" group="3" type="capsule" size="0.0115" fromto="-0.042 0 0 0.042 0 0" mass="0.07"/>
-  <geom class="looks" type="capsule" size="0.0110" fromto="-0.046 0 0 0.018 0 0" material="handle"/>
-  <geom class="looks" type="capsule" size="0.0060" fromto="0.018 0 0 0.034 0 0" material="steel"/>
-  <geom class="looks" type="ellipsoid" size="0.024 0.0165 0.0080" pos="0.050 0 0" material="steel"/>
+  <geom name="object" class="object" group="3" type="capsule" size="0.0150" fromto="-0.042 0 0 0.042 0 0" mass="0.10"/>
+  <body>
+    <geom class="looks" type="capsule" size="0.0140" fromto="-0.042 0 0 0.018 0 0" material="handle"/>
+    <geom class="looks" type="capsule" size="0.0060" fromto="0.018 0 0 0.034 0 0" material="steel"/>
+    <geom class="looks" type="ellipsoid" size="0.024 0.0165 0.0080" pos="0.050 0 0" material="steel"/>
+  </body>
 </body>"""
 _GREEN_CUBE = """
 <body name="object"><freejoint name="object"/>
@@ -55,7 +61,7 @@ _GREEN_CUBE = """
 </body>"""
 _YELLOW_CUBE = """
 <body name="goal" mocap="true">
-  <geom name="goal" class="fixed" type="box" size="0.0225 0.0225 0.0175" material="yellow"/>
+  <geom name="goal" class="fixed" type="box" size="0.0225 0.0225 0.0175" pos="0 0 0.0175" material="yellow"/>
 </body>"""
 _BASKET = """
 <body name="goal" mocap="true">
@@ -68,14 +74,18 @@ _BASKET = """
 _PLATE = """
 <body name="goal" mocap="true">
   <geom name="goal" class="fixed" group="3" type="cylinder" size="0.066 0.005" pos="0 0 0.005"/>
-  <geom class="looks" type="mesh" mesh="plate_dish" pos="0 0 0.005" euler="0 -1.5708 0" material="plate_rim"/>
-  <geom class="looks" type="cylinder" size="0.054 0.0006" pos="0 0 0.0102" material="plate"/>
+  <body>
+    <geom class="looks" type="mesh" mesh="plate_dish" pos="0 0 0.005" euler="0 -1.5708 0" material="plate_rim"/>
+    <geom class="looks" type="cylinder" size="0.054 0.0006" pos="0 0 0.0102" material="plate"/>
+  </body>
 </body>"""
 _CLOTH = """
 <body name="goal" mocap="true">
   <geom name="goal" class="fixed" type="box" size="0.060 0.075 0.0015" pos="0 0 0.0015" material="cloth"/>
-  <geom class="looks" type="box" size="0.060 0.006 0.0003" pos="0 0.045 0.0031" material="cloth_stripe"/>
-  <geom class="looks" type="box" size="0.060 0.006 0.0003" pos="0 -0.045 0.0031" material="cloth_stripe"/>
+  <body>
+    <geom class="looks" type="box" size="0.060 0.006 0.0003" pos="0 0.045 0.0031" material="cloth_stripe"/>
+    <geom class="looks" type="box" size="0.060 0.006 0.0003" pos="0 -0.045 0.0031" material="cloth_stripe"/>
+  </body>
 </body>"""
 
 
@@ -93,6 +103,7 @@ class Task:
     object_yaw: float  # largest turn of the object's long axis from the base's x axis
     goal_x: tuple[float, float]  # where the goal may stand
     goal_y: tuple[float, float]
+    half_length: float  # of the object, along its long axis
     rest_height: float  # of the object's centre on the table
     grasp_height: float  # of the gripper when it closes
     placed_height: tuple[float, float]  # of the object's centre when it is at the goal
@@ -111,23 +122,23 @@ class Task:
 TASKS = {
     'put_eggplant_in_basket': Task(
         instruction='put eggplant in basket', scene=_EGGPLANT + _BASKET,
-        object_x=(0.22, 0.34), object_y=(0.04, 0.16), object_yaw=0.30, goal_x=(0.26, 0.31), goal_y=(-0.14, -0.10),
-        rest_height=0.018, grasp_height=0.0235, placed_height=(0.0, 0.045), placed_reach=(0.062, 0.078),
+        object_x=(0.22, 0.34), object_y=(0.08, 0.18), object_yaw=0.30, goal_x=(0.26, 0.31), goal_y=(-0.10, -0.06),
+        half_length=0.045, rest_height=0.019, grasp_height=0.0245, placed_height=(0.0, 0.045), placed_reach=(0.062, 0.078),
         near_reach=0.13, carry_height=0.125, release_height=0.105),
     'put_carrot_on_plate': Task(
         instruction='put carrot on plate', scene=_CARROT + _PLATE,
-        object_x=(0.22, 0.34), object_y=(0.03, 0.16), object_yaw=0.30, goal_x=(0.24, 0.33), goal_y=(-0.14, -0.08),
-        rest_height=0.0155, grasp_height=0.0235, placed_height=(0.015, 0.045), placed_reach=(0.055, 0.055),
-        near_reach=0.10, carry_height=0.08, release_height=0.040),
+        object_x=(0.22, 0.34), object_y=(0.08, 0.18), object_yaw=0.30, goal_x=(0.25, 0.32), goal_y=(-0.09, -0.03),
+        half_length=0.050, rest_height=0.0165, grasp_height=0.0245, placed_height=(0.015, 0.045), placed_reach=(0.055, 0.055),
+        near_reach=0.10, carry_height=0.08, release_height=0.037),
     'put_spoon_on_cloth': Task(
         instruction='put spoon on cloth', scene=_SPOON + _CLOTH,
-        object_x=(0.22, 0.34), object_y=(0.03, 0.16), object_yaw=0.30, goal_x=(0.24, 0.33), goal_y=(-0.14, -0.08),
-        rest_height=0.0115, grasp_height=0.0235, placed_height=(0.008, 0.035), placed_reach=(0.055, 0.070),
-        near_reach=0.11, carry_height=0.08, release_height=0.032),
+        object_x=(0.22, 0.34), object_y=(0.08, 0.18), object_yaw=0.30, goal_x=(0.25, 0.32), goal_y=(-0.09, -0.03),
+        half_length=0.056, rest_height=0.0150, grasp_height=0.0245, placed_height=(0.008, 0.035), placed_reach=(0.055, 0.070),
+        near_reach=0.11, carry_height=0.08, release_height=0.030),
     'stack_green_on_yellow': Task(
         instruction='stack green block on yellow block', scene=_GREEN_CUBE + _YELLOW_CUBE,
-        object_x=(0.22, 0.34), object_y=(0.03, 0.15), object_yaw=0.20, goal_x=(0.24, 0.33), goal_y=(-0.13, -0.06),
-        rest_height=0.0175, grasp_height=0.0235, placed_height=(0.046, 0.060), placed_reach=(0.0225, 0.0225),
-        near_reach=0.06, carry_height=0.10, release_height=0.062),
+        object_x=(0.22, 0.34), object_y=(0.07, 0.17), object_yaw=0.20, goal_x=(0.25, 0.32), goal_y=(-0.08, -0.01),
+        half_length=0.0175, rest_height=0.0175, grasp_height=0.0245, placed_height=(0.046, 0.060), placed_reach=(0.0225, 0.0225),
+        near_reach=0.06, carry_height=0.10, release_height=0.0615),
 }
 DEFAULT_TASK = 'put_eggplant_in_basket'
