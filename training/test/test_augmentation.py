@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import shared
+
 from vgps_training.augmentation import AugmentationConfig, augment, crop, draw
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import shared
 from flax_weights import load, mismatch
+
 from vgps_critic.network import NetworkConfig
 from vgps_training import cal_ql, iql
 from vgps_training.batch import Batch

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from vgps_training.episode import Episode, Malformed, check
@@ -51,7 +50,7 @@ def read(folder: Path) -> Iterator[Episode | Malformed]:
                 yield Malformed(str(folder), f'no topic for {", ".join(missing)} in the recording')
                 return
             yield from _episodes(reader, topics, str(folder))
-    except (AnyReaderError, ReaderError, OSError, KeyError) as error:
+    except Exception as error:  # a cut file makes the reader raise anything; the other recordings go on
         yield Malformed(str(folder), f'recording cannot be read: {type(error).__name__}: {error}')
 
 

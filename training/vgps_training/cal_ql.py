@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vgps_training.batch import Batch, with_negative_instructions
 from vgps_critic.network import CriticNetwork, NetworkConfig
-
+from vgps_training.batch import Batch, with_negative_instructions
 from vgps_training.networks import TanhGaussianActor, Temperature
 
 ACTION_DIM = 7

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from vgps_critic.network import NetworkConfig
 
+from vgps_critic.network import NetworkConfig
 from vgps_training.augmentation import AugmentationConfig
 from vgps_training.cal_ql import CalQL, CalQLConfig
 from vgps_training.iql import IQL, IQLConfig

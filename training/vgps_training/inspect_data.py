@@ -1,7 +1,7 @@
 """`vgps-data`: see what a data set holds, and prepare one for training.
 
-    vgps-data inspect PATH ... --out report/     # figures on the screen, a contact sheet and histograms as pictures
-    vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once; `vgps-train --data table/` starts at once
+vgps-data inspect PATH ... --out report/     # figures on the screen, a contact sheet and histograms as pictures
+vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once; `vgps-train --data table/` starts at once
 """
 import logging
 import sys
@@ -14,8 +14,8 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 from PIL import Image
-from vgps_critic.model_card import DIMENSIONS
 
+from vgps_critic.model_card import DIMENSIONS
 from vgps_training import normalisation
 from vgps_training.labels import LabelConfig
 from vgps_training.table import Report, StepTable, read_table, save

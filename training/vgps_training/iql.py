@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vgps_training.batch import Batch, with_negative_instructions
 from vgps_critic.network import CriticNetwork, NetworkConfig
-
+from vgps_training.batch import Batch, with_negative_instructions
 from vgps_training.networks import GaussianActor, ValueNetwork
 
 

@@ -76,7 +76,7 @@ def read(folder: Path, camera: str = '') -> Iterator[Episode | Malformed]:
     if not version.startswith(('v2.1', 'v3.')):
         raise ValueError(f'{folder}: LeRobot {version}; this reader knows v2.1 and v3.0')
     cameras = [name for name, feature in info['features'].items() if feature['dtype'] in ('video', 'image')]
-    if not cameras or camera and camera not in cameras:
+    if not cameras or (camera and camera not in cameras):
         raise ValueError(f"{folder}: camera '{camera}' is not among {cameras}")
     camera = camera or cameras[0]
     episodes = _episodes_v2(folder, info, camera) if version.startswith('v2.1') else _episodes_v3(folder, info, camera)

@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from vgps_critic.network import NetworkConfig, ResNetEncoder, dense
 
 MIN_STD, MAX_STD = 1e-5, 10.0

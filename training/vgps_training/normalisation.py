@@ -1,5 +1,6 @@
 """The action space a critic is trained in: fixed bounds or quantiles of the data, computed once, kept in its checkpoint."""
 import numpy as np
+
 from vgps_critic.action_space import ActionSpace
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.001, 0.999  # authors' loader

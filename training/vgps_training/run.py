@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+
 from vgps_critic import text
 from vgps_critic.checkpoint import CriticConfig
-
 from vgps_training import normalisation, storage
 from vgps_training.config import ALGORITHMS, TrainConfig, to_json
 from vgps_training.learner import Learner

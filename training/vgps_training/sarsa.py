@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vgps_training.batch import Batch
 from vgps_critic.network import CriticNetwork, NetworkConfig
+from vgps_training.batch import Batch
 
 
 @dataclass(frozen=True)

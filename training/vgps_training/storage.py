@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+
 from vgps_critic import checkpoint
 from vgps_critic.checkpoint import CriticConfig
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
-from vgps_critic.images import resize
 
+from vgps_critic.images import resize
 from vgps_training.episode import Episode, Malformed
 from vgps_training.labels import LabelConfig, label
 from vgps_training.rlds import EncodedFrames

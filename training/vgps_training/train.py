@@ -1,10 +1,10 @@
 """`vgps-train`: train a value function, or publish one.
 
-    vgps-train iql --preset small --data bags/ --out runs/iql
-    vgps-train cal-ql --data bridge_dataset/1.0.0 fractal20220817_data/0.1.0 --data.weights 1.0 0.54087
-    vgps-train iql --config runs/iql/config.json        # again, or on: a killed run continues where it was saved
-    torchrun --nproc-per-node 8 -m vgps_training.train cal-ql ...
-    vgps-train push runs/iql owner/name --dry-run
+vgps-train iql --preset small --data bags/ --out runs/iql
+vgps-train cal-ql --data bridge_dataset/1.0.0 fractal20220817_data/0.1.0 --data.weights 1.0 0.54087
+vgps-train iql --config runs/iql/config.json        # again, or on: a killed run continues where it was saved
+torchrun --nproc-per-node 8 -m vgps_training.train cal-ql ...
+vgps-train push runs/iql owner/name --dry-run
 """
 import argparse
 import logging

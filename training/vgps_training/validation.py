@@ -5,9 +5,9 @@ import numpy as np
 import torch
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
+
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.network import CriticNetwork
-
 from vgps_training.table import StepTable
 
 MAX_EPISODES = 40   # of the held-out ones, so that a validation takes seconds
