@@ -14,8 +14,13 @@ setup(
     extras_require={'test': ['pytest']},
     zip_safe=True,
     entry_points={
-        'console_scripts': ['policy_node = vgps_policy_bridge.policy_node:main'],
+        'console_scripts': [
+            'policy_node = vgps_policy_bridge.policy_node:main',
+            'vgps-train-policy = vgps_policy_bridge.policies.small.train:main',
+        ],
         'vgps.policies': [
+            'binned = vgps_policy_bridge.policies.small.policy:binned',
+            'flow = vgps_policy_bridge.policies.small.policy:flow',
             'random-policy = vgps_policy_bridge.policies.random_policy:RandomPolicy',
         ],
     },
