@@ -34,6 +34,7 @@ class VisualRandomisation:
 PLAIN = VisualRandomisation()
 VARIED = VisualRandomisation(camera_position=0.02, camera_target=0.012, field_of_view=1.5, lighting=0.35, colours=0.15,
                              table_textures=True)
+LOOKS = {'plain': PLAIN, 'varied': VARIED}
 
 
 def _noise(rng: np.random.Generator, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:

@@ -29,7 +29,7 @@ class SimulatedWidowX:
         if min(image_size) < 8 or max(image_size) > 1280:
             raise ValueError(f'image_size is {image_size}; both sides must be within 8 and 1280 pixels')
         self.image_size, self.looks = tuple(image_size), looks
-        self._renderer_name, self._renderer = renderer, None
+        self.renderer, self._renderer = renderer, None
         self._load(task)
         self.reset(0)
 
@@ -148,7 +148,7 @@ class SimulatedWidowX:
     def render(self) -> np.ndarray:
         """Return what the camera sees now, (H, W, 3) uint8 RGB."""
         if self._renderer is None:
-            self._renderer = make_renderer(self.model, self.image_size, self._renderer_name)
+            self._renderer = make_renderer(self.model, self.image_size, self.renderer)
         return self._renderer.render(self.data)
 
     @property
