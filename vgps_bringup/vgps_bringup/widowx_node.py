@@ -164,8 +164,10 @@ class WidowXNode(Node):
         before, self._shown = self._shown, shown
         if before is None or before[1] != c.reason or (c.state in _OK) != (before[0] in _OK):
             text = f'{c.state.name}, {c.reason.name}: {c.message}' if c.message else f'{c.state.name}, {c.reason.name}'
-            log = self.get_logger().info if c.reason is Reason.ACCEPTED else self.get_logger().warning
-            log(text)
+            if c.reason is Reason.ACCEPTED:  # rclpy wants one severity per line of code
+                self.get_logger().info(text)
+            else:
+                self.get_logger().warning(text)
             self._diagnose()
         self._publish()
 
