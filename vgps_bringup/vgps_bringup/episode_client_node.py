@@ -131,8 +131,8 @@ class EpisodeClient:
 
 def progress(feedback) -> None:
     """Show the step, the value and what went wrong, on one line."""
-    notes = ', '.join(note for note in (feedback.steering, feedback.controller)
-                      if note not in ('', 'steered', 'accepted'))
+    usual = ('', 'STEERED', 'CONTROL_FIRST', 'CONTROL_RANDOM', 'READY', 'MOVING', 'ACCEPTED')
+    notes = ', '.join(note for note in (feedback.steering, feedback.controller) if note.split(':')[0] not in usual)
     line = f'  step {feedback.step:3d}   value {feedback.value:7.2f}   candidate {feedback.chosen:3d}   {notes}'
     end = '\r' if sys.stdout.isatty() else '\n'
     print(f'{line:100.100}', end=end, flush=True)
