@@ -23,6 +23,7 @@ setup(
         'recorder_node = vgps_bringup.recorder_node:main',
         'replay_node = vgps_bringup.replay_node:main',
         'vgps-run = vgps_bringup.runner:main',
+        'vgps-collect = vgps_bringup.simulation.collect:main',
         'vgps-episode = vgps_bringup.episode_client_node:main',
         'vgps-report = vgps_bringup.evaluation.report:main',
         'vgps-evaluate = vgps_bringup.evaluation.cli:main',

@@ -1,0 +1,179 @@
+"""Record seeded demonstrations of mixed quality, faster than real time and without ROS: ``vgps-collect``.
+
+    vgps-collect --output demonstrations --episodes 700
+
+Each task's episodes go into rosbag2 recordings of `episodes_per_bag` episodes, ``OUTPUT/TASK_0000`` and so on, with the
+topics of a live recording (see ``bag_episode.py``). A run that was interrupted goes on where it stopped: finished
+recordings stay, the one that was being written is made again, and every episode depends on its seed alone.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+import yaml
+from tqdm import tqdm
+
+from vgps_bringup.evaluation.bag_writer import BagWriter
+from vgps_bringup.simulation.appearance import LOOKS
+from vgps_bringup.simulation.bag_episode import EpisodeWriter
+from vgps_bringup.simulation.demonstrator import Demonstrator, DemonstratorConfig
+from vgps_bringup.simulation.environment import LockstepEnvironment
+from vgps_bringup.simulation.tasks import TASKS
+
+_SUMMARY = 'collection.yaml'
+_POLL = 0.5  # s between two looks for finished recordings
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What is recorded. Everything but `processes` decides the data."""
+
+    output: Path  # folder for the recordings
+    tasks: tuple[str, ...] = ('put_eggplant_in_basket', 'put_carrot_on_plate')
+    episodes: int = 700  # per task
+    episodes_per_bag: int = 50
+    image_size: int = 128  # pixels, square
+    looks: str = 'varied'  # 'plain' or 'varied': light, camera pose, colours and table by the seed
+    max_steps: int = 40  # control steps of 0.2 s; then the episode has failed
+    first_seed: int = 1_000_000  # seeds below are left to evaluation
+    renderer: str = 'auto'  # 'auto', 'egl', 'osmesa' or 'rays'; train and evaluate with the same
+    processes: int = 1
+    demonstrator: DemonstratorConfig = field(default_factory=DemonstratorConfig)
+
+    def __post_init__(self):
+        unknown = [task for task in self.tasks if task not in TASKS]
+        if unknown:
+            raise ValueError(f'no such task: {", ".join(unknown)}; known are {", ".join(TASKS)}')
+        if self.looks not in LOOKS:
+            raise ValueError(f"looks is '{self.looks}', must be one of {', '.join(LOOKS)}")
+        if min(self.episodes, self.episodes_per_bag, self.max_steps, self.processes) < 1:
+            raise ValueError('episodes, episodes_per_bag, max_steps and processes must be at least 1')
+
+    def bags(self) -> list[tuple[str, str, range]]:
+        """Return (folder name, task, seeds) of every recording."""
+        result = []
+        for task in self.tasks:
+            for number, start in enumerate(range(0, self.episodes, self.episodes_per_bag)):
+                seeds = range(self.first_seed + start,
+                              self.first_seed + min(start + self.episodes_per_bag, self.episodes))
+                result.append((f'{task}_{number:04d}', task, seeds))
+        return result
+
+
+def run_episode(environment: LockstepEnvironment, demonstrator: Demonstrator, seed: int, max_steps: int,
+                writer: EpisodeWriter | None = None) -> tuple[bool, str, int]:
+    """Play one demonstration; return (success, name of the failure or '', steps)."""
+    robot = environment.robot
+    observation = environment.reset(seed)
+    demonstrator.reset(robot, seed)
+    truth, steps, refused = robot.task_state(), 0, 0
+    if writer:
+        writer.begin(f'{robot.task_name}_{seed}', robot)
+        writer.frame(observation, truth)
+    while steps < max_steps and not truth.success and not demonstrator.done:
+        action = demonstrator.act(robot, environment.controller.target_pose)
+        if writer:
+            writer.start_step(action)
+        observation, result, truth = environment.step(action)
+        steps += 1
+        refused += not result.accepted
+        if writer:
+            writer.end_step(result, robot.gripper_pose(), steps - refused, refused)
+            writer.frame(observation, truth)
+    failure = '' if truth.success else truth.failure.name.lower().replace('_', ' ')
+    if writer:
+        writer.end(truth.success, failure)
+    return truth.success, failure, steps
+
+
+def record_bag(config: CollectConfig, name: str, task: str, seeds: range) -> None:
+    """Record the demonstrations of `seeds` into ``OUTPUT/NAME``, which appears when it is complete."""
+    partial = config.output / '.partial' / name
+    shutil.rmtree(partial, ignore_errors=True)
+    environment = LockstepEnvironment(task, (config.image_size, config.image_size), config.renderer,
+                                      LOOKS[config.looks])
+    demonstrator, outcomes, steps = Demonstrator(config.demonstrator), Counter(), 0
+    bag = BagWriter(partial)
+    writer = EpisodeWriter(bag, config.max_steps)
+    for seed in seeds:
+        success, failure, taken = run_episode(environment, demonstrator, seed, config.max_steps, writer)
+        outcomes['success' if success else failure] += 1
+        steps += taken
+    bag.close()
+    environment.close()
+    summary = {'task': task, 'first_seed': seeds.start, 'steps': steps, 'outcomes': dict(outcomes)}
+    (partial / _SUMMARY).write_text(yaml.safe_dump(summary))
+    partial.replace(config.output / name)
+
+
+def collect(config: CollectConfig) -> dict[str, Counter]:
+    """Record what is missing and return how the episodes of each task ended.
+
+    Raises:
+        ValueError: the folder holds recordings made with another configuration.
+    """
+    config.output.mkdir(parents=True, exist_ok=True)
+    _check_same(config)
+    missing = [bag for bag in config.bags() if not (config.output / bag[0]).is_dir()]
+    episodes = sum(len(seeds) for _, _, seeds in config.bags())
+    with tqdm(total=episodes, initial=episodes - sum(len(seeds) for _, _, seeds in missing), unit='episode',
+              disable=not sys.stderr.isatty()) as progress:
+        if config.processes == 1:
+            for bag in missing:
+                record_bag(config, *bag)
+                progress.update(len(bag[2]))
+        else:
+            # Not forked: an OpenGL context does not survive it.
+            with multiprocessing.get_context('spawn').Pool(config.processes) as pool:
+                running = {bag: pool.apply_async(record_bag, (config, *bag)) for bag in missing}
+                while running:
+                    for bag in [bag for bag, result in running.items() if result.ready()]:
+                        running.pop(bag).get()
+                        progress.update(len(bag[2]))
+                    time.sleep(_POLL)
+    shutil.rmtree(config.output / '.partial', ignore_errors=True)
+    totals = {task: Counter() for task in config.tasks}
+    for name, task, _ in config.bags():
+        totals[task].update(yaml.safe_load((config.output / name / _SUMMARY).read_text())['outcomes'])
+    return totals
+
+
+def _check_same(config: CollectConfig) -> None:
+    wanted = {k: v for k, v in dataclasses.asdict(config).items() if k not in ('output', 'processes')}
+    wanted = yaml.safe_dump({**wanted, 'tasks': list(config.tasks),
+                             'demonstrator': {k: list(v) if isinstance(v, tuple) else v
+                                              for k, v in wanted['demonstrator'].items()}})
+    path = config.output / _SUMMARY
+    if path.exists() and path.read_text() != wanted:
+        raise ValueError(f'{config.output} holds recordings made with another configuration (see {path}): '
+                         'choose another --output or remove it')
+    path.write_text(wanted)
+
+
+def main() -> None:
+    """Collect from the command line."""
+    # One thread per process: numpy's own threads only get in each other's way here.
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    started = time.monotonic()
+    try:
+        config = tyro.cli(CollectConfig, description=__doc__)
+        totals = collect(config)
+    except ValueError as error:
+        sys.exit(f'error: {error}')
+    for task, outcomes in totals.items():
+        total = outcomes.total()
+        print(f'{task}: {total} episodes, {outcomes["success"] / total:.0%} succeed; '
+              + ', '.join(f'{name} {count}' for name, count in outcomes.most_common() if name != 'success'))
+    print(f'in {config.output}, {time.monotonic() - started:.0f} s')
+
+
+if __name__ == '__main__':
+    main()
