@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-_DATA = Path(__file__).parent / 'data'
+DATA = Path(__file__).parent / 'data'
 
 
 def golden_path(name: str) -> Path:
@@ -15,8 +15,8 @@ def golden_path(name: str) -> Path:
             beside = parent.parent / 'shared' / 'golden' / name
             if beside.exists():
                 return beside
-    if (_DATA / name).exists():
-        return _DATA / name
+    if (DATA / name).exists():
+        return DATA / name
     pytest.skip(f'golden file {name} is neither beside the checkout (shared/golden) nor in test/data')
 
 

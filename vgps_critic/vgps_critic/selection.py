@@ -53,8 +53,9 @@ def select(q_values: np.ndarray, beta: float, rng: np.random.Generator) -> Selec
         probabilities = np.zeros(len(values))
         probabilities[index] = 1.0
         return Selection(index, probabilities, values)
-    logits = (values.astype(np.float64) - values.max()) / beta  # the maximum is 0: exp cannot overflow
-    probabilities = np.exp(np.maximum(logits, -745.0))  # below that exp is 0, and -inf is not needed
+    with np.errstate(over='ignore'):  # a logit of -inf is a probability of 0
+        logits = (values.astype(np.float64) - values.max()) / beta  # the maximum is 0: exp cannot overflow
+    probabilities = np.exp(logits)
     probabilities /= probabilities.sum()
     cumulative = probabilities.cumsum()
     # scaled by the last entry, since rounding may leave it a little under 1
