@@ -49,7 +49,7 @@ class PolicyNode(Node):
         self.call: PatientCall | None = None  # of the running goal's reset
         self.begun = 0.0
         self.health = (DiagnosticStatus.WARN, f'loading {self.config.policy}')
-        self.action_server = None
+        self.loaded, self.action_server = False, None
 
         self.step_started = self.create_publisher(StepStarted, 'step_started', qos.EVENT)
         self.candidates = self.create_publisher(ActionCandidates, 'candidates', qos.EVENT)
@@ -76,15 +76,23 @@ class PolicyNode(Node):
         self.get_logger().info(f'loading policy {self.config.policy!r} ...')
 
     def _on_loaded(self, warm_up_ms: float, error: Exception | None) -> None:
-        """Open for goals, or end the process with what is wrong."""
+        """Look for the other nodes, or end the process with what is wrong."""
         if error is not None:
             raise parameters.ParameterError(f'policy {self.config.policy!r}: {error}') from error
-        self.action_server = ActionServer(self, ExecuteInstruction, 'execute_instruction', self.answers.execute,
-                                          handle_accepted_callback=self._on_goal, cancel_callback=self._on_cancel)
         self.configuration.publish(model=self.session.identity)
-        self.health = (DiagnosticStatus.OK, 'ready')
-        self.get_logger().info(f'policy {self.session.identity} is ready: K = {self.config.num_candidates} takes '
+        self.get_logger().info(f'policy {self.session.identity} is loaded: K = {self.config.num_candidates} takes '
                                f'{warm_up_ms:.0f} ms')
+        self.loaded = True
+
+    def _open(self) -> None:
+        """Offer the action once critic and controller are there: an episode without them would only be aborted."""
+        missing = [topic for topic in ('decision', 'controller_state') if not self.count_publishers(topic)]
+        self.health = (DiagnosticStatus.WARN, f'waiting for {", ".join(missing)}') if missing else \
+            (DiagnosticStatus.OK, 'ready')
+        if not missing:
+            self.action_server = ActionServer(self, ExecuteInstruction, 'execute_instruction', self.answers.execute,
+                                              handle_accepted_callback=self._on_goal, cancel_callback=self._on_cancel)
+            self.get_logger().info('ready for instructions')
 
     def _on_parameters(self, config: PolicyNodeConfig) -> None:
         """Apply a live change: K and temperature from the next step on, limits at once."""
@@ -137,6 +145,8 @@ class PolicyNode(Node):
         """Retry a service that was not there yet; check the limits."""
         if self.call is not None:
             self.call.retry()
+        if self.loaded and self.action_server is None:
+            self._open()
         self._apply(self.machine.tick(time.monotonic()))
 
     def _on_sampled(self, header, step: int, episode_id: str, candidates, error: Exception | None) -> None:
