@@ -178,7 +178,9 @@ class ArmController:
     def tick(self, now, ros_now):
         """Run one control period: watchdog, end of the step, moves between poses."""
         # A controller that was kept waiting goes on where it was instead of leaping ahead.
+        stalled = max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0
         period, self._ticked = min(now - self._ticked, _LONGEST_PERIOD), now
+        self.watchdog.excuse(stalled)
         self.arm.tick(now)
         jump = self.gate.watch_clock(ros_now, now)
         if jump:

@@ -123,6 +123,10 @@ class Watchdog:
                 return
         self._motors_fault = None
 
+    def excuse(self, stalled):
+        """Do not count `stalled` seconds in which the controller itself did not run as silence of the others."""
+        self._heard = {part: heard + stalled for part, heard in self._heard.items()}
+
     def image(self, now):
         """Note a camera frame."""
         self._heard['image'] = now

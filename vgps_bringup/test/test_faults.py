@@ -1,0 +1,403 @@
+"""The fault table over real DDS: widowx_node in a process of its own, its neighbours killed, lied to and flooded.
+
+Throughout, every joint command ever published is checked: within the joint limits, and no further from the one
+before it than max_joint_step.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+# ruff: noqa: E402
+from builtin_interfaces.msg import Time
+from rclpy.executors import SingleThreadedExecutor
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
+from vgps_bringup.arm.reason import Reason, State
+from vgps_msgs.msg import ControllerState, EndEffectorCommand, Episode
+from vgps_msgs_py import qos
+
+STAND_INS = Path(__file__).parent / 'arm_stand_ins.py'
+BASE = 'wx250s/base_link'
+HOLDS_WITHIN = 0.5      # s
+PARAMETERS = {'arm': 'simulated', 'dry_run': 'false', 'command_timeout': '0.4', 'image_timeout': '0.3',
+              'move_speed': '1.5', 'recovery_time': '0.3', 'joint_states_timeout': '0.4'}
+
+
+class Bench:
+    """widowx_node and its neighbours as processes, and what they publish."""
+
+    def __init__(self, namespace, **parameters):
+        self.namespace, self.processes = namespace, {}
+        self.context = rclpy.Context()
+        self.context.init(domain_id=int(os.environ['ROS_DOMAIN_ID']))
+        self.node = rclpy.create_node('bench', namespace=namespace, context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.state, self.states, self.joint_commands = None, [], []
+        self.node.create_subscription(ControllerState, 'controller_state', self.on_state, 100)
+        self.node.create_subscription(JointState, 'joint_command', self.on_joint_command, 1000)
+        self.commands = self.node.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
+        self.episodes = self.node.create_publisher(Episode, 'episode', qos.LATCHED)
+        self.clock = self.node.create_publisher(Clock, '/clock', 10)
+        self.step, self.episode_id, self.counter = 0, '', 0
+        self.parameters = PARAMETERS | parameters
+        self.start('driver')
+        self.start('widowx')
+
+    def on_state(self, message):
+        self.state = message
+        self.states.append((time.monotonic(), State(message.state), Reason(message.reason)))
+
+    def on_joint_command(self, message):
+        self.joint_commands.append((time.monotonic(), np.array(message.position[:6]), message.position[6]))
+
+    def start(self, part):
+        arguments = ['--ros-args', '-r', f'__ns:={self.namespace}']
+        if part == 'widowx':
+            command = [sys.executable, '-m', 'vgps_bringup.widowx_node', *arguments]
+            for name, value in self.parameters.items():
+                command += ['-p', f'{name}:={value}']
+        else:
+            command = [sys.executable, str(STAND_INS), part, *arguments]
+        self.processes[part] = subprocess.Popen(command)
+
+    def kill(self, part):
+        """Kill -9 and return the time of it."""
+        process = self.processes.pop(part)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return time.monotonic()
+
+    def spin(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def wait_for(self, condition, what, timeout=15.0):
+        """Spin until `condition(state)`; return the time it took."""
+        start = time.monotonic()
+        while time.monotonic() - start < timeout:
+            dead = [part for part, process in self.processes.items() if process.poll() is not None]
+            assert not dead, f'{dead} died'
+            if self.state is not None and condition(self.state):
+                return time.monotonic() - start
+            self.executor.spin_once(timeout_sec=0.01)
+        shown = self.state and (State(self.state.state).name, Reason(self.state.reason).name, self.state.message)
+        raise AssertionError(f'{what} did not happen within {timeout} s; the controller shows {shown}')
+
+    def wait_for_state(self, state, reason=None, timeout=15.0):
+        return self.wait_for(lambda s: s.state == state and (reason is None or s.reason == reason),
+                             f'{state.name} {reason.name if reason is not None else ""}', timeout)
+
+    def call(self, name):
+        """Call ~/stop, ~/home or ~/reset; return (time it took, response)."""
+        client = self.node.create_client(Trigger, f'widowx_node/{name}')
+        assert client.wait_for_service(timeout_sec=10.0)
+        start = time.monotonic()
+        future = client.call_async(Trigger.Request())
+        self.executor.spin_until_future_complete(future, timeout_sec=5.0)
+        self.node.destroy_client(client)
+        assert future.done(), f'~/{name} did not answer'
+        return time.monotonic() - start, future.result()
+
+    def reset(self):
+        """Bring the arm to its start pose with nothing running."""
+        for _ in range(3):      # a busy machine may silence the stand-in driver for longer than the watchdog bears
+            self.call('reset')
+            self.spin(0.3)
+            self.wait_for(lambda s: s.state != State.HOMING, 'the end of the move')
+            if self.state.state == State.READY:
+                return
+        raise AssertionError(f'no start pose: {self.state.message}')
+
+    def announce(self, running=True):
+        """Begin a new episode, or end the present one."""
+        if running:
+            self.counter += 1
+            self.episode_id, self.step = f'episode-{self.counter}', -1
+        outcome = Episode.RUNNING if running else Episode.FAILURE
+        self.episodes.publish(Episode(episode_id=self.episode_id, outcome=outcome))
+
+    def message(self, action=None, *, step=None, stamp=None, frame=BASE, kind=EndEffectorCommand.ACTION):
+        self.step = self.step + 1 if step is None else step
+        action = [0.01, 0, 0, 0, 0, 0, 1] if action is None else action
+        message = EndEffectorCommand(episode_id=self.episode_id, step=self.step % 2**32, kind=kind,
+                                     action=np.array(action, np.float64))
+        stamp = time.time() if stamp is None else stamp
+        message.header.stamp = Time(sec=int(stamp), nanosec=int(stamp % 1 * 1e9))
+        message.header.frame_id = frame
+        return message
+
+    def send(self, *arguments, **names):
+        """Send one command and return the verdict that came of it."""
+        before = self.state.accepted + self.state.refused
+        self.commands.publish(self.message(*arguments, **names))
+        self.wait_for(lambda s: s.accepted + s.refused > before, 'a verdict')
+        verdict = Reason(self.state.reason)
+        self.wait_for(lambda s: s.state != State.MOVING, 'the end of the step')
+        return verdict
+
+    def assert_safe(self):
+        """Every joint command so far: finite, within limits, no step above the limit."""
+        joints = np.array([positions for _, positions, _ in self.joint_commands])
+        assert np.isfinite(joints).all()
+        assert (joints >= JOINT_LOWER).all()
+        assert (joints <= JOINT_UPPER).all()
+        assert np.abs(np.diff(joints, axis=0)).max(initial=0.0) <= 0.6 + 1e-9
+        assert {openness for _, _, openness in self.joint_commands} <= {0.0, 1.0}
+
+    def close(self):
+        for process in self.processes.values():
+            process.kill()
+        for process in self.processes.values():
+            process.wait()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.context.shutdown()
+
+
+@pytest.fixture(scope='module')
+def running():
+    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 200)
+    bench = Bench(f'/faults_{os.getpid()}')
+    try:
+        bench.wait_for_state(State.READY, timeout=30.0)
+        bench.wait_for(lambda s: bench.commands.get_subscription_count() > 0, 'discovery')
+        yield bench
+    finally:
+        bench.close()
+
+
+@pytest.fixture
+def bench(running):
+    """A controller that is ready in its start pose, alone with its driver."""
+    running.reset()
+    running.announce()
+    running.spin(0.1)
+    yield running
+    running.announce(running=False)
+    for part in set(running.processes) - {'driver', 'widowx'}:
+        running.kill(part)
+    running.assert_safe()
+
+
+def start_loop(bench):
+    """Let stand-ins of policy and critic drive the arm; return once it moves."""
+    for part in ('policy', 'critic'):
+        bench.start(part)
+    accepted = bench.state.accepted
+    bench.wait_for(lambda s: s.accepted >= accepted + 3, 'three steps', timeout=20.0)
+
+
+@pytest.mark.parametrize(('part', 'reason'), [('policy', Reason.POLICY_LOST), ('critic', Reason.CRITIC_LOST)])
+def test_killing_policy_or_critic_holds_the_arm_and_a_new_one_resumes(bench, part, reason):
+    start_loop(bench)
+    killed = bench.kill(part)
+    bench.wait_for_state(State.HOLDING, reason, timeout=3.0)
+    bench.spin(0.5)
+    assert bench.joint_commands[-1][0] - killed < HOLDS_WITHIN
+    accepted = bench.state.accepted
+    bench.start(part)
+    topic = f'{bench.namespace}/' + {'policy': 'candidates', 'critic': 'command'}[part]
+    own = int(part == 'critic')
+    bench.wait_for(lambda s: bench.node.count_publishers(topic) > own, 'discovery')
+    bench.spin(0.5)
+    bench.announce()     # as policy_node does for the next goal
+    bench.wait_for(lambda s: s.accepted >= accepted + 2, 'steps again', timeout=20.0)
+
+
+def test_killing_the_camera_holds_the_arm_and_a_new_one_resumes(bench):
+    bench.start('camera')
+    start_loop(bench)
+    bench.spin(0.5)
+    killed = bench.kill('camera')
+    bench.wait_for_state(State.HOLDING, Reason.STALE_IMAGE, timeout=3.0)
+    assert time.monotonic() - killed < HOLDS_WITHIN
+    bench.spin(0.5)
+    assert bench.joint_commands[-1][0] - killed < HOLDS_WITHIN
+    accepted = bench.state.accepted
+    bench.announce()
+    bench.start('camera')
+    bench.wait_for(lambda s: s.accepted >= accepted + 2, 'steps again', timeout=20.0)
+
+
+def test_killing_the_driver_holds_the_arm_and_a_new_one_resumes(bench):
+    start_loop(bench)
+    killed = bench.kill('driver')
+    bench.wait_for_state(State.HOLDING, Reason.STALE_JOINT_STATES, timeout=3.0)
+    assert time.monotonic() - killed < HOLDS_WITHIN
+    bench.wait_for_state(State.HOLDING, Reason.DRIVER_LOST, timeout=5.0)
+    assert bench.joint_commands[-1][0] - killed < HOLDS_WITHIN
+    # The new driver starts in the neutral pose, as after a reboot: nothing may pull it back.
+    bench.joint_commands.clear()
+    bench.announce(running=False)
+    bench.start('driver')
+    bench.wait_for_state(State.READY, timeout=20.0)
+    assert bench.joint_commands == []
+    bench.announce()
+    accepted = bench.state.accepted
+    bench.wait_for(lambda s: s.accepted >= accepted + 2, 'steps again', timeout=20.0)
+
+
+@pytest.mark.parametrize('action', [[np.nan] * 7, [0, 0, np.nan, 0, 0, 0, 1], [np.inf, 0, 0, 0, 0, 0, 1],
+                                    [0, 0, 0, 0, 0, 0, -np.inf]])
+def test_not_finite_actions_move_nothing_and_the_next_good_one_does(bench, action):
+    sent = len(bench.joint_commands)
+    assert bench.send(action) is Reason.NOT_FINITE
+    assert len(bench.joint_commands) == sent
+    assert bench.send() is Reason.ACCEPTED
+
+
+def test_huge_actions_are_clipped_to_one_step(bench):
+    before = np.array(bench.state.target_pose).reshape(4, 4)[:3, 3]
+    assert bench.send([1e300, -1e300, 1e6, 0, 0, 0, 1e9]) is Reason.ACCEPTED
+    assert bench.state.action_clipped
+    after = np.array(bench.state.target_pose).reshape(4, 4)[:3, 3]
+    np.testing.assert_allclose(after - before, [0.05, -0.05, 0.05], atol=2e-3)
+
+
+def test_an_unknown_kind_of_command_moves_nothing(bench):
+    sent = len(bench.joint_commands)
+    assert bench.send(kind=7) is Reason.HOLD_REQUESTED
+    assert len(bench.joint_commands) == sent
+
+
+def test_duplicates_and_commands_out_of_order_move_nothing(bench):
+    assert bench.send(step=10) is Reason.ACCEPTED
+    sent = len(bench.joint_commands)
+    for step in (10, 10, 9, 0):
+        assert bench.send(step=step) is Reason.OUT_OF_ORDER
+    assert bench.send(step=11, stamp=time.time() - 0.9) is Reason.OUT_OF_ORDER
+    assert bench.send(step=12, frame='camera') is Reason.WRONG_FRAME
+    assert len(bench.joint_commands) == sent
+    assert bench.send(step=13) is Reason.ACCEPTED
+
+
+@pytest.mark.parametrize('offset', [-3600.0, -1.5, 0.5, 3600.0])
+def test_images_of_another_time_move_nothing(bench, offset):
+    sent = len(bench.joint_commands)
+    assert bench.send(stamp=time.time() + offset) is Reason.STALE_IMAGE
+    assert len(bench.joint_commands) == sent
+    assert bench.send() is Reason.ACCEPTED
+
+
+def test_a_command_of_an_episode_that_is_over_moves_nothing(bench):
+    assert bench.send() is Reason.ACCEPTED
+    bench.announce(running=False)
+    bench.spin(0.2)
+    sent = len(bench.joint_commands)
+    assert bench.send() is Reason.OUT_OF_ORDER
+    assert len(bench.joint_commands) == sent
+
+
+def test_an_unreachable_pose_is_refused_again_and_again_and_leaves_no_wind_up(bench):
+    verdicts = [bench.send([0.05, 0, 0.05, 0, -0.25, 0, 1]) for _ in range(12)]
+    refused = {Reason.UNREACHABLE, Reason.JOINT_LIMIT, Reason.JOINT_STEP}
+    assert verdicts[-1] in refused
+    assert bench.send([-0.05, 0, -0.05, 0, 0.25, 0, 1]) is Reason.ACCEPTED
+
+
+def test_a_flood_at_a_kilohertz_moves_at_the_control_rate_and_stop_still_acts_at_once(bench):
+    sent, start = len(bench.joint_commands), time.monotonic()
+    for i in range(2000):
+        bench.commands.publish(bench.message([0.001, 0, 0, 0, 0, 0, 1]))
+        bench.executor.spin_once(timeout_sec=0.0)
+        time.sleep(max(0.0, start + i * 0.001 - time.monotonic()))
+    duration = time.monotonic() - start
+    steps = len(bench.joint_commands) - sent
+    assert 1 <= steps <= duration / 0.2 + 2
+    client = bench.node.create_client(Trigger, 'widowx_node/stop')
+    assert client.wait_for_service(timeout_sec=5.0)
+    future, asked = client.call_async(Trigger.Request()), time.monotonic()
+    while bench.state.state != State.STOPPED and time.monotonic() - asked < 2.0:
+        bench.commands.publish(bench.message([0.001, 0, 0, 0, 0, 0, 1]))
+        bench.executor.spin_once(timeout_sec=0.0)
+        time.sleep(0.001)
+    took = time.monotonic() - asked
+    assert took < 0.1, took      # a control period of 0.02 s, and the wire's and a busy machine's share
+    bench.executor.spin_until_future_complete(future, timeout_sec=2.0)
+    bench.spin(0.3)
+    sent = len(bench.joint_commands)
+    assert bench.send() is Reason.STOP_REQUESTED
+    bench.spin(0.3)
+    assert len(bench.joint_commands) == sent
+
+
+def test_stop_in_the_middle_of_a_step_freezes_the_arm(bench):
+    bench.commands.publish(bench.message([0.05, 0.05, 0, 0, 0, 0, 1]))
+    bench.wait_for_state(State.MOVING)
+    aim = bench.joint_commands[-1][1]
+    bench.call('stop')
+    bench.wait_for_state(State.STOPPED, Reason.STOP_REQUESTED)
+    bench.spin(0.5)
+    assert np.abs(bench.joint_commands[-1][1] - aim).max() > 0.01       # not where the step was going
+    np.testing.assert_allclose(bench.state.joint_positions, bench.joint_commands[-1][1], atol=0.02)
+
+
+def test_ten_thousand_hostile_messages_move_the_arm_only_within_its_limits(bench):
+    rng, accepted = np.random.default_rng(6), bench.state.accepted
+    seen = bench.state.accepted + bench.state.refused
+    hostile = [np.nan, np.inf, -np.inf, 1e308, -1e308]
+    start = time.monotonic()
+    for i in range(10_000):
+        action = rng.normal(0, 10.0 ** rng.integers(-3, 3), 7)
+        if i % 4 == 0:
+            action[rng.integers(0, 7)] = rng.choice(hostile)
+        bench.commands.publish(bench.message(
+            action, step=max(0, bench.step + int(rng.integers(-2, 4))), kind=int(rng.choice([0, 0, 0, 1, 255])),
+            stamp=max(0.0, time.time() + rng.choice([0, 0, 0, -0.02, -5, 5, -1.7e9])),
+            frame=str(rng.choice([BASE, BASE, BASE, '', 'map']))))
+        bench.executor.spin_once(timeout_sec=0.0)
+        time.sleep(max(0.0, start + i * 0.001 - time.monotonic()))
+    bench.spin(0.5)
+    assert bench.state.accepted + bench.state.refused - seen > 9_000     # nearly all of them got there
+    assert bench.state.accepted - accepted > 5                           # and some were good
+    bench.announce()
+    bench.spin(0.2)
+    assert bench.send([0.0, 0, 0, 0, 0, 0, 1]) in (Reason.ACCEPTED, Reason.UNREACHABLE, Reason.JOINT_LIMIT)
+
+
+def test_a_jump_of_the_clock_refuses_only_what_was_stamped_before_it():
+    bench = Bench(f'/clock_{os.getpid()}', use_sim_time='true')
+    try:
+        now = 1000.0
+
+        def advance(seconds, speed=1.0):
+            nonlocal now
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                now += 0.01 * speed
+                bench.clock.publish(Clock(clock=Time(sec=int(now), nanosec=int(now % 1 * 1e9))))
+                bench.spin(0.01)
+
+        for _ in range(150):
+            advance(0.2)
+            if bench.state is not None and bench.state.state == State.READY:
+                break
+        bench.announce()
+        advance(0.5)
+        for jump in (0.0, 500.0, -800.0):
+            stale, sent = now, len(bench.joint_commands)
+            now += jump
+            advance(0.3)
+            if jump:
+                assert bench.send(stamp=stale) in (Reason.STALE_IMAGE, Reason.OUT_OF_ORDER)
+                assert len(bench.joint_commands) == sent
+                advance(0.3)
+            assert bench.send(stamp=now) is Reason.ACCEPTED
+            assert len(bench.joint_commands) == sent + 1
+            advance(0.3)
+        bench.assert_safe()
+    finally:
+        bench.close()
