@@ -9,7 +9,7 @@ from vgps_critic.network import NetworkConfig
 from vgps_training import cal_ql, iql
 from vgps_training.batch import Batch
 from vgps_training.learner import Learner, OptimiserConfig
-from vgps_training.presets import REFERENCE_CAL_QL, REFERENCE_IQL
+from vgps_training.config import preset
 
 SMALL = NetworkConfig(num_filters=8, image_size=64)
 TOLERANCE = 1e-4  # relative
@@ -34,7 +34,7 @@ def close(value, expected, tolerance=TOLERANCE):
 
 def recorded_values(archive, step):
     raw = tensor(archive[f'{step}critic/cql_q_samples_raw'])
-    return cal_ql.ActionValues(raw[..., :4], raw[..., 4:8], raw[..., 8:],
+    return cal_ql.ActionValues(raw[..., :4], raw[..., 4:8], raw[..., 8:], -7 * np.log(2),
                                tensor(archive[f'{step}critic/cql_current_log_pi']),
                                tensor(archive[f'{step}critic/cql_next_log_pi']))
 
@@ -70,7 +70,7 @@ class RecordedCalQL(cal_ql.CalQL):
 
 def test_cal_ql_two_updates_equal_the_reference():
     archive = np.load(shared('golden/calql_step.npz'))
-    algorithm = RecordedCalQL(REFERENCE_CAL_QL, SMALL)
+    algorithm = RecordedCalQL(preset('cal-ql', 'reference').algorithm, SMALL)
     learner = Learner(algorithm, OptimiserConfig(3e-4, 1e-4), torch.device('cpu'))
     load(learner.networks, archive, 'init/params/')
     load(learner.targets, archive, 'init/target_params/')
@@ -105,7 +105,7 @@ class RecordedIQL(iql.IQL):
 
 def test_iql_update_equals_the_reference():
     archive = np.load(shared('golden/iql_step.npz'))
-    algorithm = RecordedIQL(REFERENCE_IQL, SMALL)
+    algorithm = RecordedIQL(preset('iql', 'reference').algorithm, SMALL)
     learner = Learner(algorithm, OptimiserConfig(3e-4, 3e-4), torch.device('cpu'))
     load(learner.networks, archive, 'init/params/')
     load(learner.targets, archive, 'init/target_params/')

@@ -2,8 +2,10 @@
 
 A command carries the stamp of the frame it was chosen for, the episode and the step, so a transition is found by stamp and
 never by arrival order. Topics are recognised by their last name, in any namespace: `image_raw` (or
-`image_raw/compressed`), `command` (or `decision` where no command was recorded), `episode`.
+`image_raw/compressed`), `command` (or `decision` where no command was recorded), `episode`; where there is a `controller_state`, its last one before a
+frame is the robot's state at that frame.
 """
+import bisect
 import io
 import os
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ RUNNING, SUCCESS, FAILURE, TIMEOUT = range(4)  # vgps_msgs/Episode.outcome; what
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 CHANNELS = {'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), 'rgba8': (4, (0, 1, 2)), 'bgra8': (4, (2, 1, 0)),
             'mono8': (1, (0, 0, 0))}
+DOWN = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # rotation of a gripper straight down; BridgeData's angles are from it
 FRAMES_KEPT = 150  # frames that no command asked for yet: 5 s of a 30 Hz camera
 
 
@@ -33,6 +36,7 @@ class _Recording:
     outcome: int = RUNNING
     commands: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)  # step -> (frame stamp, action)
     frames: dict[int, object] = field(default_factory=dict)                    # stamp -> message, None until it comes
+    states: list[tuple[int, np.ndarray]] = field(default_factory=list)         # stamp -> (7,), of the whole recording
 
 
 def is_bag(path: Path) -> bool:
@@ -74,12 +78,13 @@ def _topics(connections: list[Connection]) -> dict[str, list[Connection]]:
                 return [c for c in found if c.topic == shortest]
         return []
     return {'image': ending('image_raw', 'image_raw/compressed'), 'action': ending('command', 'decision'),
-            'episode': ending('episode')}
+            'episode': ending('episode'), 'state': ending('controller_state')}
 
 
 def _episodes(reader: AnyReader, topics: dict[str, list[Connection]], source: str) -> Iterator[Episode | Malformed]:
     recordings: dict[str, _Recording] = {}
     recent: dict[int, object] = {}
+    states: list[tuple[int, np.ndarray]] = []
     image_topic = topics['image'][0].topic
     for connection, _, data in reader.messages(connections=[c for group in topics.values() for c in group]):
         message = reader.deserialize(data, connection.msgtype)
@@ -93,7 +98,10 @@ def _episodes(reader: AnyReader, topics: dict[str, list[Connection]], source: st
                 if len(recent) > FRAMES_KEPT:
                     recent.pop(next(iter(recent)))
             continue
-        recording = recordings.setdefault(message.episode_id, _Recording())
+        if connection in topics['state']:
+            states.append((stamp, state7(message.measured_pose, message.gripper_position)))
+            continue
+        recording = recordings.setdefault(message.episode_id, _Recording(states=states))
         if connection in topics['episode']:
             recording.instruction, recording.outcome = message.instruction, message.outcome
             # a finished episode is complete once the next one starts: its last frame may arrive late
@@ -118,7 +126,28 @@ def _finish(recording: _Recording, source: str) -> Episode | Malformed:
     except (ValueError, OSError) as error:
         return Malformed(source, f'frame cannot be decoded: {error}')
     success = {SUCCESS: True, FAILURE: False, TIMEOUT: False}.get(recording.outcome)
-    return check(Episode(frames, np.stack([action for _, action in steps]), recording.instruction, success, source))
+    states = [_state_at(stamp, recording.states) for stamp, _ in steps]
+    return check(Episode(frames, np.stack([action for _, action in steps]), recording.instruction, success, source,
+                         None if any(state is None for state in states) else np.stack(states)))
+
+
+def _state_at(stamp: int, states: list[tuple[int, np.ndarray]]) -> np.ndarray | None:
+    index = bisect.bisect_right(states, stamp, key=lambda entry: entry[0])
+    return states[index - 1][1] if index else None
+
+
+def state7(pose: np.ndarray, openness: float) -> np.ndarray | None:
+    """Return BridgeData's state (7,) float32 x y z [m], roll pitch yaw [rad], openness of a row-major (16,) gripper pose.
+
+    None where the controller had not measured yet and sent zeros.
+    """
+    pose = np.asarray(pose, np.float64).reshape(4, 4)
+    rotation = pose[:3, :3] @ DOWN.T
+    if not np.isfinite(pose).all() or abs(np.linalg.det(rotation) - 1) > 1e-3:
+        return None
+    angles = (np.arctan2(rotation[2, 1], rotation[2, 2]), np.arcsin(np.clip(-rotation[2, 0], -1, 1)),
+              np.arctan2(rotation[1, 0], rotation[0, 0]))
+    return np.array([*pose[:3, 3], *angles, openness], np.float32)
 
 
 def to_array(message) -> np.ndarray:

@@ -14,10 +14,6 @@ from vgps_critic.network import CriticNetwork, NetworkConfig
 from vgps_training.batch import Batch, with_negative_instructions
 from vgps_training.networks import TanhGaussianActor, Temperature
 
-ACTION_DIM = 7
-UNIFORM_LOG_DENSITY = -ACTION_DIM * math.log(2.0)  # of the uniform draw on [-1, 1]^7
-
-
 @dataclass(frozen=True)
 class CalQLConfig:
     """Hyper-parameters of Cal-QL. Defaults: the paper; `--preset reference`: the authors' code where it differs."""
@@ -30,7 +26,7 @@ class CalQLConfig:
     max_backup: bool = True                # target from the best of the sampled next actions (authors' code) or from one
     num_samples: int = 4                   # N, actions drawn from each of uniform, pi(s), pi(s'); authors' code 4
     target_rate: float = 0.005             # step of the target networks towards the trained ones, (0, 1]
-    target_entropy: float = -float(ACTION_DIM)   # of the policy [nat]; authors' code -7
+    target_entropy: float = -7.0            # of the policy [nat]; authors' code: minus the number of action dimensions
     negative_proportion: float = 0.0       # share of transitions given another item's instruction, [0, 1); code 0
 
 
@@ -40,6 +36,7 @@ class ActionValues(NamedTuple):
     random: Tensor
     current: Tensor
     next: Tensor
+    random_log_density: float    # of the uniform draw on [-1, 1]^d
     current_log_density: Tensor  # (B, N) of pi(.|s)
     next_log_density: Tensor     # (B, N) of pi(.|s')
 
@@ -64,7 +61,7 @@ def conservative_gap(q_data: Tensor, values: ActionValues, returns: Tensor, cali
         current, following = torch.maximum(current, bound), torch.maximum(following, bound)
     if regulariser == 'expectation':
         return current.mean(-1) - q_data
-    candidates = torch.cat([values.random - UNIFORM_LOG_DENSITY, current - values.current_log_density,
+    candidates = torch.cat([values.random - values.random_log_density, current - values.current_log_density,
                             following - values.next_log_density], -1)
     return torch.logsumexp(candidates, -1) - q_data
 
@@ -105,17 +102,17 @@ class CalQL:
     def __init__(self, config: CalQLConfig, network: NetworkConfig):
         if config.regulariser not in ('log_sum_exp', 'expectation'):
             raise ValueError(f"regulariser is '{config.regulariser}'; it must be 'log_sum_exp' or 'expectation'")
-        self.config = config
+        self.config, self.action_dim = config, network.action_dim
         self.networks = nn.ModuleDict({'critic': CriticNetwork(network), 'actor': TanhGaussianActor(network),
                                        'temperature': Temperature()})
         self.target_names = ('critic',)
 
     def draw(self, batch_size: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return every random number of one update, batch first, so that it can be split over micro-batches."""
-        shape = (batch_size, self.config.num_samples, ACTION_DIM)
+        shape = (batch_size, self.config.num_samples, self.action_dim)
         noise = {name: torch.randn(shape, generator=generator) for name in ('td_next', 'current', 'next', 'entropy')}
         noise['random'] = 2 * torch.rand(shape, generator=generator) - 1
-        noise['actor'] = torch.randn((batch_size, ACTION_DIM), generator=generator)
+        noise['actor'] = torch.randn((batch_size, self.action_dim), generator=generator)
         noise['negative'] = torch.rand(batch_size, generator=generator) < self.config.negative_proportion
         return noise
 
@@ -154,7 +151,7 @@ class CalQL:
         actions = torch.cat([batch.actions[:, None], samples.random, samples.current, samples.next], 1)
         q = critic.q_values(encoding, actions)  # (E, B, 1 + 3N), one pass over the small head
         q_data = q[..., 0]
-        values = ActionValues(q[..., 1:n + 1], q[..., n + 1:2 * n + 1], q[..., 2 * n + 1:],
+        values = ActionValues(q[..., 1:n + 1], q[..., n + 1:2 * n + 1], q[..., 2 * n + 1:], -self.action_dim * math.log(2.0),
                               samples.current_log_density, samples.next_log_density)
         gap = conservative_gap(q_data, values, batch.returns, config.calibrate, config.regulariser)
 

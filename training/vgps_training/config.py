@@ -48,6 +48,7 @@ class TrainConfig:
     algorithm: AlgorithmConfig
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
+    encoder: Path | None = None        # run of vgps-pretrain: its encoder is used frozen and the heads alone are trained
     optimiser: OptimiserConfig = OptimiserConfig()
     steps: int = 1_000_000             # updates; paper 1 M (Cal-QL), 200 k (IQL)
     batch_size: int = 512              # transitions per update over all processes; paper 512, authors' script 256
@@ -82,7 +83,7 @@ PRESETS = {
     'paper': Preset('the paper'),
     'reference': Preset(
         "the authors' code, without its bugs",
-        {'cal-ql': CalQLConfig(td_scale=1.0), 'iql': IQLConfig(train_actor=True)},
+        {'cal-ql': CalQLConfig(td_scale=1.0), 'iql': IQLConfig(averaged_next_value=True, train_actor=True)},
         {'batch_size': 256},
         {'cal-ql': OptimiserConfig(actor_learning_rate=1e-4, warmup_steps=2000),
          'iql': OptimiserConfig(warmup_steps=2000)}),
@@ -123,5 +124,5 @@ def from_json(text: str) -> TrainConfig:
     data.update(augmentation=AugmentationConfig(**augmentation), paths=tuple(map(Path, data['paths'])),
                 weights=tuple(data['weights']))
     values.update(out=Path(values['out']), algorithm=kind(**values['algorithm']), data=DataConfig(**data),
-                  network=NetworkConfig(**values['network']), optimiser=OptimiserConfig(**values['optimiser']))
+                  encoder=Path(values['encoder']) if values['encoder'] else None, network=NetworkConfig(**values['network']), optimiser=OptimiserConfig(**values['optimiser']))
     return TrainConfig(**values)

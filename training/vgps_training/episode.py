@@ -16,6 +16,7 @@ class Episode:
     instruction: str              # unmodified UTF-8, may be empty
     success: bool | None          # None: the data does not say
     source: str                   # file and position in it, for messages
+    states: np.ndarray | None = None  # (T, 7) float32 before each step: x y z [m], roll pitch yaw [rad], openness 0..1
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def check(episode: Episode) -> Episode | Malformed:
         return malformed(f'fewer than {MIN_STEPS} steps')
     if not np.isfinite(actions).all():
         return malformed('NaN or infinity in the actions')
+    if episode.states is not None and np.shape(episode.states) != actions.shape:
+        return malformed('states and actions differ in shape')
     if len(episode.frames) != len(actions):
         return malformed('frames and actions differ in number')
     try:

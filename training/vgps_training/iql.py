@@ -21,6 +21,7 @@ class IQLConfig:
     expectile: float = 0.7             # tau, [0.5, 1); paper 0.7
     target_rate: float = 0.002         # step of the target networks towards the trained ones, (0, 1]; authors' code 0.002
     negative_proportion: float = 0.1   # share of transitions given another item's instruction, [0, 1); authors' code 0.1
+    averaged_next_value: bool = False  # bootstrap from V's target network (authors' code) or from V itself (equation 4)
     train_actor: bool = False          # also extract a policy; the critic never depends on it, so steering needs none
     advantage_temperature: float = 1.0   # of the actor's weights exp(temperature * advantage), > 0; authors' code 1
 
@@ -33,7 +34,7 @@ def value_loss(q_min: Tensor, v: Tensor, expectile: float) -> Tensor:
 
 
 def td_target(rewards: Tensor, masks: Tensor, next_v: Tensor, discount: float) -> Tensor:
-    """Return (B,) targets from V(s'). The authors' code takes the target V here; the paper writes the trained one."""
+    """Return (B,) targets from V(s') (equation 4)."""
     return rewards + discount * masks * next_v
 
 
@@ -59,7 +60,7 @@ class IQL:
         self.networks = nn.ModuleDict({'critic': CriticNetwork(network), 'value': ValueNetwork(network)})
         if config.train_actor:
             self.networks['actor'] = GaussianActor(network)
-        self.target_names = ('critic', 'value')
+        self.target_names = ('critic', 'value') if config.averaged_next_value else ('critic',)
 
     def draw(self, batch_size: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return every random number of one update, batch first: which items get another item's instruction."""
@@ -74,8 +75,8 @@ class IQL:
 
         item = with_negative_instructions(batch, noise['critic_negative'], absorbing)
         with torch.no_grad():
-            target = td_target(item.rewards, item.masks, targets['value'](item.next_images, item.language),
-                               config.discount)
+            next_value = targets['value'] if config.averaged_next_value else value
+            target = td_target(item.rewards, item.masks, next_value(item.next_images, item.language), config.discount)
         q = critic(item.images, item.language, item.actions[:, None])[..., 0]
 
         item = with_negative_instructions(batch, noise['value_negative'], absorbing)

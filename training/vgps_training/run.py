@@ -12,8 +12,11 @@ import torch.distributed as dist
 
 from vgps_critic import text
 from vgps_critic.checkpoint import CriticConfig
+from vgps_critic.network import CriticNetwork
 from vgps_training import normalisation, storage
+from vgps_training.augmentation import AugmentationConfig
 from vgps_training.config import ALGORITHMS, TrainConfig, to_json
+from vgps_training.frozen import FrozenEncoder
 from vgps_training.learner import Learner
 from vgps_training.progress import Progress
 from vgps_training.sampling import Sampler, Shard, hash_pair
@@ -48,7 +51,9 @@ class Run:
         self.encoder = instruction_encoder(config.data.instruction_encoder)
         self.embeddings = np.stack([self.encoder.encode(i) for i in self.table.instructions])
         training, validation = held_out(self.table, config.data.validation_share)
-        selection = self.table.select(training)
+        self.frozen = FrozenEncoder(config.encoder, config.network) if config.encoder else None
+        table = self.frozen.features(self.table, self.embeddings) if self.frozen else self.table
+        selection = table.select(training)
         source = ', '.join(path.name for path in config.data.paths)
         self.action_space = normalisation.fit(config.data.action_space, self.table.actions[selection.steps()],
                                               f'0.1 % and 99.9 % quantiles of {source}')
@@ -57,10 +62,13 @@ class Run:
         actions = self.action_space.normalize(self.table.actions)
         self.sampler = Sampler(
             selection, labels, actions, self.embeddings, batch_size=config.batch_size, seed=config.seed,
-            weights=config.data.weights, augmentation=config.data.augmentation,
+            weights=config.data.weights,
+            augmentation=AugmentationConfig(enabled=False) if self.frozen else config.data.augmentation,
             shuffled_next=config.data.shuffled_next, shard=self.shard, decoders=config.data.decoders)
         torch.manual_seed(config.seed)
         self.algorithm = ALGORITHMS[config.algorithm_name][1](config.algorithm, config.network)
+        if self.frozen:
+            self.frozen.attach(self.algorithm.networks)
         self.learner = Learner(self.algorithm, config.optimiser, self.device, config.bf16, config.compile)
         self.critic_config = CriticConfig(
             self.action_space, config.network, self.encoder.identity, discount, config.data.labels.success_steps,
@@ -126,13 +134,18 @@ class Run:
             progress.close()
         return result
 
+    def critic(self) -> CriticNetwork:
+        """Return the critic as it stands, the averaged weights."""
+        critic = self.learner.targets['critic']
+        return self.frozen.critic(critic) if self.frozen else critic
+
     def save(self) -> None:
         """Write the state to continue from and the critic to steer with (the target network, as the authors score)."""
-        storage.save_critic(self.config.out, self.learner.targets['critic'],
+        storage.save_critic(self.config.out, self.critic(),
                             replace(self.critic_config, step=self.learner.step))
         storage.save_state(self.config.out, self.learner.state())
 
     def validate(self) -> dict[str, float]:
         """Return the validation metrics of the critic and draw its value curves."""
-        return self.validation.run(self.learner.targets['critic'], self.device,
+        return self.validation.run(self.critic().to(self.device), self.device,
                                    Path(self.config.out) / f'values_{self.learner.step:07d}.png')

@@ -43,6 +43,7 @@ class StepTable:
     dataset: np.ndarray              # (M,) int32, which of the --data paths
     instructions: tuple[str, ...]
     sources: tuple[str, ...]         # of the episodes
+    states: np.ndarray | None = None  # (N, 7) float32 as in Episode, None where an episode has none
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -128,7 +129,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
 
     """
     report, instructions = Report(), {}
-    frames, actions, rows, sources = [], [], [], []
+    frames, actions, states, rows, sources = [], [], [], [], []
     for number, path in enumerate(paths):
         if is_saved(Path(path)):
             episodes = _saved_episodes(Path(path), image_size)
@@ -147,6 +148,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
                 continue
             frames.append(stored)
             actions.append(episode.actions)
+            states.append(episode.states)
             index = instructions.setdefault(episode.instruction, len(instructions))
             rows.append((len(episode.actions), index, int(episode.success), number))
             sources.append(episode.source)
@@ -158,7 +160,8 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     pixels = LazyFrames(frames, starts, image_size) if lazy else _joined(frames, image_size)
     table = StepTable(pixels, np.concatenate(actions).astype(np.float32), starts, instruction.astype(np.int32),
-                      success.astype(np.int8), dataset.astype(np.int32), tuple(instructions), tuple(sources))
+                      success.astype(np.int8), dataset.astype(np.int32), tuple(instructions), tuple(sources),
+                      None if any(s is None for s in states) else np.concatenate(states).astype(np.float32))
     return table, report
 
 
@@ -197,7 +200,7 @@ ARRAYS = ('frames', 'actions', 'starts', 'instruction', 'success')
 def save(table: StepTable, folder: Path) -> None:
     """Write a table that `read_table` takes as a data set: frames resized once, read back at disk speed."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ARRAYS:
+    for name in ARRAYS + (('states',) if table.states is not None else ()):
         np.save(folder / f'{name}.npy', getattr(table, name))
     texts = {'instructions': table.instructions, 'sources': table.sources}
     (folder / 'table.json').write_text(json.dumps(texts, ensure_ascii=False))  # last: marks the table as complete
@@ -211,12 +214,14 @@ def is_saved(folder: Path) -> bool:
 def _saved_episodes(folder: Path, image_size: int):
     texts = json.loads((folder / 'table.json').read_text())
     arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='r') for name in ARRAYS}
+    states = np.load(folder / 'states.npy') if (folder / 'states.npy').exists() else None
     if arrays['frames'].shape[1] != image_size:
         logger.warning('%s was saved at %d pixels and is resized to %d', folder, arrays['frames'].shape[1], image_size)
     stops = np.append(arrays['starts'][1:], len(arrays['actions']))
     for i, (start, stop) in enumerate(zip(arrays['starts'], stops)):
         yield Episode(arrays['frames'][start:stop], np.array(arrays['actions'][start:stop]),
-                      texts['instructions'][arrays['instruction'][i]], bool(arrays['success'][i]), texts['sources'][i])
+                      texts['instructions'][arrays['instruction'][i]], bool(arrays['success'][i]), texts['sources'][i],
+                      None if states is None else states[start:stop])
 
 
 def held_out(table: StepTable, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,93 @@
+"""Train the heads alone on a pre-trained encoder: every frame is encoded once, an update then takes milliseconds.
+
+The heads see what `pretrain.Predictor` predicts (where the gripper is, where to grasp and release, the chance of success) and
+not all of its features: fewer directions in which a value can be wrong, measured to steer better. The readout is linear, so
+it is folded into the first layer of the critic at the end, and the checkpoint is a critic like any other.
+"""
+import copy
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder
+from vgps_training.table import StepTable
+
+FILE = 'encoder.pt'
+BATCH = 256  # frames encoded at a time
+
+
+def save(folder: Path, config: NetworkConfig, encoder: nn.Module, readout: nn.Linear) -> None:
+    """Write a pre-trained encoder with its readout."""
+    temporary = folder / f'.{FILE}.tmp'
+    torch.save({'network': asdict(config), 'encoder': encoder.state_dict(), 'readout': readout.state_dict()}, temporary)
+    temporary.replace(folder / FILE)
+
+
+class _Given(nn.Module):
+    """Stands where a network has its encoder when it is given features instead of images."""
+
+    def __init__(self, output_dim: int):
+        super().__init__()
+        self.output_dim = output_dim
+
+    def forward(self, features: Tensor, language: Tensor) -> Tensor:
+        """Return the features (B, D) unchanged."""
+        return features
+
+
+class FrozenEncoder:
+    """A pre-trained encoder that is trained no more."""
+
+    def __init__(self, folder: Path, config: NetworkConfig):
+        """Load the encoder of `folder`; raises ValueError where it is not the one of the critic's `config`."""
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise ValueError(f'{path} is not there: make it with vgps-pretrain')
+        kept = torch.load(path, weights_only=True)
+        pretrained = NetworkConfig(**kept['network'])
+        for name in ('stage_sizes', 'num_filters', 'image_size'):
+            if getattr(pretrained, name) != getattr(config, name):
+                raise ValueError(f'{path} has network.{name} {getattr(pretrained, name)}, the critic '
+                                 f'{getattr(config, name)}: give the critic the same')
+        self.config = config
+        self.encoder = ResNetEncoder(config.stage_sizes, config.num_filters, config.language_dim)
+        self.encoder.load_state_dict(kept['encoder'])
+        self.encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.weight, self.bias = kept['readout']['weight'], kept['readout']['bias']  # (P, D), (P,)
+
+    @torch.no_grad()
+    def features(self, table: StepTable, embeddings: np.ndarray) -> StepTable:
+        """Return the table with features (N, D) float32 for frames: P standardised predictions, then zeros."""
+        language = torch.from_numpy(embeddings)[torch.from_numpy(table.per_step(table.instruction)).long()]
+        parts = np.array_split(np.arange(len(table)), math.ceil(len(table) / BATCH))
+        encoded = torch.cat([self.encoder(torch.from_numpy(table.frames[part]), language[part])
+                             for part in tqdm(parts, desc='encoding', leave=False)])
+        predictions = encoded @ self.weight.T + self.bias
+        mean, deviation = predictions.mean(0), predictions.std(0).clamp(min=1e-3)
+        self.weight, self.bias = self.weight / deviation[:, None], (self.bias - mean) / deviation
+        features = np.zeros((len(table), self.encoder.output_dim), np.float32)
+        features[:, :len(self.bias)] = (predictions - mean) / deviation
+        return replace(table, frames=features)
+
+    def attach(self, networks: nn.ModuleDict) -> None:
+        """Make networks take features instead of images."""
+        for network in networks.values():
+            if hasattr(network, 'encoder'):
+                network.encoder = _Given(self.encoder.output_dim)
+
+    @torch.no_grad()
+    def critic(self, trained: CriticNetwork) -> CriticNetwork:
+        """Return the critic that takes images: this encoder, the readout folded into the first layer."""
+        result = CriticNetwork(self.config)
+        state = {name: value for name, value in trained.state_dict().items() if not name.startswith('encoder.')}
+        result.load_state_dict({**state, **{f'encoder.{k}': v for k, v in self.encoder.state_dict().items()}})
+        count, dim = self.weight.shape
+        first = trained.weights[0].cpu()  # (E, D + 7, h)
+        result.weights[0][:, :dim] = torch.einsum('pd,eph->edh', self.weight, first[:, :count])
+        result.biases[0].copy_(trained.biases[0].cpu() + torch.einsum('p,eph->eh', self.bias, first[:, :count]))
+        return copy.deepcopy(result).eval()
