@@ -17,7 +17,7 @@ class Messages:
     def __init__(self):
         self.types = MessageTypes()
 
-    def make(self, name, **fields):
+    def make(self, name, /, **fields):
         """Return a message with every field at its default except these."""
         cls = self.types.message_class(name)
         values = {}

@@ -5,6 +5,7 @@ what is left of it; everything that was wrong is named in ``problems``.
 """
 
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def _read_mcap(file: Path, types: MessageTypes, problems: list[str]) -> Iterator
                 elif isinstance(record, Schema) and record.id not in schemas:
                     schemas[record.id] = record
                     _learn(types, record.name, record.data.decode(errors='replace'), record.encoding, problems)
-        except (EndOfFile, McapError, zstandard.ZstdError, ValueError, KeyError, RuntimeError) as error:
+        except (EndOfFile, McapError, zstandard.ZstdError, struct.error, ValueError, KeyError, RuntimeError) as error:
             problems.append(f'{file.name}: cut off or damaged near byte {stream.tell()} of {file.stat().st_size} '
                             f'({type(error).__name__}); the {count} messages before were read')
 

@@ -17,15 +17,14 @@ from vgps_bringup.evaluation.bag_reader import FAILURES, Bag, EpisodeRecord
 from vgps_bringup.evaluation.bag_storage import BagError
 from vgps_bringup.evaluation.latency import added_latency, image_to_command, latency_table
 
-# What a node says of itself in NodeConfiguration.model when a trained model is missing.
-STAND_INS = {'untrained': 'random weights, nothing learned', 'random-policy': 'uniform random actions',
-             'scripted': 'a script that sees the simulator state'}
+# What a node says of itself in NodeConfiguration.model where a trained model is missing.
+STAND_INS = ('stand-in', 'untrained', 'random-policy', 'scripted')
 
 
 def stand_ins(bag: Bag) -> dict[str, str]:
-    """Return node -> why it is a stand-in for a trained model."""
-    return {node: f'{message.model}: {meaning}' for node, message in bag.configurations.items()
-            for word, meaning in STAND_INS.items() if word in message.model.lower()}
+    """Return node -> what it ran in place of a trained model."""
+    return {node: message.model for node, message in bag.configurations.items()
+            if any(word in message.model.lower() for word in STAND_INS)}
 
 
 def summarize(bag: Bag, episode: EpisodeRecord) -> dict:
@@ -105,7 +104,7 @@ def _episode_page(bag: Bag, episode: EpisodeRecord, summary: dict, folder: Path,
         facts['steps per second'] = f'{summary["steps_per_second"]:.1f}'
     if summary['added_ros_latency_ms']:
         facts['added ROS latency, median'] = f'{summary["added_ros_latency_ms"]["p50"]:.1f} ms'
-    notices = [page.notice(f'Stand-in: {node} runs {why}') for node, why in summary['stand_ins'].items()]
+    notices = [page.notice(f'Stand-in: {node} runs {what}') for node, what in summary['stand_ins'].items()]
     notices += [page.notice(f'Partial recording: {problem}') for problem in summary['problems']]
     parts = [head, page.cards(facts), *notices]
     if (folder / 'video.mp4').exists():
@@ -141,7 +140,7 @@ def comparison_report(bags: dict[str, Path], output: Path | str) -> str:
     first = next(iter(summaries.values()))
     body = [f'<h1>{escape(first["instruction"])}</h1><p class="faint">task {escape(first["task"] or "–")}, seed '
             f'{first["seed"]}: the same scene under {len(bags)} conditions</p>']
-    notices = {f'Stand-in: {node} runs {why}' for s in summaries.values() for node, why in s['stand_ins'].items()}
+    notices = {f'Stand-in: {node} runs {what}' for s in summaries.values() for node, what in s['stand_ins'].items()}
     body += [page.notice(text) for text in sorted(notices)]
     if parts:
         video.write_side_by_side(parts, folder / 'video.mp4')

@@ -7,6 +7,8 @@ For step n, all in namespace ``/vgps`` and stamped with simulated time:
 ``joint_states``     measured joints and fingers at that frame, same stamp
 ``task_state``       the truth at that frame, same stamp; judges only, no policy or critic may train on it unnamed
 ``step_started``     header of that frame
+``candidates``       what the policy proposed for that frame, where one did
+``decision``         what the critic thought of them and which was sent, likewise
 ``command``          the action executed, header of that frame
 ``controller_state`` what the guards made of it, and the arm's measured pose after the step
 ``episode``          RUNNING before the first step, SUCCESS or FAILURE (message: how it failed) after the last
@@ -31,6 +33,8 @@ _TOPICS = {
     'joint_states': Topic('/vgps/joint_states', 'sensor_msgs/msg/JointState'),
     'task_state': Topic('/vgps/task_state', 'vgps_msgs/msg/TaskState'),
     'step_started': Topic('/vgps/step_started', 'vgps_msgs/msg/StepStarted'),
+    'candidates': Topic('/vgps/candidates', 'vgps_msgs/msg/ActionCandidates'),
+    'decision': Topic('/vgps/decision', 'vgps_msgs/msg/SteeringDecision'),
     'command': Topic('/vgps/command', 'vgps_msgs/msg/EndEffectorCommand'),
     'controller_state': Topic('/vgps/controller_state', 'vgps_msgs/msg/ControllerState'),
     'episode': Topic('/vgps/episode', 'vgps_msgs/msg/Episode', latched=True, depth=1),
@@ -72,6 +76,22 @@ class EpisodeWriter:
         self._write('command', header=self._header(BASE_FRAME), episode_id=self._id, step=self._step, kind=0,
                     action=np.asarray(action, float), message='')
 
+    def decide(self, candidates, decision, critic_hash: str) -> None:
+        """Write a policy's Candidates for the last frame and the Steerer's Decision about them; after `start_step`."""
+        k, horizon = candidates.actions.shape[:2]
+        common = dict(header=self._header(CAMERA_FRAME), episode_id=self._id, step=self._step,
+                      instruction=self._robot.task.instruction, policy=candidates.policy, num_candidates=k)
+        self._write('candidates', **common, horizon=horizon, actions=candidates.actions.ravel(),
+                    log_probabilities=_array(candidates.log_probabilities, np.float32),
+                    counts=_array(candidates.counts, np.uint32), temperature=candidates.temperature,
+                    seed=candidates.seed, **_stages(candidates.stages))
+        self._write('decision', **common, num_members=decision.num_members, q_values=decision.q_values.ravel(),
+                    probabilities=decision.probabilities, chosen=decision.chosen, action=decision.action,
+                    beta=decision.beta, seed=decision.seed, critic_hash=critic_hash, verdict=int(decision.verdict),
+                    reason=int(decision.reason), message=decision.message, spread=decision.spread,
+                    disagreement=decision.disagreement, effective_sample_size=decision.effective_sample_size,
+                    value=decision.value, value_trend=decision.value_trend, **_stages(decision.stages))
+
     def end_step(self, result: StepResult, measured_pose: np.ndarray, accepted: int, refused: int) -> None:
         """Write what the guards made of the action and where the arm is after it."""
         self._write('controller_state', header=self._header(BASE_FRAME), episode_id=self._id, step=self._step,
@@ -108,3 +128,11 @@ class EpisodeWriter:
         topic = _TOPICS[name]
         message = self._class(topic.type)(**fields)
         self._writer.write(topic, self._writer.types.serialize(message, topic.type), self._now)
+
+
+def _array(values, dtype) -> np.ndarray:
+    return np.zeros(0, dtype) if values is None else np.asarray(values, dtype)
+
+
+def _stages(stages: dict[str, float]) -> dict:
+    return {'stages': list(stages), 'stage_milliseconds': np.array(list(stages.values()), np.float32)}

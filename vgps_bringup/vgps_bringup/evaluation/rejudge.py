@@ -1,0 +1,220 @@
+"""Judge recorded steps again: other critics, other K, other beta, all settings in one pass over the bag.
+
+Each frame is encoded once per critic and all its candidates are scored once; every setting is then a selection among
+known values, made by the very code the live node runs (``vgps_critic.steering.Steerer``).
+"""
+
+import time
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import yaml
+
+from vgps_bringup.arm import bridge
+from vgps_bringup.evaluation.bag_reader import REASONS, Bag, EpisodeRecord, Step
+from vgps_bringup.evaluation.bag_storage import BagError
+from vgps_critic.steering import Failure, Scores, Steerer, SteeringConfig, step_seed
+
+# Decisions the clock made: the same frame and candidates need not repeat them.
+TIMING_REASONS = ('frame missing', 'deadline missed')
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to choose."""
+
+    critic: str   # name of the checkpoint as given
+    k: int        # candidates considered: the first k that were drawn
+    beta: float   # temperature of the selection
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one setting says of one step; one row of the table."""
+
+    bag: str
+    episode_id: str
+    step: int
+    stamp: int                      # of the frame [ns]
+    critic: str
+    critic_hash: str
+    k: int
+    beta: float
+    as_recorded: bool               # critic, K and beta are those of the recording
+    chosen: int                     # -1 for hold
+    executed: int                   # what was sent to the robot then; -1 for hold or unknown
+    differs: bool
+    value: float                    # of the choice: ensemble minimum, discounted return
+    executed_value: float           # of what was executed, by this critic; NaN if it is not among the first k
+    regret: float                   # best value among the first k minus executed_value
+    spread: float
+    disagreement: float
+    effective_sample_size: float
+    reason: str
+    recorded_reason: str
+    encode_ms: float
+    score_ms: float
+
+
+@dataclass(frozen=True)
+class JudgedStep:
+    """A step with its frame and all its judgements."""
+
+    step: Step
+    image: np.ndarray | None        # (H, W, 3) uint8 RGB, None where the frame was not recorded
+    judgements: list[Judgement]
+
+
+def recorded_steering(bag: Bag) -> SteeringConfig:
+    """Return the thresholds and fallback the live critic ran with; the defaults where the bag does not say."""
+    names = ('min_spread', 'max_disagreement', 'fallback', 'selection')
+    for message in bag.configurations.values():
+        parameters = yaml.safe_load(message.parameters) or {}
+        if 'min_spread' in parameters:
+            return SteeringConfig(**{name: parameters[name] for name in names if name in parameters})
+    return SteeringConfig()
+
+
+class Rejudge:
+    """Re-judges episodes under every combination of critics, K and beta."""
+
+    def __init__(self, critics: dict[str, object], ks: tuple[int, ...] = (), betas: tuple[float, ...] = (0.0,),
+                 policy=None):
+        """Take critics by name; ``ks`` empty: as many candidates as were recorded.
+
+        ``policy`` (optional) proposes afresh, ``max(ks)`` candidates a step, in place of the recorded candidates.
+        """
+        self.critics = critics
+        self.ks = tuple(sorted(set(ks)))
+        self.betas = tuple(sorted(set(betas)))
+        self.policy = policy
+
+    def run(self, bag: Bag, episode: EpisodeRecord, topic: str | None = None):
+        """Yield a JudgedStep per step, in order.
+
+        Raises:
+            BagError: no candidates and no policy to propose them, or more candidates asked for than recorded.
+
+        """
+        self._check(bag, episode)
+        base = replace(recorded_steering(bag), selection='value')
+        steerers = {s: Steerer(self.critics[s.critic], replace(base, beta=s.beta))
+                    for s in self._settings(episode)}
+        by_stamp = {}
+        for step in episode.steps:
+            by_stamp.setdefault(step.stamp, []).append(step)
+        if self.policy is not None:
+            self.policy.reset(episode.instruction, episode.seed)
+        seen = set()
+        for frame in bag.frames(topic, wanted=set(by_stamp)) if bag.image_stamps else ():
+            if frame.stamp in seen:
+                continue
+            seen.add(frame.stamp)
+            image = frame.image()
+            for step in by_stamp[frame.stamp]:
+                yield self._step(bag, episode, step, image, steerers)
+        for step in episode.steps:  # at the end: what cannot be judged is named, not dropped
+            if step.stamp not in seen:
+                yield self._step(bag, episode, step, None, steerers)
+
+    def _check(self, bag: Bag, episode: EpisodeRecord) -> None:
+        if self.policy is not None:
+            return
+        recorded = [s.candidates.num_candidates for s in episode.steps if s.candidates is not None]
+        if not recorded:
+            raise BagError(f'{bag.path}: episode {episode.episode_id} holds no candidates; propose them anew with '
+                           '--policy, or see its value curve only (no --k)')
+        if self.ks and max(self.ks) > max(recorded):
+            raise BagError(f'{bag.path}: k = {max(self.ks)} asks for more than the {max(recorded)} candidates recorded '
+                           'per step; record with a larger num_candidates or propose anew with --policy')
+
+    def _settings(self, episode: EpisodeRecord) -> list[Setting]:
+        counts = [s.candidates.num_candidates for s in episode.steps if s.candidates is not None]
+        return [Setting(*s) for s in product(self.critics, self.ks or (max(counts),), self.betas)]
+
+    def _propose(self, step: Step, image: np.ndarray | None) -> np.ndarray | None:
+        if self.policy is None:
+            return step.actions
+        if image is None:
+            return None
+        from vgps_policy_bridge.policy import Observation
+        state = None
+        if step.states:
+            pose = np.asarray(step.states[0].measured_pose).reshape(4, 4)
+            state = bridge.state7(pose, step.states[0].gripper_position)
+        return self.policy.propose(Observation(image, step.stamp * 1e-9, state), max(self.ks)).actions
+
+    def _step(self, bag: Bag, episode: EpisodeRecord, step: Step, image, steerers) -> JudgedStep:
+        actions = self._propose(step, image)
+        if actions is None:
+            return JudgedStep(step, image, [])
+        decision = step.decision
+        seed = int(decision.seed) if decision is not None else step_seed(episode.seed, step.index)
+        own = self.policy is None  # only recorded candidates can be compared with what was executed
+        executed = int(decision.chosen) if decision is not None and own else -1
+        scores, rows = {}, []
+        for name in self.critics:  # once per critic, whatever the number of settings
+            steerer = next(s for setting, s in steerers.items() if setting.critic == name)
+            began = time.perf_counter()
+            encoded = None if image is None else steerer.encode(image, step.instruction)
+            middle = time.perf_counter()
+            scores[name] = (steerer.score(encoded, actions), 1e3 * (middle - began),
+                            1e3 * (time.perf_counter() - middle))
+        for setting, steerer in steerers.items():
+            scored, encode_ms, score_ms = scores[setting.critic]
+            k = min(setting.k, len(actions))
+            some = scored if isinstance(scored, Failure) else Scores(scored.q_values[:, :k], scored.milliseconds)
+            result = steerer.choose(some, actions[:k], seed=seed)
+            executed_value = regret = float('nan')
+            if isinstance(some, Scores) and 0 <= executed < k:
+                values = some.q_values.min(axis=0)
+                executed_value, regret = float(values[executed]), float(values.max() - values[executed])
+            rows.append(Judgement(
+                bag=str(bag.path), episode_id=episode.episode_id, step=step.index, stamp=step.stamp,
+                critic=setting.critic, critic_hash=self.critics[setting.critic].hash, k=k, beta=setting.beta,
+                as_recorded=own and decision is not None and k == decision.num_candidates
+                and np.float32(setting.beta) == np.float32(decision.beta)
+                and self.critics[setting.critic].hash == decision.critic_hash,
+                chosen=result.chosen, executed=executed, differs=own and result.chosen != executed, value=result.value,
+                executed_value=executed_value, regret=regret, spread=result.spread, disagreement=result.disagreement,
+                effective_sample_size=result.effective_sample_size, reason=REASONS[result.reason],
+                recorded_reason=REASONS[decision.reason] if decision is not None else '', encode_ms=encode_ms,
+                score_ms=score_ms))
+        return JudgedStep(step, image, rows)
+
+
+def agreement(rows: list[Judgement]) -> tuple[int, int]:
+    """Return (same, all) over the steps judged exactly as recorded that no clock decided and that were steered."""
+    comparable = [r for r in rows if r.as_recorded and r.recorded_reason not in TIMING_REASONS
+                  and not r.recorded_reason.startswith('control')]
+    return sum(not r.differs for r in comparable), len(comparable)
+
+
+def summarize(rows: list[Judgement]) -> list[dict]:
+    """Return one line per setting: how often it differs, what it is worth, how sure it is."""
+    groups: dict[tuple, list[Judgement]] = {}
+    for row in rows:
+        groups.setdefault((row.critic, row.k, row.beta), []).append(row)
+    lines = []
+    for (critic, k, beta), group in groups.items():
+        finite = [r for r in group if np.isfinite(r.value)]
+
+        def mean(name, finite=finite):
+            values = [getattr(r, name) for r in finite if np.isfinite(getattr(r, name))]
+            return float(np.mean(values)) if values else float('nan')
+
+        regrets = [r.regret for r in group if np.isfinite(r.regret)]
+        same, comparable = agreement(group)
+        lines.append({
+            'critic': critic, 'critic_hash': group[0].critic_hash, 'k': k, 'beta': beta, 'steps': len(group),
+            'differs': sum(r.differs for r in group) / len(group), 'value': mean('value'),
+            'executed_value': mean('executed_value'), 'regret': mean('regret'),
+            'regret_p95': float(np.percentile(regrets, 95)) if regrets else float('nan'),
+            'spread': mean('spread'), 'disagreement': mean('disagreement'),
+            'effective_sample_size': mean('effective_sample_size'),
+            'fallbacks': sum(r.reason != 'steered' for r in group),
+            'encode_ms_p50': float(np.median([r.encode_ms for r in group])),
+            'score_ms_p50': float(np.median([r.score_ms for r in group])),
+            'agrees_with_live': f'{same}/{comparable}' if comparable else ''})
+    return lines
