@@ -1,9 +1,9 @@
 """Episodes in rosbag2 recordings of this suite (MCAP or sqlite3, any number of episodes per bag), without ROS.
 
-A command carries the stamp of the frame it was chosen for, the episode and the step, so a transition is found by stamp and
-never by arrival order. Topics are recognised by their last name, in any namespace: `image_raw` (or
-`image_raw/compressed`), `command` (or `decision` where no command was recorded), `episode`; where there is a `controller_state`, its last one before a
-frame is the robot's state at that frame.
+A command carries the stamp of the frame it was chosen for, the episode and the step, so a transition is found by stamp
+and never by arrival order. Topics are recognised by their last name, in any namespace: `image_raw` (or
+`image_raw/compressed`), `command` (or `decision` where no command was recorded), `episode`; where there is a
+`controller_state`, its last one before a frame is the robot's state at that frame.
 """
 import bisect
 import io
@@ -24,7 +24,7 @@ RUNNING, SUCCESS, FAILURE, TIMEOUT = range(4)  # vgps_msgs/Episode.outcome; what
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 CHANNELS = {'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), 'rgba8': (4, (0, 1, 2)), 'bgra8': (4, (2, 1, 0)),
             'mono8': (1, (0, 0, 0))}
-DOWN = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # rotation of a gripper straight down; BridgeData's angles are from it
+DOWN = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # gripper straight down: BridgeData's angles are relative to it
 FRAMES_KEPT = 150  # frames that no command asked for yet: 5 s of a 30 Hz camera
 
 
@@ -137,7 +137,7 @@ def _state_at(stamp: int, states: list[tuple[int, np.ndarray]]) -> np.ndarray | 
 
 
 def state7(pose: np.ndarray, openness: float) -> np.ndarray | None:
-    """Return BridgeData's state (7,) float32 x y z [m], roll pitch yaw [rad], openness of a row-major (16,) gripper pose.
+    """Return BridgeData's state (7,) float32, x y z [m], roll pitch yaw [rad], openness, of a row-major (16,) pose.
 
     None where the controller had not measured yet and sent zeros.
     """

@@ -48,7 +48,7 @@ class TrainConfig:
     algorithm: AlgorithmConfig
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
-    encoder: Path | None = None        # run of vgps-pretrain: its encoder is used frozen and the heads alone are trained
+    encoder: Path | None = None        # run of vgps-pretrain: its encoder stays frozen, the heads alone are trained
     optimiser: OptimiserConfig = OptimiserConfig()
     steps: int = 1_000_000             # updates; paper 1 M (Cal-QL), 200 k (IQL)
     batch_size: int = 512              # transitions per update over all processes; paper 512, authors' script 256

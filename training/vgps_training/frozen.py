@@ -1,8 +1,8 @@
 """Train the heads alone on a pre-trained encoder: every frame is encoded once, an update then takes milliseconds.
 
-The heads see what `pretrain.Predictor` predicts (where the gripper is, where to grasp and release, the chance of success) and
-not all of its features: fewer directions in which a value can be wrong, measured to steer better. The readout is linear, so
-it is folded into the first layer of the critic at the end, and the checkpoint is a critic like any other.
+The heads see what `pretrain.Predictor` predicts (where the gripper is, where to grasp and release, chance of success)
+and not all of its features: fewer directions in which a value can be wrong. The readout is linear, so it is folded into
+the first layer of the critic at the end, and the checkpoint is a critic like any other.
 """
 import copy
 import math

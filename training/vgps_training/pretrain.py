@@ -13,9 +13,9 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 
 from vgps_critic.network import NetworkConfig, ResNetEncoder
@@ -68,16 +68,16 @@ def augment(images: Tensor, config: PretrainConfig, generator: torch.Generator) 
     batch, size, pad = len(images), images.shape[1], config.shift
     gain = 1 + config.brightness * torch.randn((batch, 1, 1, 1), generator=generator)
     x = images.float() * gain + config.tint * torch.randn((batch, 1, 1, 3), generator=generator)
-    padded = F.pad(x.permute(0, 3, 1, 2), (pad,) * 4, mode='replicate').permute(0, 2, 3, 1)
+    padded = functional.pad(x.permute(0, 3, 1, 2), (pad,) * 4, mode='replicate').permute(0, 2, 3, 1)
     corner = torch.randint(0, 2 * pad + 1, (batch, 2), generator=generator).tolist()
     return torch.stack([padded[i, y:y + size, x:x + size] for i, (y, x) in enumerate(corner)]).clamp(0, 255)
 
 
 def loss(prediction: Tensor, values: Tensor, known: Tensor, success: Tensor, outcome_weight: float) -> Tensor:
     """Return the mean over targets of the smooth L1 error where known, plus the outcome's cross-entropy."""
-    error = F.smooth_l1_loss(prediction[:, :-1], values, reduction='none', beta=0.3) * known
+    error = functional.smooth_l1_loss(prediction[:, :-1], values, reduction='none', beta=0.3) * known
     per_target = error.sum(0) / known.sum(0).clamp(min=1)
-    return per_target.sum() + outcome_weight * F.binary_cross_entropy_with_logits(prediction[:, -1], success)
+    return per_target.sum() + outcome_weight * functional.binary_cross_entropy_with_logits(prediction[:, -1], success)
 
 
 @torch.no_grad()
