@@ -16,12 +16,16 @@ setup(
     entry_points={
         'console_scripts': [
             'policy_node = vgps_policy_bridge.policy_node:main',
+            'vgps-benchmark-policy = vgps_policy_bridge.benchmark:main',
+            'vgps-policy-server = vgps_policy_bridge.server.server:main',
             'vgps-train-policy = vgps_policy_bridge.policies.small.train:main',
         ],
         'vgps.policies': [
             'binned = vgps_policy_bridge.policies.small.policy:binned',
             'flow = vgps_policy_bridge.policies.small.policy:flow',
+            'openvla = vgps_policy_bridge.policies.openvla:OpenVLAPolicy',
             'random-policy = vgps_policy_bridge.policies.random_policy:RandomPolicy',
+            'server = vgps_policy_bridge.policies.server_client:ServerPolicy',
         ],
     },
 )

@@ -1,0 +1,253 @@
+"""The policy server against hostile clients and hostile policies: a named error each time, then business as usual."""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import msgpack
+import numpy as np
+import pytest
+
+pytest.importorskip('websockets', reason='needs pip install websockets')
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from vgps_policy_bridge.errors import CandidatesError, PolicyError
+from vgps_policy_bridge.policies.random_policy import RandomPolicy
+from vgps_policy_bridge.policies.server_client import RemotePolicyError, ServerLostError, ServerPolicy
+from vgps_policy_bridge.policy import Candidates, Observation
+from vgps_policy_bridge.server import protocol, server
+
+OBSERVATION = Observation(np.zeros((48, 64, 3), np.uint8), 1.5, np.arange(7) / 10)
+
+
+class Moody(RandomPolicy):
+    """Random, or in the mood that the test gives it."""
+
+    mood = 'good'
+    built = 0
+
+    def __init__(self):
+        super().__init__()
+        Moody.built += 1
+        self.temperature = 1.0
+
+    def propose(self, observation, k):
+        Moody.seen, Moody.temperature_seen = observation, self.temperature
+        if Moody.mood == 'hangs':
+            time.sleep(1.5)
+        if Moody.mood == 'raises':
+            raise RuntimeError('out of memory')
+        if Moody.mood == 'nan':
+            return Candidates(np.full((k, 1, 7), np.nan), policy='p')
+        if Moody.mood == 'shape':
+            return Candidates(np.zeros((k, 7)), policy='p')
+        if Moody.mood == 'too many':
+            return super().propose(observation, k + 1)
+        if Moody.mood == 'nothing':
+            return None
+        return super().propose(observation, k)
+
+
+@pytest.fixture
+def url():
+    Moody.mood, Moody.built = 'good', 0
+    with server.PolicyServer(Moody, timeout=0.5).listen(port=0) as listening:
+        thread = threading.Thread(target=listening.serve_forever, daemon=True)
+        thread.start()
+        yield f'ws://127.0.0.1:{listening.socket.getsockname()[1]}'
+        listening.shutdown()
+    thread.join(5)
+
+
+@pytest.fixture
+def client(url):
+    client = ServerPolicy(url, timeout=5)
+    client.reset('put carrot on plate', 7)
+    yield client
+    client.close()
+
+
+def works(client):
+    client.reset('put carrot on plate', 7)
+    return len(client.propose(OBSERVATION, 3)) == 3
+
+
+def test_candidates_are_those_of_the_policy_itself(client):
+    local = RandomPolicy()
+    local.reset('put carrot on plate', 7)
+    client.temperature = 0.25
+    for _ in range(2):
+        near, far = local.propose(OBSERVATION, 20), client.propose(OBSERVATION, 20)
+        np.testing.assert_array_equal(near.actions, far.actions)
+        np.testing.assert_allclose(near.log_probabilities, far.log_probabilities)
+        assert far.seed == near.seed and far.policy == 'server random-policy' and 'server' in far.stages
+    np.testing.assert_array_equal(Moody.seen.image, OBSERVATION.image)
+    np.testing.assert_allclose(Moody.seen.state, OBSERVATION.state)
+    assert Moody.temperature_seen == 0.25
+
+
+@pytest.mark.parametrize('mood, name', [('raises', 'PolicyFailedError: .*out of memory'), ('nan', 'CandidatesError'),
+                                        ('shape', 'CandidatesError'), ('too many', 'CandidatesError'),
+                                        ('nothing', 'CandidatesError'), ('hangs', 'PolicyTimeoutError')])
+def test_bad_policy_costs_one_named_error(client, mood, name):
+    Moody.mood = mood
+    with pytest.raises(RemotePolicyError, match=name):
+        client.propose(OBSERVATION, 3)
+    Moody.mood = 'good'
+    assert len(client.propose(OBSERVATION, 3)) == 3  # without a new reset
+    assert Moody.built == (2 if mood == 'hangs' else 1)
+
+
+def raw(url):
+    return connect(url, compression=None, max_size=None, proxy=None)
+
+
+def ask(connection, frame):
+    connection.send(frame)
+    return msgpack.unpackb(connection.recv(timeout=5))
+
+
+def frame(**fields):
+    return msgpack.packb({'version': 1} | fields, default=protocol._pack_array)
+
+
+def array(name, shape, content):
+    return msgpack.ExtType(1, msgpack.packb([name, shape, content]))
+
+
+@pytest.mark.parametrize('bad', [
+    b'', b'\xc1', os.urandom(1000), 'text', msgpack.packb([1, 2]), msgpack.packb({'type': 'hello'}),
+    msgpack.packb({'type': 7, 'version': 1}), frame(type='shutdown'), b'\x91' * 100_000,
+    b'\xdf\xff\xff\xff\xff', b'\xc6\xff\xff\xff\xff',
+    pickle.dumps({'type': 'hello', 'version': 1}),
+    frame(type='reset', instruction=3, seed=0), frame(type='reset', instruction='x', seed=-1),
+    frame(type='reset', instruction='x' * 10_001, seed=0), frame(type='reset', instruction='x', seed=True),
+    frame(type='propose', k=0, stamp=0.0, temperature=1.0), frame(type='propose', k=1001, stamp=0.0, temperature=1.0),
+    frame(type='propose', k=2, stamp=0.0, temperature=1.0, image=array('uint8', [4, 4, 3], b'short')),
+    frame(type='propose', k=2, stamp=0.0, temperature=1.0, image=array('uint8', [2**62, 4], b'')),
+    frame(type='propose', k=2, stamp=0.0, temperature=1.0, image=array('uint8', [-1, 3], b'')),
+    frame(type='propose', k=2, stamp=0.0, temperature=1.0, image=array('object', [1], b'12345678')),
+    frame(type='propose', k=2, stamp=0.0, temperature=1.0, image=msgpack.ExtType(9, b'x')),
+    frame(type='propose', k=2, stamp=0.0, temperature=1.0, image=array('uint8', [4, 4], b'0' * 16)),
+    frame(type='propose', k='50', stamp=0.0, temperature=1.0),
+], ids=range(25))
+def test_malformed_frame_gets_a_named_error_on_the_same_connection(url, client, bad):
+    with raw(url) as connection:
+        answer = ask(connection, bad)
+        assert answer['type'] == 'error' and answer['name'] in ('MalformedFrameError', 'ObservationError')
+        assert ask(connection, frame(type='hello'))['type'] == 'hello'
+    assert works(client)
+
+
+def test_frame_of_a_gigabyte_is_refused_before_it_is_read(url, client):
+    host, port = url[5:].split(':')
+    with socket.create_connection((host, int(port))) as peer:
+        peer.sendall(b'GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+                     b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n')
+        assert b'101' in peer.recv(4096)
+        # A masked binary frame that announces 2**30 bytes and begins to send them.
+        peer.sendall(b'\x82\xff' + (2**30).to_bytes(8, 'big') + b'\0\0\0\0' + b'\0' * 1000)
+        peer.settimeout(5)
+        assert (1009).to_bytes(2, 'big') in peer.recv(4096)  # close frame: message too big
+    assert works(client)
+
+
+def test_own_client_refuses_to_send_too_much(client):
+    with pytest.raises(protocol.MalformedFrameError, match='smaller image'):
+        client.propose(Observation(np.zeros((4000, 4000, 3), np.uint8), 0.0), 2)
+    assert works(client)
+
+
+def test_slow_and_silent_clients_do_not_delay_others(url, client):
+    host, port = url[5:].split(':')
+    silent = [socket.create_connection((host, int(port))) for _ in range(3)]  # never say a word
+    with raw(url) as slow:
+        slow.socket.sendall(b'\x82\xff' + (10_000).to_bytes(8, 'big') + b'\0\0\0\0' + b'\0' * 10)  # a frame that never ends
+        start = time.monotonic()
+        assert works(client) and time.monotonic() - start < 3
+        slow.socket.close()
+    for peer in silent:
+        peer.close()
+
+
+def test_too_many_clients_are_told(url):
+    connections = [raw(url) for _ in range(server.MAX_CONNECTIONS)]
+    for connection in connections:
+        ask(connection, frame(type='hello'))
+    with raw(url) as extra, pytest.raises(ConnectionClosed, match='1013'):
+        extra.recv(timeout=5)
+    for connection in connections:
+        connection.close()
+
+
+def test_browser_pages_are_turned_away(url):
+    with pytest.raises(InvalidStatus, match='403'):
+        connect(url, origin='http://evil.example', proxy=None)
+
+
+def test_second_client_takes_over_and_the_first_is_told(url, client):
+    second = ServerPolicy(url, timeout=5)
+    second.reset('other', 1)
+    with pytest.raises(RemotePolicyError, match='NotYourEpisodeError'):
+        client.propose(OBSERVATION, 2)
+    assert works(client)
+    second.close()
+
+
+def test_client_names_a_server_that_is_not_there_or_goes_away(url):
+    with pytest.raises(ServerLostError, match='is vgps-policy-server running'):
+        ServerPolicy('ws://127.0.0.1:1', connect_timeout=1)
+    with pytest.raises(PolicyError, match='must look like'):
+        ServerPolicy('http://127.0.0.1')
+
+
+@pytest.mark.parametrize('answer, error', [
+    (b'junk', protocol.MalformedFrameError),
+    (frame(type='candidates', actions=array('float32', [3, 1, 7], np.full(21, np.nan, np.float32).tobytes()),
+           policy='evil', temperature=1.0, seed=0, stages={}, used=[]), CandidatesError),
+    (frame(type='ok'), protocol.MalformedFrameError), (None, ServerLostError)])
+def test_client_does_not_trust_the_server(answer, error):
+    from websockets.sync.server import serve
+
+    def evil(connection):
+        connection.recv()
+        connection.send(frame(type='hello', has_temperature=False))
+        connection.recv()
+        if answer is None:
+            time.sleep(1.0)
+        else:
+            connection.send(answer)
+        time.sleep(0.2)
+    with serve(evil, '127.0.0.1', 0) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        client = ServerPolicy(f'ws://127.0.0.1:{listening.socket.getsockname()[1]}', timeout=0.5)
+        with pytest.raises(error):
+            client.propose(OBSERVATION, 3)
+        assert not hasattr(client, 'temperature')
+        listening.shutdown()
+
+
+def test_command_serves_a_policy_and_refuses_other_machines():
+    def command(*arguments):
+        return [sys.executable, '-c', 'from vgps_policy_bridge.server.server import main; main()', *arguments]
+    refused = subprocess.run(command('random-policy', '--host', '0.0.0.0'), capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2 and '--allow-remote' in refused.stderr
+    unknown = subprocess.run(command('no-such-policy', '--port', '0'), capture_output=True, text=True, timeout=60)
+    assert unknown.returncode == 1 and 'random-policy' in unknown.stderr
+    process = subprocess.Popen(command('random-policy', '--port', '0', '--options', '{horizon: 3}'),
+                               stderr=subprocess.PIPE, text=True)
+    try:
+        line = process.stderr.readline()
+        client = ServerPolicy(line.split()[-1], timeout=20)
+        client.reset('x', 1)
+        assert client.propose(OBSERVATION, 4).actions.shape == (4, 3, 7)
+        client.close()
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stderr.close()

@@ -1,0 +1,102 @@
+"""`server`: a policy that runs elsewhere, behind vgps-policy-server."""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.sync.client import connect
+
+from vgps_policy_bridge.errors import PolicyError
+from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
+from vgps_policy_bridge.server import protocol
+from vgps_policy_bridge.server.server import DEFAULT_PORT
+
+
+class ServerLostError(PolicyError):
+    """The policy server cannot be reached or closed the connection."""
+
+
+class RemotePolicyError(PolicyError):
+    """The policy server answered with an error; `name` says which."""
+
+    def __init__(self, name: str, message: str):
+        super().__init__(f'{name}: {message}')
+        self.name = name
+
+
+class ServerPolicy:
+    """Speaks to vgps-policy-server.
+
+    Args:
+        url: of the server.
+        timeout: [s] for an answer.
+        connect_timeout: [s] for the connection.
+    """
+
+    def __init__(self, url: str = f'ws://127.0.0.1:{DEFAULT_PORT}', timeout: float = 90.0,
+                 connect_timeout: float = 5.0):
+        self._url, self._timeout, self._connect_timeout = url, timeout, connect_timeout
+        parts = urlsplit(url)
+        if parts.scheme != 'ws' or not parts.hostname:
+            raise PolicyError(f'server: url must look like ws://127.0.0.1:{DEFAULT_PORT}, not {url!r}')
+        self._address = parts.hostname, parts.port or DEFAULT_PORT
+        self._connection = None
+        # Only where the policy behind the server has one; its absence is how a policy says so.
+        if self._request({'type': 'hello'}, 'hello').get('has_temperature'):
+            self.temperature = 1.0
+
+    def reset(self, instruction: str, seed: int = 0) -> None:
+        """Begin an episode; connects again when the connection was lost."""
+        self._request({'type': 'reset', 'instruction': instruction, 'seed': int(seed)}, 'ok')
+
+    def propose(self, observation: Observation, k: int) -> Candidates:
+        """Ask the server for k candidates.
+
+        Raises RemotePolicyError with the server's reason, ServerLostError, or CandidatesError.
+        """
+        start = time.perf_counter()
+        answer = self._request({
+            'type': 'propose', 'k': int(k), 'temperature': float(getattr(self, 'temperature', 1.0)),
+            'stamp': float(observation.stamp), 'image': observation.image, 'state': observation.state,
+            'wrist_image': observation.wrist_image}, 'candidates')
+        candidates = check_candidates(protocol.read_candidates(answer), k)
+        return replace(candidates, policy=f'server {candidates.policy}',
+                       stages=candidates.stages | {'server': 1e3 * (time.perf_counter() - start)})
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _request(self, message: dict, expected: str) -> dict:
+        frame = protocol.encode(message | {'version': protocol.VERSION})
+        if len(frame) > protocol.MAX_FRAME:
+            raise protocol.MalformedFrameError(f'the request takes {len(frame)} bytes, at most {protocol.MAX_FRAME} '
+                                               'are allowed: use a smaller image')
+        try:
+            if self._connection is None:
+                # A socket of our own: proxies of the environment are for the web, not for a robot's loopback.
+                peer = socket.create_connection(self._address, self._connect_timeout)
+                self._connection = connect(self._url, sock=peer, open_timeout=self._connect_timeout,
+                                           max_size=protocol.MAX_FRAME, compression=None)
+            self._connection.send(frame)
+            answer = protocol.decode(self._connection.recv(timeout=self._timeout))
+        except TimeoutError as error:
+            self.close()  # an answer that comes late must not be taken for the next one's
+            raise ServerLostError(f'no answer from {self._url} within {self._timeout:g} s') from error
+        except (ConnectionClosed, InvalidHandshake, OSError) as error:
+            self._connection = None
+            raise ServerLostError(f'policy server at {self._url}: {error}; is vgps-policy-server running?') from error
+        except protocol.MalformedFrameError:
+            self.close()
+            raise
+        if answer['type'] == 'error':
+            raise RemotePolicyError(str(answer.get('name')), str(answer.get('message')))
+        if answer['type'] != expected:
+            raise protocol.MalformedFrameError(f'expected {expected!r}, got {answer["type"]!r}')
+        return answer
