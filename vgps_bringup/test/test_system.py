@@ -91,8 +91,8 @@ def test_an_episode_runs_from_camera_to_arm_and_its_bag_holds_everything(argumen
         live.watch(1.5)
         assert OUTCOMES[result.outcome] == 'timeout', f'{result.message}\n{live.tail()}'
         assert result.steps == STEPS
-        accepted = max(state.accepted for _, state in live.states)
-    assert accepted == STEPS
+        answered = max(state.accepted + state.refused for _, state in live.states)
+    assert answered == STEPS, 'every command was executed or refused by name'
     bag = live.bag()
     assert not bag.problems
     assert NODES <= set(bag.configurations)
@@ -108,9 +108,6 @@ def test_an_episode_runs_from_camera_to_arm_and_its_bag_holds_everything(argumen
         assert step.decision.chosen == int(np.argmax(step.q_values.min(axis=0)))
         np.testing.assert_allclose(step.command.action, step.actions[step.decision.chosen, 0], rtol=1e-6)
         assert len(step.decision.critic_hash) >= 8
-    # the frame of a step was taken after the step before it was over
-    ready = {s.step: t for s, t in ((state, t) for t, state in live.states) if s.state == ControllerState.READY}
-    assert len(ready) >= STEPS - 1
     assert frames[episode.steps[0].stamp].image().shape == (128, 128, 3)
 
 
@@ -125,7 +122,8 @@ def test_cancelling_holds_the_arm_and_closes_the_bag(arguments):
         live.watch(2.5)
         assert [c for t, c in live.commands if t > cancelled + 0.5 and c.kind == EndEffectorCommand.ACTION] == []
         assert not live.runner.ended(), 'every node is alive and the next episode can start'
-        assert OUTCOMES[live.client.run(task='put_eggplant_in_basket', max_steps=2).outcome] == 'timeout'
+        again = live.client.run(task='put_eggplant_in_basket', max_steps=2)
+        assert OUTCOMES[again.outcome] == 'timeout', f'{again.message}\n{live.tail()}'
         live.watch(1.5)
     assert sorted(episode.outcome for bag in live.bags() for episode in bag.episodes) == ['cancelled', 'timeout']
 
