@@ -66,7 +66,8 @@ class SimulationNode(Node):
         self.config = c = parameters.declare(self, SimulationConfig)
         self.robot = SimulatedWidowX(c.task, (c.image_height, c.image_width), c.renderer, LOOKS[c.looks])
         self.robot.reset(c.seed)
-        self.elapsed, self.seen = 0.0, time.monotonic()  # simulated seconds since the start; last look at the wall clock
+        self.elapsed = 0.0  # simulated seconds since the start of the node
+        self.seen = time.monotonic()  # the last look at the wall clock
         self.due = {'camera': 0.0, 'joints': 0.0, 'task': 0.0}
         self.episode, self.judged = None, ''
         self.finished = False

@@ -1,4 +1,4 @@
-"""Looks of the simulated scene: table textures made by formula, and seeded randomisation of light, camera and colours."""
+"""Looks of the simulated scene: table textures made by formula; light, camera and colours varied by a seed."""
 
 from dataclasses import dataclass, field
 

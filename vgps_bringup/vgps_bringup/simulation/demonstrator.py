@@ -19,11 +19,11 @@ _ARRIVED = 0.006  # m
 class DemonstratorConfig:
     """How often and how far the expert errs; the defaults are the mixed quality that was measured to fail by half."""
 
-    grasp_offset: float = 0.35  # standard deviation of the grasp along the object, in parts of its half length
+    grasp_offset: float = 0.30  # standard deviation of the grasp along the object, in parts of its half length
     height_error_chance: float = 0.45  # 0 .. 1, episodes that grasp too high
     height_error: float = 0.6  # largest such error in parts of the height of the object's centre: then fingers slip off
     early_close_chance: float = 0.25  # 0 .. 1, episodes that close the gripper on the way down
-    early_release_chance: float = 0.50  # 0 .. 1, episodes that let go on the way
+    early_release_chance: float = 0.45  # 0 .. 1, episodes that let go on the way
     early_release: tuple[float, float] = (0.45, 0.95)  # part of the way at which they do
     late_release_chance: float = 0.15  # 0 .. 1, episodes that keep holding over the goal
     late_release: tuple[int, int] = (6, 30)  # steps that they wait
@@ -47,7 +47,8 @@ class Demonstrator:
         c, self._rng = self.config, np.random.default_rng(seed)
         rng = self._rng
         self._along = rng.normal(0.0, 1.0) * c.grasp_offset * robot.task.half_length
-        self._higher = rng.uniform(0.0, c.height_error * robot.task.rest_height) if rng.random() < c.height_error_chance else 0.0
+        highest = c.height_error * robot.task.rest_height
+        self._higher = rng.uniform(0.0, highest) if rng.random() < c.height_error_chance else 0.0
         self._early_close = rng.uniform(0.015, 0.035) if rng.random() < c.early_close_chance else 0.0
         release, self._release_at, self._wait = rng.random(), 1.0, 0
         if release < c.early_release_chance:

@@ -1,4 +1,4 @@
-"""Joint states of the simulated arm as Interbotix's driver reports them: nine names, the gripper's servo and fingers."""
+"""Joint states of the simulated arm as Interbotix's driver reports them: nine names, servo angle and fingers."""
 
 import numpy as np
 

@@ -64,14 +64,16 @@ _ARM = """
             <geom class="link" type="box" size="0.024 0.018 0.017" pos="0.024 0 0" material="servo" mass="0.12"/>
             <body name="wrist_rotate" pos="0.065 0 0" gravcomp="1">
               <joint name="wrist_rotate" axis="1 0 0" range="-3.14158 3.14158"/>
-              <geom class="looks" type="cylinder" size="0.018 0.008" pos="-0.006 0 0" euler="0 1.5708 0" material="trim"/>
+              <geom class="looks" type="cylinder" size="0.018 0.008" pos="-0.006 0 0" euler="0 1.5708 0"
+                material="trim"/>
               <geom class="link" type="box" size="0.020 0.021 0.016" pos="0.022 0 0" material="servo" mass="0.1"/>
               <body name="ee_arm_link" pos="0.043 0 0" gravcomp="1">
                 <geom class="palm" type="box" size="0.007 0.052 0.011" pos="0.004 0 0" material="plastic" mass="0.05"/>
                 <body name="fingers" pos="0.023 0 0" gravcomp="1">
                   <site name="ee_gripper_link" pos="0.027575 0 0" size="0.004" group="4"/>
                   <body name="left_finger" gravcomp="1">
-                    <joint name="left_finger" type="slide" axis="0 1 0" range="0.010 0.037" damping="10" armature="0.15"/>
+                    <joint name="left_finger" type="slide" axis="0 1 0" range="0.010 0.037" damping="10"
+                      armature="0.15"/>
                     <body>
                       <geom class="looks" type="box" size="0.012 0.006 0.010" pos="-0.004 0.006 0" material="plastic"/>
                       <geom class="looks" type="box" size="0.025 0.0035 0.009" pos="0.027 0.0015 0" material="plastic"/>
@@ -81,10 +83,12 @@ _ARM = """
                       fromto="0.012 -0.004 0 0.045 -0.004 0" mass="0.02"/>
                   </body>
                   <body name="right_finger" gravcomp="1">
-                    <joint name="right_finger" type="slide" axis="0 -1 0" range="0.010 0.037" damping="10" armature="0.15"/>
+                    <joint name="right_finger" type="slide" axis="0 -1 0" range="0.010 0.037" damping="10"
+                      armature="0.15"/>
                     <body>
                       <geom class="looks" type="box" size="0.012 0.006 0.010" pos="-0.004 -0.006 0" material="plastic"/>
-                      <geom class="looks" type="box" size="0.025 0.0035 0.009" pos="0.027 -0.0015 0" material="plastic"/>
+                      <geom class="looks" type="box" size="0.025 0.0035 0.009" pos="0.027 -0.0015 0"
+                        material="plastic"/>
                       <geom class="looks" type="box" size="0.021 0.0035 0.010" pos="0.0300 0.0065 0" material="pad"/>
                     </body>
                     <geom name="right_pad" class="pad" type="capsule" size="0.006"
@@ -131,7 +135,8 @@ def build(scene: str, meshes: str = '') -> mujoco.MjModel:
   </visual>
   {_DEFAULTS}
   <asset>
-    <texture name="sky" type="skybox" builtin="gradient" rgb1="0.75 0.78 0.80" rgb2="0.60 0.63 0.66" width="64" height="384"/>
+    <texture name="sky" type="skybox" builtin="gradient" rgb1="0.75 0.78 0.80" rgb2="0.60 0.63 0.66" width="64"
+      height="384"/>
     {textures}
     {meshes}
     <material name="servo" rgba="0.10 0.10 0.11 1" specular="0.2" shininess="0.3"/>

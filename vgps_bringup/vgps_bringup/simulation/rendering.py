@@ -1,6 +1,6 @@
 """Camera pictures without a display: OpenGL through EGL, else OSMesa, else rays cast on the CPU.
 
-The three draw the same scene with the same lamps and without shadows (shadows cost four times as much and tell nothing).
+The three draw the same scene with the same lamps. No shadows: they cost four times as much and tell nothing new.
 """
 
 import ctypes

@@ -1,6 +1,7 @@
 """The tasks, named after the paper's: what lies on the table, where it may lie, and when the task is done."""
 
 from dataclasses import dataclass
+from math import cos, pi, sin
 
 import mujoco
 
@@ -9,14 +10,13 @@ from vgps_bringup.simulation import model
 _MATERIALS = {  # matt colours of objects and goals
     'eggplant': '0.36 0.10 0.46', 'stem': '0.25 0.55 0.20', 'carrot': '0.95 0.47 0.10', 'leaves': '0.30 0.62 0.22',
     'steel': '0.70 0.72 0.76', 'handle': '0.18 0.38 0.75', 'green': '0.20 0.62 0.28', 'yellow': '0.95 0.82 0.18',
-    'wicker': '0.93 0.77 0.40', 'wicker_inside': '0.80 0.62 0.30', 'plate': '0.90 0.92 0.95', 'plate_rim': '0.35 0.55 0.80',
-    'cloth': '0.78 0.25 0.30', 'cloth_stripe': '0.92 0.86 0.82',
+    'wicker': '0.93 0.77 0.40', 'wicker_inside': '0.80 0.62 0.30', 'plate': '0.90 0.92 0.95',
+    'plate_rim': '0.35 0.55 0.80', 'cloth': '0.78 0.25 0.30', 'cloth_stripe': '0.92 0.86 0.82',
 }
 
 
 def _cone(name: str, length: float, start: float, end: float) -> str:
     """MJCF of a truncated cone along x, radius `start` at -length/2 and `end` at +length/2 [m]."""
-    from math import cos, pi, sin
     ring = [(cos(2 * pi * i / 16), sin(2 * pi * i / 16)) for i in range(16)]
     points = [f'{side * length / 2:.5f} {radius * c:.5f} {radius * s:.5f}'
               for side, radius in ((-1, start), (1, end)) for c, s in ring]
@@ -123,22 +123,22 @@ TASKS = {
     'put_eggplant_in_basket': Task(
         instruction='put eggplant in basket', scene=_EGGPLANT + _BASKET,
         object_x=(0.22, 0.34), object_y=(0.08, 0.18), object_yaw=0.30, goal_x=(0.26, 0.31), goal_y=(-0.10, -0.06),
-        half_length=0.045, rest_height=0.019, grasp_height=0.0245, placed_height=(0.0, 0.045), placed_reach=(0.062, 0.078),
-        near_reach=0.13, carry_height=0.125, release_height=0.105),
+        half_length=0.045, rest_height=0.019, grasp_height=0.0245, placed_height=(0.0, 0.045),
+        placed_reach=(0.062, 0.078), near_reach=0.10, carry_height=0.125, release_height=0.105),
     'put_carrot_on_plate': Task(
         instruction='put carrot on plate', scene=_CARROT + _PLATE,
         object_x=(0.22, 0.34), object_y=(0.08, 0.18), object_yaw=0.30, goal_x=(0.25, 0.32), goal_y=(-0.09, -0.03),
-        half_length=0.050, rest_height=0.0165, grasp_height=0.0245, placed_height=(0.015, 0.045), placed_reach=(0.055, 0.055),
-        near_reach=0.10, carry_height=0.08, release_height=0.037),
+        half_length=0.050, rest_height=0.0165, grasp_height=0.0245, placed_height=(0.015, 0.045),
+        placed_reach=(0.055, 0.055), near_reach=0.085, carry_height=0.08, release_height=0.037),
     'put_spoon_on_cloth': Task(
         instruction='put spoon on cloth', scene=_SPOON + _CLOTH,
         object_x=(0.22, 0.34), object_y=(0.08, 0.18), object_yaw=0.30, goal_x=(0.25, 0.32), goal_y=(-0.09, -0.03),
-        half_length=0.056, rest_height=0.0150, grasp_height=0.0245, placed_height=(0.008, 0.035), placed_reach=(0.055, 0.070),
-        near_reach=0.11, carry_height=0.08, release_height=0.030),
+        half_length=0.056, rest_height=0.0150, grasp_height=0.0245, placed_height=(0.008, 0.035),
+        placed_reach=(0.055, 0.070), near_reach=0.09, carry_height=0.08, release_height=0.030),
     'stack_green_on_yellow': Task(
         instruction='stack green block on yellow block', scene=_GREEN_CUBE + _YELLOW_CUBE,
         object_x=(0.22, 0.34), object_y=(0.07, 0.17), object_yaw=0.20, goal_x=(0.25, 0.32), goal_y=(-0.08, -0.01),
-        half_length=0.0175, rest_height=0.0175, grasp_height=0.0245, placed_height=(0.046, 0.060), placed_reach=(0.0225, 0.0225),
-        near_reach=0.06, carry_height=0.10, release_height=0.0615),
+        half_length=0.0175, rest_height=0.0175, grasp_height=0.0245, placed_height=(0.046, 0.060),
+        placed_reach=(0.0225, 0.0225), near_reach=0.05, carry_height=0.10, release_height=0.0615),
 }
 DEFAULT_TASK = 'put_eggplant_in_basket'
