@@ -35,8 +35,14 @@ def test_policy_is_swapped_by_one_argument():
 
 def test_camera_topic_is_remapped_for_everyone_who_looks():
     robot = processes('robot', camera_topic='/wrist/image_raw')
-    for name in ('policy_node', 'critic_node', 'recorder_node'):
+    for name in ('policy_node', 'critic_node', 'recorder_node', 'widowx_node'):
         assert robot[name].remappings['image_raw'] == '/wrist/image_raw', name
+
+
+def test_commands_and_controller_name_the_same_base_frame():
+    robot = processes('robot', robot_name='left')
+    assert robot['critic_node'].parameters['base_frame'] == robot['widowx_node'].parameters['base_frame']
+    assert robot['widowx_node'].parameters['base_frame'] == 'left/base_link'
 
 
 def test_recording_can_be_left_out():

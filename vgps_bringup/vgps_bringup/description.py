@@ -82,18 +82,19 @@ def _true(text: str) -> bool:
     return text.lower() == 'true'
 
 
-def _steering(a: Mapping[str, str], remappings: Mapping[str, str], files: tuple[str, ...] = ()) -> list[Process]:
-    """Critic, policy and recorder: the same in every system."""
+def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping[str, str]) -> list[Process]:
+    """Recorder, critic and policy: the same in every system; ``base`` names the frame of the commands."""
     processes = [
         Process('vgps_critic', 'critic_node', 'critic_node',
-                {'critic': a['critic'], 'beta': float(a['beta']), 'selection': a['selection']}, files, remappings),
+                {'critic': a['critic'], 'beta': float(a['beta']), 'selection': a['selection'], **base},
+                remappings=remappings),
         Process('vgps_policy_bridge', 'policy_node', 'policy_node',
-                {'policy': a['policy'], 'num_candidates': int(a['k']), 'max_steps': int(a['max_steps'])}, files,
-                remappings),
+                {'policy': a['policy'], 'num_candidates': int(a['k']), 'max_steps': int(a['max_steps'])},
+                remappings=remappings),
     ]
     if _true(a['record']):
         processes.insert(0, Process('vgps_bringup', 'recorder_node', 'recorder_node',
-                                    {'output_directory': a['output']}, files, remappings))
+                                    {'output_directory': a['output']}, remappings=remappings))
     return processes
 
 
@@ -104,20 +105,23 @@ def _simulation(a: Mapping[str, str]) -> list[Process]:
                 {'task': a['task'], 'image_width': size, 'image_height': size, 'renderer': a['renderer']}),
         Process('vgps_bringup', 'widowx_node', 'widowx_node', {'arm': 'simulated', 'dry_run': False},
                 ('widowx.yaml',)),
-        *_steering(a, {}),
+        *_steering(a, {}, {}),
     ]
 
 
 def _robot(a: Mapping[str, str]) -> list[Process | Include]:
-    robot, camera = a['robot_name'] or a['robot_model'], {'image_raw': a['camera_topic'],
-                                                          'camera_info': a['camera_info_topic']}
+    robot = a['robot_name'] or a['robot_model']
+    topics = {'image_raw': a['camera_topic'], 'camera_info': a['camera_info_topic'],
+              'joint_states': f'/{robot}/joint_states'}
+    base = {'base_frame': f'{robot}/base_link'}
     driver = [Include('interbotix_xsarm_control', 'xsarm_control.launch.py',
                       {'robot_model': a['robot_model'], 'robot_name': robot, 'use_rviz': 'false',
                        'use_sim': a['use_sim_driver']})]
     arm = Process('vgps_bringup', 'widowx_node', 'widowx_node',
                   {'arm': 'interbotix', 'robot_model': a['robot_model'], 'robot_name': robot,
-                   'dry_run': _true(a['dry_run'])}, ('widowx.yaml',), delay=5.0)
-    return [*(driver if _true(a['driver']) else []), *_steering(a, camera), arm]
+                   'dry_run': _true(a['dry_run']), **base},
+                  ('widowx.yaml',), topics, delay=5.0)  # the driver needs a few seconds to find its motors
+    return [*(driver if _true(a['driver']) else []), *_steering(a, topics, base), arm]
 
 
 def _replay(a: Mapping[str, str]) -> list[Process]:
