@@ -8,6 +8,7 @@ setup(
     description='Launch, configuration, arm, simulated WidowX and evaluation of value-guided policy steering',
     license='Apache-2.0',
     packages=find_packages(exclude=['test']),
+    package_data={'vgps_bringup.evaluation': ['task_lists/*.yaml']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/vgps_bringup']),
         ('share/vgps_bringup', ['package.xml']),

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -75,13 +76,98 @@ def run_bag(options) -> None:
     print(f'{summary["times_real_time"]:.1f} times faster than real time. Report: {options.output / "index.html"}')
 
 
+def add_trials(commands) -> None:
+    """Add ``vgps-evaluate trials``."""
+    parser = commands.add_parser('trials', help='blind, interleaved, resumable trials with confidence intervals')
+    parser.add_argument('--study', type=Path, help='YAML with tasks, conditions, trials ...; replaces the options below')
+    parser.add_argument('--tasks', type=_numbers(str), default=('put_eggplant_in_basket',),
+                        help='tasks or shipped lists: simulation, paper_real, paper_simpler')
+    parser.add_argument('--conditions', type=_numbers(str), default=('baseline', 'steered'),
+                        help='baseline, steered, random-select, random-policy; steered is swept over --critic, --k, '
+                             '--beta')
+    parser.add_argument('--policy', action='append', help='entry-point name, repeatable; default: flow')
+    parser.add_argument('--critic', action='append', default=[], help='checkpoint, repeatable')
+    parser.add_argument('--k', type=_numbers(int), default=(10,), help='numbers of candidates, e.g. 10,50')
+    parser.add_argument('--beta', type=_numbers(float), default=(0.0,), help='temperatures, e.g. 0,0.1,1.0')
+    parser.add_argument('--trials', type=int, default=20, help='per task and condition')
+    parser.add_argument('--first-seed', type=int, default=10000, help='seeds count up from here')
+    parser.add_argument('--max-steps', type=int, default=60, help='control steps of 0.2 s per trial')
+    parser.add_argument('--order-seed', type=int, default=0, help='of the interleaving')
+    parser.add_argument('--runner', choices=('lockstep', 'ros-simulation', 'robot'), default='lockstep',
+                        help='lockstep: simulation without ROS, fast; the others: the system running in --namespace')
+    parser.add_argument('--namespace', default='vgps')
+    parser.add_argument('--image-size', type=int, default=256, help='lockstep camera, pixels')
+    parser.add_argument('--looks', default='plain', choices=('plain', 'varied'), help='lockstep scene appearance')
+    parser.add_argument('--workers', type=int, default=1, help='lockstep processes')
+    parser.add_argument('--worker', type=int, help=argparse.SUPPRESS)  # which of them this is
+    parser.add_argument('--no-record', action='store_true', help='no bag per trial, hence no videos')
+    parser.add_argument('--report-only', action='store_true', help='tables of what is finished so far')
+    parser.add_argument('--output', type=Path, default=Path('trials'), help='folder of journal, bags and report')
+    parser.set_defaults(run=run_trials)
+
+
+def run_trials(options) -> None:
+    """Run or resume a study and write its report."""
+    from vgps_bringup.evaluation.journal import JournalError
+    from vgps_bringup.evaluation.study import Study, StudyError, load_study, named_conditions, task_list
+    from vgps_bringup.evaluation.trial_report import markdown, write_report
+    from vgps_bringup.evaluation.trials import AbandonedError
+    try:
+        if not options.report_only:
+            study = load_study(options.study.read_text()) if options.study else Study(
+                task_list(list(options.tasks)),
+                tuple(named_conditions(list(options.conditions), options.policy or ['flow'], options.critic, options.k,
+                                       options.beta)),
+                options.trials, options.first_seed, options.max_steps, options.order_seed)
+            _play(study, options)
+        if options.worker is None:
+            print(markdown(write_report(options.output)))
+            print(f'Report: {options.output / "index.html"}')
+    except (StudyError, JournalError, AbandonedError, OSError) as error:
+        sys.exit(f'vgps-evaluate trials: {error}')
+    except KeyboardInterrupt:
+        sys.exit('\nstopped: every finished trial is kept, the same call resumes')
+
+
+def _play(study, options) -> None:
+    from vgps_bringup.evaluation.trials import AbandonedError, run_study
+    if options.workers > 1 and options.worker is None:
+        if options.runner != 'lockstep':
+            sys.exit('vgps-evaluate trials: there is one robot: --workers is for the lockstep simulation')
+        children = [subprocess.Popen([sys.executable, '-m', 'vgps_bringup.evaluation.cli', *sys.argv[1:], '--worker',
+                                      str(i)], env={**os.environ, 'OMP_NUM_THREADS': '1'})
+                    for i in range(options.workers)]
+        try:
+            codes = [child.wait() for child in children]
+        finally:
+            for child in children:
+                child.terminate()
+        if any(codes):
+            raise AbandonedError('a worker ended early; the same call resumes')
+        return
+    if options.runner == 'lockstep':
+        from vgps_bringup.evaluation.lockstep import LockstepRunner
+        runner = LockstepRunner(study.max_steps, options.image_size, looks=options.looks,
+                                load_critic=lambda name: next(iter(load_critics([name]).values())))
+    else:
+        from vgps_bringup.evaluation.robot_runner import RobotRunner
+        RobotRunner.check(study)
+        runner = RobotRunner(options.namespace, study.max_steps, simulated=options.runner == 'ros-simulation')
+    try:
+        # a live system has its own recorder
+        run_study(study, runner, options.output, options.runner == 'lockstep' and not options.no_record,
+                  (options.worker or 0, options.workers), say=lambda text: print(text, flush=True))
+    finally:
+        runner.close()
+
+
 def main() -> None:
     """Dispatch."""
     # one small batch at a time: more threads only wait for each other
     os.environ.setdefault('OMP_NUM_THREADS', '2')
     parser = argparse.ArgumentParser(prog='vgps-evaluate', description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
-    for add in (add_bag,):
+    for add in (add_bag, add_trials):
         add(commands)
     options = parser.parse_args()
     options.run(options)
