@@ -27,7 +27,8 @@ class BagFactory:
 
     def _send(self, topic, kind, message):
         if topic not in self.connections:
-            self.connections[topic] = self.writer.add_connection(f'{self.namespace}/{topic}', kind, typestore=self.store)
+            self.connections[topic] = self.writer.add_connection(f'{self.namespace}/{topic}', kind,
+                                                                 typestore=self.store)
         self.now += 1_000_000
         self.writer.write(self.connections[topic], self.now, self.store.serialize_cdr(message, kind))
 

@@ -63,7 +63,8 @@ def write_v3(folder, episodes, tasks):
     for i, (frames, _, _, _) in enumerate(episodes):
         rows.append({'episode_index': i, 'data/chunk_index': 0, 'data/file_index': 0,
                      f'videos/{CAMERA}/chunk_index': 0, f'videos/{CAMERA}/file_index': 0,
-                     f'videos/{CAMERA}/from_timestamp': at / FPS, f'videos/{CAMERA}/to_timestamp': (at + len(frames)) / FPS})
+                     f'videos/{CAMERA}/from_timestamp': at / FPS,
+                     f'videos/{CAMERA}/to_timestamp': (at + len(frames)) / FPS})
         at += len(frames)
     for path, content in ((folder / 'meta/episodes/chunk-000/file-000.parquet', pa.Table.from_pylist(rows)),
                           (folder / 'data/chunk-000/file-000.parquet',

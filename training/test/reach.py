@@ -1,8 +1,9 @@
 """Reach a goal in the plane: a task with a known optimum, re-ranked as on the robot.
 
-x uniform in [-1, 1]^2 outside radius 0.2; x <- clip(x + 0.15 a, +-1), a in [-1, 1]^2; done inside radius 0.2; reward -1 per
-step, 0 on reaching; discount 0.98, at most 60 steps. Data: 400 episodes of a controller with noise and random actions. Judged by
-taking the best (worst) of 32 uniform actions at every step, 200 starts. Straight line: 3.7 mean steps; random: 49.5.
+x uniform in [-1, 1]^2 outside radius 0.2; x <- clip(x + 0.15 a, +-1), a in [-1, 1]^2; done inside radius 0.2; reward -1
+per step, 0 on reaching; discount 0.98, at most 60 steps. Data: 400 episodes of a controller with noise and random
+actions. Judged by taking the best (worst) of 32 uniform actions at every step, 200 starts.
+Straight line: 3.7 mean steps; random: 49.5.
 
     python test/reach.py        # three seeds of every algorithm, a few minutes
 """
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from state_task import make_learner, q_values, train
+
 from vgps_training.cal_ql import CalQL, CalQLConfig
 from vgps_training.iql import IQL, IQLConfig
 from vgps_training.monte_carlo import MonteCarlo, MonteCarloConfig

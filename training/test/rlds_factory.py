@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 from PIL import Image
+
 from vgps_training.tfrecord import masked_crc32c
 
 

@@ -1,6 +1,7 @@
 """Train the real algorithms on tasks whose state is a few numbers: the image encoders are replaced, nothing else."""
 import torch
 from torch import nn
+
 from vgps_critic.network import NetworkConfig
 from vgps_training.batch import Batch
 from vgps_training.learner import Learner, OptimiserConfig

@@ -3,6 +3,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+
 from vgps_critic.network import NetworkConfig
 from vgps_critic.text import InstructionEncoder, save_table
 from vgps_training.config import DataConfig, preset

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from bag_factory import BagFactory
 from rosbags.rosbag2 import StoragePlugin
+
 from vgps_training.episode import Episode, Malformed
 from vgps_training.sources import read_episodes
 

@@ -6,6 +6,7 @@ import pytest
 import rlds_factory
 from conftest import shared
 from lerobot_factory import write_v2, write_v3
+
 from vgps_training import normalisation
 from vgps_training.episode import Malformed
 from vgps_training.labels import LabelConfig, label, label_failure, label_success
@@ -38,6 +39,14 @@ def test_normalised_actions_and_quantiles_equal_the_recorded_ones():
     np.testing.assert_allclose(space.high, archive['stats/p999'], atol=1e-6)
     for trajectory in trajectories:
         np.testing.assert_allclose(space.normalize(trajectory['action_raw']), trajectory['action_norm'], atol=1e-6)
+
+
+def test_dimension_that_never_moved_gets_a_range():
+    actions = moves(500)
+    actions[:, 3] = 0
+    space = normalisation.fit('quantiles', actions, '')
+    nudged = actions[:1] + np.eye(7, dtype=np.float32)[3] * 0.01
+    assert abs(space.normalize(nudged)[0, 3]) < 0.1
 
 
 def test_bridge_episodes_are_read_without_tensorflow_as_the_authors_standardise_them():

@@ -8,8 +8,8 @@ from flax_weights import load, mismatch
 from vgps_critic.network import NetworkConfig
 from vgps_training import cal_ql, iql
 from vgps_training.batch import Batch
-from vgps_training.learner import Learner, OptimiserConfig
 from vgps_training.config import preset
+from vgps_training.learner import Learner, OptimiserConfig
 
 SMALL = NetworkConfig(num_filters=8, image_size=64)
 TOLERANCE = 1e-4  # relative

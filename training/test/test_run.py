@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from synthetic import INSTRUCTIONS, config, make
+
 from vgps_critic.critic import Critic
 from vgps_critic.text import table as text_table
 from vgps_training import config as configuration

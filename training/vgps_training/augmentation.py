@@ -1,13 +1,13 @@
-"""Random crop and colour jitter, a batch at a time, the same for s and s' (authors' loader; reference behaviour 4.6).
+"""Random crop and colour jitter, a batch at a time, the same for s and s' (authors' loader).
 
-Every step works on [0, 1] and clips to it, in the order crop, brightness, contrast, saturation, hue; the result is uint8.
+Every step works on [0, 1] and clips to it, in the order crop, brightness, contrast, saturation, hue; result uint8.
 """
 import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 CHUNK = 16  # images
 
@@ -27,7 +27,7 @@ class AugmentationConfig:
 
 
 def draw(batch_size: int, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
-    """Return (B, 8): crop top, left, height, width as shares of the image, then brightness, contrast, saturation, hue."""
+    """Return (B, 8): crop top, left, height, width (shares of the image), brightness, contrast, saturation, hue."""
     u = torch.rand((batch_size, 8), generator=generator)
     if config.shared_draw:
         u = u[:, :1].expand(-1, 8)
@@ -73,8 +73,8 @@ def crop(x: Tensor, window: Tensor) -> Tensor:
     theta = window.new_zeros((len(x), 2, 3))  # maps output to input coordinates, both in [-1, 1] from corner to corner
     theta[:, 0, 0], theta[:, 0, 2] = width, 2 * left + width - 1
     theta[:, 1, 1], theta[:, 1, 2] = height, 2 * top + height - 1
-    grid = F.affine_grid(theta, list(x.shape), align_corners=True)
-    return F.grid_sample(x, grid, mode='bilinear', padding_mode='border', align_corners=True).clamp_(0, 1)
+    grid = functional.affine_grid(theta, list(x.shape), align_corners=True)
+    return functional.grid_sample(x, grid, mode='bilinear', padding_mode='border', align_corners=True).clamp_(0, 1)
 
 
 def shift_colour(x: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class Batch:
 
 
 def with_negative_instructions(batch: Batch, negative: Tensor, absorbing_value: float) -> Batch:
-    """Return the batch where items marked in `negative` (B,) bool are told the next item's instruction and never succeed.
+    """Tell items marked in `negative` (B,) bool the next item's instruction, at which they never succeed.
 
     Authors' code (goal relabelling): reward -1, mask 1, return -1 / (1 - discount).
     """

@@ -1,7 +1,7 @@
 """Cal-QL: conservative Q-learning, calibrated by the returns of the data (V-GPS section 4.1, equation 1).
 
 Above: the losses, pure functions of tensors. Below: `CalQL`, which computes those tensors with networks.
-Shapes: E ensemble members, B transitions, N sampled actions per state. All action values are discounted returns [steps].
+Shapes: E ensemble members, B transitions, N sampled actions per state. Values are discounted returns [steps].
 """
 import math
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from vgps_critic.network import CriticNetwork, NetworkConfig
 from vgps_training.batch import Batch, with_negative_instructions
 from vgps_training.networks import TanhGaussianActor, Temperature
 
+
 @dataclass(frozen=True)
 class CalQLConfig:
     """Hyper-parameters of Cal-QL. Defaults: the paper; `--preset reference`: the authors' code where it differs."""
@@ -23,10 +24,10 @@ class CalQLConfig:
     calibrate: bool = True                 # bound the policy's values from below by the return; False is plain CQL
     regulariser: str = 'log_sum_exp'       # 'log_sum_exp' (authors' code) or 'expectation' (equation 1 to the letter)
     td_scale: float = 0.5                  # factor of the temporal-difference error; paper 1/2, authors' code 1
-    max_backup: bool = True                # target from the best of the sampled next actions (authors' code) or from one
+    max_backup: bool = True                # target from the best of the sampled next actions (as in the code) or from one
     num_samples: int = 4                   # N, actions drawn from each of uniform, pi(s), pi(s'); authors' code 4
     target_rate: float = 0.005             # step of the target networks towards the trained ones, (0, 1]
-    target_entropy: float = -7.0            # of the policy [nat]; authors' code: minus the number of action dimensions
+    target_entropy: float = -7.0            # of the policy [nat]; authors' code: minus the action's dimensions
     negative_proportion: float = 0.0       # share of transitions given another item's instruction, [0, 1); code 0
 
 
@@ -42,14 +43,15 @@ class ActionValues(NamedTuple):
 
 
 def td_target(rewards: Tensor, masks: Tensor, next_values: Tensor, discount: float) -> Tensor:
-    """Return (B,) targets from target-critic values (E, B, N) of next actions: minimum over members FIRST, then maximum.
+    """Return (B,) targets from target-critic values (E, B, N) of next actions: minimum over members, THEN maximum.
 
     The order is the clipped double Q of the authors' code; exchanging the two overestimates.
     """
     return rewards + discount * masks * next_values.amin(0).amax(-1)
 
 
-def conservative_gap(q_data: Tensor, values: ActionValues, returns: Tensor, calibrate: bool, regulariser: str) -> Tensor:
+def conservative_gap(q_data: Tensor, values: ActionValues, returns: Tensor, calibrate: bool,
+                     regulariser: str) -> Tensor:
     """Return (E, B): value of actions outside the data minus value of the data's action (equation 1, first line).
 
     Only the policy's actions are bounded from below by the return (B,), never the uniform ones.
@@ -151,8 +153,9 @@ class CalQL:
         actions = torch.cat([batch.actions[:, None], samples.random, samples.current, samples.next], 1)
         q = critic.q_values(encoding, actions)  # (E, B, 1 + 3N), one pass over the small head
         q_data = q[..., 0]
-        values = ActionValues(q[..., 1:n + 1], q[..., n + 1:2 * n + 1], q[..., 2 * n + 1:], -self.action_dim * math.log(2.0),
-                              samples.current_log_density, samples.next_log_density)
+        values = ActionValues(q[..., 1:n + 1], q[..., n + 1:2 * n + 1], q[..., 2 * n + 1:],
+                              -self.action_dim * math.log(2.0), samples.current_log_density,
+                              samples.next_log_density)
         gap = conservative_gap(q_data, values, batch.returns, config.calibrate, config.regulariser)
 
         # The critic's encoding of s does not depend on the action: the actor needs only the head's gradient.

@@ -30,11 +30,11 @@ class DataConfig:
     weights: tuple[float, ...] = ()    # one per path, relative to its number of steps; empty: all equal
     split: str = 'train'               # of RLDS data sets
     validation_share: float = 0.05     # of the episodes, held out by name, 0..1
-    labels: LabelConfig = LabelConfig()
+    labels: LabelConfig = field(default_factory=LabelConfig)
     unjudged: str = 'skip'             # episodes whose outcome nobody recorded: 'skip' or 'successes'
     action_space: str = 'quantiles'    # 'quantiles' of the data, or fixed bounds 'bridge' / 'fractal'
     instruction_encoder: str = 'muse-numpy'   # or 'tensorflow-hub', or a table of embeddings (.npz)
-    augmentation: AugmentationConfig = AugmentationConfig()
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     shuffled_next: bool = False        # authors' loader: in episodes beyond 100 steps s' is any frame of the episode
     lazy: bool = False                 # leave RLDS images in their files, decode on demand (data beyond the memory)
     decoders: int = 4                  # threads that decode images when lazy, >= 1
@@ -46,10 +46,10 @@ class TrainConfig:
 
     out: Path                          # folder of the run: checkpoints, logs, pictures
     algorithm: AlgorithmConfig
-    data: DataConfig = DataConfig()
-    network: NetworkConfig = NetworkConfig()
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     encoder: Path | None = None        # run of vgps-pretrain: its encoder stays frozen, the heads alone are trained
-    optimiser: OptimiserConfig = OptimiserConfig()
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     steps: int = 1_000_000             # updates; paper 1 M (Cal-QL), 200 k (IQL)
     batch_size: int = 512              # transitions per update over all processes; paper 512, authors' script 256
     micro_batches: int = 1             # parts a process computes one after the other to save memory; divides its share
@@ -124,5 +124,6 @@ def from_json(text: str) -> TrainConfig:
     data.update(augmentation=AugmentationConfig(**augmentation), paths=tuple(map(Path, data['paths'])),
                 weights=tuple(data['weights']))
     values.update(out=Path(values['out']), algorithm=kind(**values['algorithm']), data=DataConfig(**data),
-                  encoder=Path(values['encoder']) if values['encoder'] else None, network=NetworkConfig(**values['network']), optimiser=OptimiserConfig(**values['optimiser']))
+                  encoder=Path(values['encoder']) if values['encoder'] else None,
+                  network=NetworkConfig(**values['network']), optimiser=OptimiserConfig(**values['optimiser']))
     return TrainConfig(**values)

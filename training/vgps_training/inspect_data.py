@@ -1,7 +1,7 @@
 """`vgps-data`: see what a data set holds, and prepare one for training.
 
 vgps-data inspect PATH ... --out report/     # figures on the screen, a contact sheet and histograms as pictures
-vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once; `vgps-train --data table/` starts at once
+vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once, for `vgps-train --data table/`
 """
 import logging
 import sys
@@ -58,7 +58,7 @@ def describe(table: StepTable, report: Report, discount: float, action_space: st
                                          zip((0, 25, 50, 75, 100), np.percentile(returns, (0, 25, 50, 75, 100)))))
     space = normalisation.fit(action_space, table.actions, 'this data')
     outside = ((table.actions < np.array(space.low)) | (table.actions > np.array(space.high))).mean(0)
-    lines.append(f'actions (bounds: {action_space}):  dimension  unit   min   low bound   mean   high bound   max   outside')
+    lines.append(f'actions (bounds: {action_space}): dimension, unit, min, low bound, mean, high bound, max, outside')
     for i, name in enumerate(DIMENSIONS):
         a = table.actions[:, i]
         lines.append(f'  {name:8s} {space.units[i]:5s} {a.min():9.4f} {space.low[i]:9.4f} {a.mean():9.4f} '

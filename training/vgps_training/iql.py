@@ -19,8 +19,8 @@ class IQLConfig:
 
     discount: float = 0.98             # gamma, (0, 1); paper 0.98
     expectile: float = 0.7             # tau, [0.5, 1); paper 0.7
-    target_rate: float = 0.002         # step of the target networks towards the trained ones, (0, 1]; authors' code 0.002
-    negative_proportion: float = 0.1   # share of transitions given another item's instruction, [0, 1); authors' code 0.1
+    target_rate: float = 0.002         # step of the target networks towards the trained ones, (0, 1]; code 0.002
+    negative_proportion: float = 0.1   # share of transitions given another item's instruction, [0, 1); code 0.1
     averaged_next_value: bool = False  # bootstrap from V's target network (authors' code) or from V itself (equation 4)
     train_actor: bool = False          # also extract a policy; the critic never depends on it, so steering needs none
     advantage_temperature: float = 1.0   # of the actor's weights exp(temperature * advantage), > 0; authors' code 1

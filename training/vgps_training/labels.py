@@ -10,7 +10,7 @@ class LabelConfig:
     """How an episode's outcome becomes rewards."""
 
     success_steps: int = 3       # H, last steps of a success that count as the goal, >= 1; paper 3
-    failures: str = 'failures'   # 'failures': label them as such; 'successes': the paper's labels; 'skip': leave them out
+    failures: str = 'failures'   # 'failures': label them so; 'successes': the paper's labels; 'skip': leave out
 
 
 class Labels(NamedTuple):
@@ -36,7 +36,7 @@ def label_success(length: int, discount: float, success_steps: int) -> Labels:
 def label_failure(length: int, discount: float) -> Labels:
     """Return labels of an episode that never succeeds: -1 for ever, so every return is -1 / (1 - discount).
 
-    The paper has successes only. The last step has no successor to bootstrap from: it carries the absorbing value itself.
+    The paper has successes only. The last step has no successor and carries the absorbing value itself.
     """
     absorbing = -1.0 / (1.0 - discount)
     rewards = np.full(length, -1.0, np.float32)

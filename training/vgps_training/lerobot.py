@@ -1,6 +1,6 @@
 """LeRobot data sets, v2.1 and v3 (Parquet tables and video files), without the lerobot package.
 
-`action` must be seven numbers in this project's convention (metres, radians, openness); anything else is reported as malformed.
+`action` must be seven numbers in this project's convention (metres, radians, openness); else it is malformed.
 """
 import io
 import json

@@ -1,12 +1,12 @@
 """Networks that only training needs: the policies of Cal-QL and IQL, IQL's value, Cal-QL's temperature.
 
-Each owns an encoder of the critic's kind (authors' code: `shared_encoder=False`); none is part of a checkpoint's critic.
+Each owns an encoder of the critic's kind (authors' code: `shared_encoder=False`); none is part of a checkpoint.
 """
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vgps_critic.network import NetworkConfig, ResNetEncoder, dense
 
@@ -52,7 +52,7 @@ class TanhGaussianActor(GaussianActor):
         """Return actions (B, N, 7) and log pi (B, N) of standard normal noise (B, N, 7), reparameterised."""
         x = mean[:, None] + std[:, None] * noise
         # log |d tanh / dx| in a form that does not lose digits for large |x|
-        squash = 2 * (math.log(2) - x - F.softplus(-2 * x))
+        squash = 2 * (math.log(2) - x - functional.softplus(-2 * x))
         return torch.tanh(x), (_normal_log_density(noise, std[:, None]) - squash).sum(-1)
 
 
@@ -83,4 +83,4 @@ class Temperature(nn.Module):
 
     def forward(self) -> Tensor:
         """Return T, a positive scalar."""
-        return F.softplus(self.parameter)
+        return functional.softplus(self.parameter)

@@ -1,9 +1,10 @@
-"""The action space a critic is trained in: fixed bounds or quantiles of the data, computed once, kept in its checkpoint."""
+"""The action space a critic is trained in: fixed bounds or quantiles of the data, kept in its checkpoint."""
 import numpy as np
 
 from vgps_critic.action_space import ActionSpace
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.001, 0.999  # authors' loader
+STILL = 1e-6  # m, rad or openness
 
 
 def fit(rule: str, actions: np.ndarray, source: str) -> ActionSpace:
@@ -19,4 +20,9 @@ def fit(rule: str, actions: np.ndarray, source: str) -> ActionSpace:
     if rule != 'quantiles':
         return ActionSpace.named(rule)
     low, high = np.quantile(actions, [LOW_QUANTILE, HIGH_QUANTILE], axis=0)
+    # A dimension that never moved has no range: the least touch would normalise to -1 or 1. It gets BridgeData's range.
+    bridge = ActionSpace.named('bridge')
+    still = high - low < STILL
+    low = np.where(still, np.minimum(bridge.low, low), low)
+    high = np.where(still, np.maximum(bridge.high, high), high)
     return ActionSpace(tuple(low.tolist()), tuple(high.tolist()), 'quantiles', source=source)

@@ -22,7 +22,8 @@ class Progress:
                 import wandb
             except ImportError as error:
                 raise ImportError("wandb is not installed: pip install 'vgps_training[wandb]'") from error
-            self.run = wandb.init(project=wandb_project, dir=str(folder), config=settings, id=folder.name, resume='allow')
+            self.run = wandb.init(project=wandb_project, dir=str(folder), config=settings, id=folder.name,
+                                  resume='allow')
 
     def advance(self) -> None:
         """Count one update."""

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 from huggingface_hub import HfApi
-from vgps_critic import checkpoint
 
+from vgps_critic import checkpoint
 from vgps_training.storage import CRITIC
 
 

@@ -33,7 +33,7 @@ class Sampler:
 
     def __init__(self, selection: Selection, labels: tuple[np.ndarray, np.ndarray, np.ndarray],
                  normalised_actions: np.ndarray, embeddings: np.ndarray, *, batch_size: int, seed: int,
-                 weights: tuple[float, ...] = (), augmentation: AugmentationConfig = AugmentationConfig(),
+                 weights: tuple[float, ...] = (), augmentation: AugmentationConfig,
                  shuffled_next: bool = False, shard: Shard = Shard(), decoders: int = 2):
         """Prepare.
 

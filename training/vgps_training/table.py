@@ -107,7 +107,8 @@ class Report:
     def text(self) -> str:
         """Return the report for a person."""
         lines = [f'{self.episodes} episodes, {self.steps} steps used; {sum(self.skipped.values())} episodes skipped']
-        lines += [f'  {count} x {reason} (first: {self.examples[reason]})' for reason, count in self.skipped.most_common()]
+        lines += [f'  {count} x {reason} (first: {self.examples[reason]})'
+                  for reason, count in self.skipped.most_common()]
         return '\n'.join(lines)
 
 

@@ -29,8 +29,8 @@ def parse(arguments: list[str]) -> TrainConfig:
         raise SystemExit(f'{chosen.config} is a configuration of {default.algorithm_name}, not of {chosen.algorithm}')
     presets = '; '.join(f'{name}: {p.description}' for name, p in PRESETS.items())
     # the algorithm is chosen already: without this, tyro would ask for it again as a sub-command
-    return tyro.cli(tyro.conf.AvoidSubcommands[TrainConfig], default=default, args=rest, prog=f'vgps-train {chosen.algorithm}',
-                    description=f'Defaults are those of --preset {chosen.preset} ({presets}) or of --config FILE.')
+    return tyro.cli(tyro.conf.AvoidSubcommands[TrainConfig], default=default, args=rest,
+                    prog=f'vgps-train {chosen.algorithm}', description=f'Defaults are those of --preset {chosen.preset} ({presets}) or of --config FILE.')
 
 
 def main() -> None:
