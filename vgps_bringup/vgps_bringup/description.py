@@ -68,6 +68,7 @@ class System:
 STEERING = (
     Argument('namespace', 'vgps', 'namespace of every node and topic'),
     Argument('critic', 'default', "critic checkpoint: a folder, a hub id, 'default' (the one shipped) or 'untrained'"),
+    Argument('policy_options', '{}', "the policy's options as YAML, e.g. '{checkpoint: FOLDER}'"),
     Argument('k', '10', 'number of action candidates per frame (live parameter num_candidates of policy_node)'),
     Argument('beta', '0.0', 'selection temperature; 0 takes the best candidate (live parameter of critic_node)'),
     Argument('selection', 'value', "how a candidate is chosen: by value, the first (the plain policy) or at random",
@@ -89,7 +90,8 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
                 {'critic': a['critic'], 'beta': float(a['beta']), 'selection': a['selection'], **base},
                 remappings=remappings),
         Process('vgps_policy_bridge', 'policy_node', 'policy_node',
-                {'policy': a['policy'], 'num_candidates': int(a['k']), 'max_steps': int(a['max_steps'])},
+                {'policy': a['policy'], 'policy_options': a['policy_options'], 'num_candidates': int(a['k']),
+                 'max_steps': int(a['max_steps'])},
                 remappings=remappings),
     ]
     if _true(a['record']):
@@ -161,5 +163,6 @@ SYSTEMS = {
         'The live critic on a recorded episode: what would it choose today?',
         (Argument('bag', '', 'folder of a recorded episode'),
          Argument('rate', '1.0', 'speed against real time'),
-         *(argument for argument in STEERING if argument.name not in ('k', 'max_steps', 'record'))), _replay),
+         *(argument for argument in STEERING
+           if argument.name not in ('policy_options', 'k', 'max_steps', 'record'))), _replay),
 }

@@ -9,6 +9,7 @@ from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from vgps_bringup.description import SYSTEMS, Include, Process
 
@@ -23,7 +24,9 @@ def _node(process: Process, namespace: str):
     node = Node(
         package=process.package, executable=process.executable, name=process.name, namespace=namespace,
         parameters=[*(os.path.join(share, 'config', path) for path in process.parameter_files),
-                    dict(process.parameters)],
+                    # or launch_ros would read a text such as '{}' or '3' as YAML
+                    {name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+                     for name, value in process.parameters.items()}],
         remappings=list(process.remappings.items()), output='screen', emulate_tty=True, sigterm_timeout='5',
         on_exit=[EmitEvent(event=Shutdown(reason=f'{process.name} ended'))] if process.required else None)
     return TimerAction(period=process.delay, actions=[node]) if process.delay else node

@@ -1,0 +1,76 @@
+"""Write the parameter tables of the README from the nodes' own configuration classes.
+
+python vgps_bringup/workspace/node_reference.py          # rewrites README.md between its markers
+python vgps_bringup/workspace/node_reference.py --check  # says whether it is up to date
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+from vgps_bringup.arm.controller import ControllerConfig
+from vgps_bringup.arm.gripper import GripperConfig
+from vgps_bringup.arm.step_controller import StepControllerConfig
+from vgps_bringup.arm.watchdog import WatchdogConfig
+from vgps_bringup.evaluation.recording import RecorderConfig
+from vgps_bringup.replay_node import ReplayConfig
+from vgps_bringup.simulation_node import SimulationConfig
+from vgps_bringup.widowx_node import ArmConfig
+from vgps_critic.critic_node import CriticNodeConfig
+from vgps_critic.steering import SteeringConfig
+from vgps_policy_bridge.policy_config import PolicyNodeConfig
+
+README = pathlib.Path(__file__).resolve().parents[2] / 'README.md'
+BEGIN, END = '<!-- parameters: written by node_reference.py -->\n', '<!-- end of parameters -->\n'
+# node -> (configuration classes, those of them that are fixed while the node runs)
+NODES = {
+    'policy_node': ((PolicyNodeConfig,), ()),
+    'critic_node': ((SteeringConfig, CriticNodeConfig), (CriticNodeConfig,)),
+    'widowx_node': ((ArmConfig, ControllerConfig, StepControllerConfig, WatchdogConfig, GripperConfig), (ArmConfig,)),
+    'simulation_node': ((SimulationConfig,), (SimulationConfig,)),
+    'recorder_node': ((RecorderConfig,), (RecorderConfig,)),
+    'replay_node': ((ReplayConfig,), (ReplayConfig,)),
+}
+
+
+def _cell(value) -> str:
+    if isinstance(value, tuple):
+        return '[' + ', '.join(map(str, value)) + ']'
+    return str(value).replace('|', '\\|') if value != '' else "''"
+
+
+def _row(field: dataclasses.Field, fixed: bool) -> str:
+    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    limits = ''
+    if 'range' in field.metadata:
+        limits = f'{field.metadata["range"][0]} … {field.metadata["range"][1]}'
+    elif 'choices' in field.metadata:
+        limits = ', '.join(map(str, field.metadata['choices']))
+    live = '' if fixed or field.metadata.get('read_only') else 'live'
+    return (f'| `{field.name}` | {type(default).__name__} | {_cell(default)} | {limits} | {live} | '
+            f'{field.metadata.get("description", "").replace("|", chr(92) + "|")} |')
+
+
+def tables() -> str:
+    """Return the tables as Markdown."""
+    lines = []
+    for node, (classes, fixed) in NODES.items():
+        lines += [f'**`{node}`**', '', '| parameter | type | default | range | | meaning, unit |',
+                  '|---|---|---|---|---|---|']
+        lines += [_row(f, c in fixed) for c in classes for f in dataclasses.fields(c) if not f.metadata.get('internal')]
+        lines.append('')
+    return '\n'.join(lines) + '\n'
+
+
+def updated(text: str) -> str:
+    """Return the README with its tables renewed."""
+    head, rest = text.split(BEGIN)
+    return head + BEGIN + '\n' + tables() + END + rest.split(END)[1]
+
+
+if __name__ == '__main__':
+    before = README.read_text()
+    after = updated(before)
+    if '--check' in sys.argv:
+        sys.exit(0 if after == before else 'README.md: parameter tables are out of date, run node_reference.py')
+    README.write_text(after)
