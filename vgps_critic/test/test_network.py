@@ -23,7 +23,7 @@ def small_reference():
 
 def from_flax(weights):
     config = flax_names.infer_config({name: a.shape for name, a in weights.items()})
-    return build_network(config, flax_names.convert(weights, config), 'reference')
+    return build_network(config, flax_names.convert(dict(weights), config), 'reference')
 
 
 @torch.inference_mode()

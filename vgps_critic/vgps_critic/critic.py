@@ -12,6 +12,7 @@ from vgps_critic.action_space import ACTION_DIM, ActionSpace
 from vgps_critic.config import CriticConfig, NetworkConfig
 from vgps_critic.images import resize
 from vgps_critic.network import CriticNetwork, build_network
+from vgps_critic.runtime import make_encoder
 from vgps_critic.text import MUSE_NUMPY, InstructionEncoder, check_embedding, load_instruction_encoder
 
 
@@ -34,25 +35,26 @@ class Critic:
     """
 
     def __init__(self, network: CriticNetwork, config: CriticConfig, *, digest: str | None = None,
-                 instructions: InstructionEncoder | str = 'muse-numpy', device: str = 'cpu'):
+                 instructions: InstructionEncoder | str = 'muse-numpy', device: str = 'cpu',
+                 runtime: str = 'torch', precision: str = 'float32'):
         self.config = config
         self.action_space = config.action_space
         self.hash = digest or checkpoint.content_hash(checkpoint.state_arrays(network), config)
         self.device = torch.device(device)
         # channels-last weights spare a reordering in every convolution: same numbers, about 0.7 x the time on CPU
         self.network = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self._encoder = make_encoder(self.network, runtime, precision)
         self._instructions = instructions
 
     @classmethod
-    def load(cls, path_or_hub_id: str | Path, *, device: str = 'cpu', revision: str | None = None,
-             instructions: InstructionEncoder | str = 'muse-numpy') -> 'Critic':
+    def load(cls, path_or_hub_id: str | Path, *, revision: str | None = None, **options) -> 'Critic':
         """Load a checkpoint and warm it up.
 
         Args:
             path_or_hub_id: a folder, or `owner/name` on the Hugging Face hub (cached copies serve offline).
-            device: torch device.
             revision: branch, tag or commit on the hub.
-            instructions: an encoder, or a source as in `load_instruction_encoder`, made when first used.
+            options: `instructions`, an encoder or a source as in `load_instruction_encoder`, made when first used;
+                `device`, torch's; `runtime` and `precision` as in `runtime.make_encoder`.
 
         Raises:
             CheckpointError: anything missing, damaged or foreign.
@@ -60,14 +62,16 @@ class Critic:
         """
         state, config, digest = checkpoint.read(path_or_hub_id, revision)
         network = build_network(config.network, state, f'{path_or_hub_id}/{checkpoint.WEIGHTS}')
-        critic = cls(network, config, digest=digest, instructions=instructions, device=device)
+        critic = cls(network, config, digest=digest, **options)
         critic.warm_up()
         return critic
 
     @classmethod
-    def untrained(cls, seed: int = 0, *, action_space: ActionSpace | None = None, device: str = 'cpu',
-                  instructions: InstructionEncoder | str = 'muse-numpy', **width) -> 'Critic':
+    def untrained(cls, seed: int = 0, *, action_space: ActionSpace | None = None, options: dict | None = None,
+                  **width) -> 'Critic':
         """Return a critic with random weights, for benchmarks and tests; `width` goes to `NetworkConfig`.
+
+        `options` are those of `load`.
 
         FiLM gets small random weights too (the reference starts it at zero), so that the instruction matters.
         """
@@ -80,7 +84,7 @@ class Critic:
                     torch.nn.init.normal_(parameter, std=0.05)
         config = CriticConfig(action_space or ActionSpace.named('bridge'), network_config, text_encoder=MUSE_NUMPY,
                               algorithm='untrained')
-        critic = cls(network, config, instructions=instructions, device=device)
+        critic = cls(network, config, **(options or {}))
         critic.warm_up()
         return critic
 
@@ -116,15 +120,10 @@ class Critic:
         embedded = time.perf_counter()
         image = resize(image, self.config.image_size)
         resized = time.perf_counter()
-        features = self._features(image, language)
+        # copies, because torch refuses read-only arrays
+        features = self._encoder(torch.from_numpy(np.array(image[None])), torch.from_numpy(np.array(language[None])))
         stages = {'embed': embedded - start, 'resize': resized - embedded, 'encode': time.perf_counter() - resized}
         return EncodedObservation(features, {name: 1e3 * seconds for name, seconds in stages.items()})
-
-    @torch.inference_mode()
-    def _features(self, image: np.ndarray, language: np.ndarray) -> torch.Tensor:
-        images = torch.from_numpy(np.array(image[None])).to(self.device)
-        languages = torch.from_numpy(np.array(language[None])).to(self.device)
-        return self.network.encoder(images, languages)
 
     @torch.inference_mode()
     def score(self, encoded: EncodedObservation, actions: np.ndarray) -> np.ndarray:

@@ -43,6 +43,12 @@ class CriticNodeConfig:
     instruction_encoder: str = field(default='muse-numpy', metadata={
         'description': 'muse-numpy, tensorflow-hub, or the path of a table of embeddings (.npz)', 'read_only': True})
     device: str = field(default='cpu', metadata={'description': 'cpu, cuda, cuda:0, ...', 'read_only': True})
+    runtime: str = field(default='torch', metadata={
+        'description': 'of the image encoder: torch; compile (GPU); onnxruntime (fastest on the CPU, optional install)',
+        'choices': ('torch', 'compile', 'onnxruntime'), 'read_only': True})
+    precision: str = field(default='float32', metadata={
+        'description': 'of the image encoder: float32, or on a GPU bfloat16 / float16, which are not exact',
+        'choices': ('float32', 'bfloat16', 'float16'), 'read_only': True})
     frame_wait_ms: float = field(default=150.0, metadata={
         'description': 'ms to wait for the frame of candidates that arrived before it', 'range': (0.0, 2000.0),
         'read_only': True})
@@ -104,9 +110,10 @@ class CriticNode(Node):
         """Load critic and instruction encoder and run both once; a bad one is a start-up error."""
         name, logger = self.config.critic, self.get_logger()
         try:
-            options = dict(device=self.config.device, instructions=self.config.instruction_encoder)
+            options = dict(device=self.config.device, runtime=self.config.runtime, precision=self.config.precision,
+                           instructions=self.config.instruction_encoder)
             if name in ('', 'untrained'):
-                critic = Critic.untrained(**options, **STAND_IN)
+                critic = Critic.untrained(options=options, **STAND_IN)
                 self._model = 'untrained stand-in: random weights, its choices mean nothing'
                 logger.warning(f"critic is an {self._model}; set parameter 'critic' to a checkpoint")
             else:

@@ -84,8 +84,8 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], image_size: int = 256) -
         language_dim=shapes['encoder/encoder/FilmConditioning_0/Dense_0/kernel'][0])
 
 
-def convert(leaves: Mapping[str, np.ndarray], config: NetworkConfig) -> dict[str, np.ndarray]:
-    """Return all leaves of a critic under our names and in our layouts, as contiguous arrays.
+def convert(leaves: dict[str, np.ndarray], config: NetworkConfig) -> dict[str, np.ndarray]:
+    """Return all leaves of a critic under our names and in our layouts, as contiguous arrays; empties `leaves`.
 
     Raises:
         ValueError: a leaf is missing, foreign or of another shape; says which.
@@ -99,5 +99,8 @@ def convert(leaves: Mapping[str, np.ndarray], config: NetworkConfig) -> dict[str
             raise ValueError(f'{name} is not part of a critic')
         if leaves[name].shape != expected[name].shape:
             raise ValueError(f'{name} has shape {leaves[name].shape}, expected {expected[name].shape}')
-    return {leaf.name: np.ascontiguousarray(leaves[name].transpose(LAYOUTS[leaf.layout][:leaves[name].ndim]))
-            for name, leaf in expected.items()}
+    state = {}
+    for name, leaf in expected.items():
+        array = leaves.pop(name)  # only one array exists twice at a time
+        state[leaf.name] = np.ascontiguousarray(array.transpose(LAYOUTS[leaf.layout][:array.ndim]))
+    return state

@@ -108,11 +108,11 @@ class Reader:
         except UnicodeDecodeError as e:
             raise self.fail(f'name is not UTF-8: {e}') from e
 
-    def leaf(self, name: str) -> np.ndarray | float | int:
+    def leaf(self, name: str) -> np.ndarray:
         """Read a number, or the float32 array in an extension of flax's: [shape, dtype, little-endian bytes]."""
         kind, n = self.header()
         if kind == 'value' and isinstance(n, (int, float)):
-            return n
+            return np.asarray(n)
         if kind != 'ext':
             raise self.fail(f'{name} is a {kind}, expected an array')
         code = self.read(1)[0]
@@ -126,14 +126,16 @@ class Reader:
         kind, dimensions = self.header()
         if kind != 'array' or dimensions > 4:
             raise self.fail(f'{name} has no shape')
-        shape = tuple(self.header()[1] for _ in range(dimensions))
+        sizes = [self.header() for _ in range(dimensions)]
+        if not all(kind == 'value' and isinstance(size, int) and size >= 0 for kind, size in sizes):
+            raise self.fail(f'{name} has a shape that is not one: {sizes}')
+        shape = tuple(size for _, size in sizes)
         dtype = self.text()
         kind, count = self.header()
         if dtype not in ('float32', 'int32', 'int64') or (dtype != 'float32' and shape):
             raise self.fail(f'{name} is {dtype}{list(shape)}, expected float32')
         width = np.dtype(dtype).itemsize
-        if (kind != 'bin' or not all(isinstance(i, int) and i >= 0 for i in shape)
-                or count != math.prod(shape) * width or self.file.tell() + count != end):
+        if kind != 'bin' or count != math.prod(shape) * width or self.file.tell() + count != end:
             raise self.fail(f'{name} of shape {list(shape)} does not fit its {count} bytes')
         self.need(count)
         array = np.empty(shape, np.dtype(dtype).newbyteorder('<'))
@@ -227,7 +229,6 @@ def import_reference(source: Path, target: Path, *, action_space: ActionSpace, n
         raise CheckpointError(f'{path}: modules_critic lacks or misshapes {e}') from e
     except ValueError as e:
         raise CheckpointError(f'{path}: modules_critic: {e}') from e
-    del leaves
     for name, array in state.items():
         if not np.isfinite(array).all():
             raise CheckpointError(f'{path}: {name} holds NaN or inf')
