@@ -24,7 +24,7 @@ class CalQLConfig:
     calibrate: bool = True                 # bound the policy's values from below by the return; False is plain CQL
     regulariser: str = 'log_sum_exp'       # 'log_sum_exp' (authors' code) or 'expectation' (equation 1 to the letter)
     td_scale: float = 0.5                  # factor of the temporal-difference error; paper 1/2, authors' code 1
-    max_backup: bool = True                # target from the best of the sampled next actions (as in the code) or from one
+    max_backup: bool = True                # target from the best of the sampled next actions (authors' code), or one
     num_samples: int = 4                   # N, actions drawn from each of uniform, pi(s), pi(s'); authors' code 4
     target_rate: float = 0.005             # step of the target networks towards the trained ones, (0, 1]
     target_entropy: float = -7.0            # of the policy [nat]; authors' code: minus the action's dimensions

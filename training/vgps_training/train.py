@@ -30,7 +30,8 @@ def parse(arguments: list[str]) -> TrainConfig:
     presets = '; '.join(f'{name}: {p.description}' for name, p in PRESETS.items())
     # the algorithm is chosen already: without this, tyro would ask for it again as a sub-command
     return tyro.cli(tyro.conf.AvoidSubcommands[TrainConfig], default=default, args=rest,
-                    prog=f'vgps-train {chosen.algorithm}', description=f'Defaults are those of --preset {chosen.preset} ({presets}) or of --config FILE.')
+                    prog=f'vgps-train {chosen.algorithm}',
+                    description=f'Defaults are those of --preset {chosen.preset} ({presets}) or of --config FILE.')
 
 
 def main() -> None:

@@ -34,10 +34,11 @@ class Validation:
     def run(self, critic: CriticNetwork, device: torch.device, picture: Path | None = None) -> dict[str, float]:
         """Return the metrics; NaN where the held-out data cannot tell (one instruction, no failure, ...).
 
-        `time_to_success_spearman`: of value against steps left, mean over successful episodes; `return_spearman` over all
-        steps. `instruction_margin`: value for the right minus a wrong instruction; `instruction_accuracy`: how often it
-        is positive. `data_action_rank_*`: share of perturbed or random actions that beat the data's, 0 best, 0.5 chance.
-        `disagreement`: between members. `failure_auc`: probability that a success's mean value exceeds a failure's.
+        `time_to_success_spearman`: of value against steps left, mean over successful episodes.
+        `return_spearman`, `return_error`: of value against the return, over all steps.
+        `instruction_margin`: value for the right minus a wrong instruction; `instruction_accuracy`: share above 0.
+        `data_action_rank_*`: share of perturbed or random actions that beat the data's, 0.5 is chance.
+        `disagreement`: between members. `failure_auc`: chance that a success's mean value exceeds a failure's.
         """
         records = [self._episode(critic, device, int(e)) for e in self.episodes]
         if not records:
