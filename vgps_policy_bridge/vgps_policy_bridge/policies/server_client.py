@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -44,7 +45,7 @@ class ServerPolicy:
         if parts.scheme != 'ws' or not parts.hostname:
             raise PolicyError(f'server: url must look like ws://127.0.0.1:{DEFAULT_PORT}, not {url!r}')
         self._address = parts.hostname, parts.port or DEFAULT_PORT
-        self._connection = None
+        self._stack, self._connection = ExitStack(), None
         # Only where the policy behind the server has one; its absence is how a policy says so.
         if self._request({'type': 'hello'}, 'hello').get('has_temperature'):
             self.temperature = 1.0
@@ -69,9 +70,8 @@ class ServerPolicy:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._connection = None
+        self._stack.close()
 
     def _request(self, message: dict, expected: str) -> dict:
         frame = protocol.encode(message | {'version': protocol.VERSION})
@@ -82,15 +82,16 @@ class ServerPolicy:
             if self._connection is None:
                 # A socket of our own: proxies of the environment are for the web, not for a robot's loopback.
                 peer = socket.create_connection(self._address, self._connect_timeout)
-                self._connection = connect(self._url, sock=peer, open_timeout=self._connect_timeout,
-                                           max_size=protocol.MAX_FRAME, compression=None)
+                self._connection = self._stack.enter_context(
+                    connect(self._url, sock=peer, open_timeout=self._connect_timeout, max_size=protocol.MAX_FRAME,
+                            compression=None))
             self._connection.send(frame)
             answer = protocol.decode(self._connection.recv(timeout=self._timeout))
         except TimeoutError as error:
             self.close()  # an answer that comes late must not be taken for the next one's
             raise ServerLostError(f'no answer from {self._url} within {self._timeout:g} s') from error
         except (ConnectionClosed, InvalidHandshake, OSError) as error:
-            self._connection = None
+            self.close()
             raise ServerLostError(f'policy server at {self._url}: {error}; is vgps-policy-server running?') from error
         except protocol.MalformedFrameError:
             self.close()

@@ -1,0 +1,99 @@
+"""Octo small, base, small-1.5 and base-1.5 (JAX): one transformer pass, K diffusion samples."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from functools import partial
+
+import numpy as np
+
+from vgps_policy_bridge.errors import MissingExtraError, PolicyError
+from vgps_policy_bridge.policy import GRIPPER, MAX_CANDIDATES, Candidates, Observation, StepSeeds
+
+IMAGE_SIZE = 256
+WINDOW = 2
+# JAX compiles once per number of samples: K is rounded up to one of these, so that a changed K rarely compiles anew.
+BUCKETS = (1, 10, 25, 50, 100, 200, 500, MAX_CANDIDATES)
+
+
+def unnormalise(actions: np.ndarray, statistics: dict) -> np.ndarray:
+    """Return physical actions: x std + mean where the mask says so, the gripper as it is, clipped to 0..1.
+
+    Args:
+        actions: (..., 7) in the model's units.
+        statistics: 'mean', 'std' (7,) and 'mask' (7,) of the model's own data set.
+    """
+    mask = np.asarray(statistics.get('mask', [True] * 6 + [False]), bool)
+    physical = np.where(mask, actions * np.asarray(statistics['std']) + np.asarray(statistics['mean']), actions)
+    physical[..., GRIPPER] = np.clip(physical[..., GRIPPER], 0.0, 1.0)
+    return physical.astype(np.float32)
+
+
+def resize(image: np.ndarray) -> np.ndarray:
+    """Return (256, 256, 3) uint8: a Lanczos squash, as in training."""
+    from PIL import Image
+    if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
+        return image
+    return np.asarray(Image.fromarray(image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS))
+
+
+class OctoPolicy:
+    """An Octo model behind the seam. Its diffusion head has no temperature.
+
+    Args:
+        checkpoint: `hf://rail-berkeley/octo-small-1.5`, or a folder as OctoModel.save_pretrained writes it.
+        statistics: data set whose statistics un-normalise: `bridge_dataset`, or `fractal20220817_data`.
+    """
+
+    def __init__(self, checkpoint: str, statistics: str = 'bridge_dataset'):
+        try:
+            import jax
+            from octo.model.octo_model import OctoModel
+        except ImportError as error:
+            raise MissingExtraError('octo', 'octo', error) from error
+        self._jax = jax
+        self._model = OctoModel.load_pretrained(checkpoint)
+        available = self._model.dataset_statistics or {}
+        # A model of one data set stores its statistics without a name.
+        chosen = available if 'action' in available else available.get(statistics)
+        if chosen is None:
+            raise PolicyError(f'{checkpoint} has no statistics {statistics!r}; it has {", ".join(available)}')
+        self._statistics = chosen['action']
+        self._identity = f'octo {checkpoint}'
+        self._seeds, self._history, self._task = StepSeeds(), deque(maxlen=WINDOW), None
+
+    def reset(self, instruction: str, seed: int = 0) -> None:
+        """Begin an episode: tokenise the instruction once, forget the frames."""
+        self._seeds = StepSeeds(seed)
+        self._history.clear()
+        self._task = self._model.create_tasks(texts=[instruction])
+
+    def propose(self, observation: Observation, k: int) -> Candidates:
+        """Draw k chunks of 4 actions."""
+        if self._task is None:
+            raise PolicyError('propose was called before reset')
+        seed, start = self._seeds.next(), time.perf_counter()
+        self._history.append(resize(observation.image))
+        missing = WINDOW - len(self._history)
+        # The window is full from the first step on (a second shape would compile a second time); the mask tells
+        # the transformer what is padding.
+        frames = np.stack([self._history[0]] * missing + list(self._history))[None]
+        mask = np.array([[False] * missing + [True] * len(self._history)])
+        inputs = {'image_primary': frames, 'timestep_pad_mask': mask}
+        if 'pad_mask' in self._model.example_batch['observation']:  # the name in checkpoints of version 1.0
+            inputs['pad_mask'] = mask
+        bucket = next(size for size in BUCKETS if size >= k)
+        prepared = time.perf_counter()
+        # JAX keeps 32 bits of an integer seed unless told otherwise: both halves go in.
+        key = self._jax.random.fold_in(self._jax.random.PRNGKey(seed & 0xFFFFFFFF), seed >> 32)
+        raw = self._model.sample_actions(inputs, self._task, timestep_pad_mask=mask, rng=key, sample_shape=(bucket,))
+        actions = unnormalise(np.asarray(raw)[:k, 0], self._statistics)
+        return Candidates(actions, policy=self._identity, seed=seed, stages={
+            'prepare': 1e3 * (prepared - start), 'sample': 1e3 * (time.perf_counter() - prepared)})
+
+
+octo_small = partial(OctoPolicy, 'hf://rail-berkeley/octo-small')
+octo_base = partial(OctoPolicy, 'hf://rail-berkeley/octo-base')
+octo_small_15 = partial(OctoPolicy, 'hf://rail-berkeley/octo-small-1.5')
+octo_base_15 = partial(OctoPolicy, 'hf://rail-berkeley/octo-base-1.5')

@@ -1,0 +1,165 @@
+"""openpi's websocket server (pi0, pi0.5, pi0-FAST): a black box asked K times, because it answers one at a time.
+
+The protocol is small, and openpi's own client waits forever for a server that is not there and pins numpy < 2; so it
+is spoken here directly: msgpack maps with arrays as {__ndarray__, data, dtype, shape}, a metadata map first, text
+frames for errors.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import msgpack
+import numpy as np
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.sync.client import connect
+
+from vgps_policy_bridge.errors import CandidatesError, PolicyError
+from vgps_policy_bridge.policy import GRIPPER, Candidates, Observation, StepSeeds
+from vgps_policy_bridge.proposals import merge_duplicates
+
+MAX_FRAME = 32 * 2**20  # [bytes]
+NUMERIC = 'biuf'  # kinds of numpy types that may arrive: never objects
+
+
+class OpenPiError(PolicyError):
+    """The openpi server cannot be reached, went away, or answered with a traceback."""
+
+
+def pack(value: dict) -> bytes:
+    """Return openpi's frame of a map with arrays."""
+    def array(item):
+        if isinstance(item, np.ndarray) and item.dtype.kind in NUMERIC:
+            return {b'__ndarray__': True, b'data': item.tobytes(), b'dtype': item.dtype.str, b'shape': item.shape}
+        raise TypeError(f'cannot send {type(item).__name__}')
+    return msgpack.packb(value, default=array)
+
+
+def unpack(frame: bytes) -> dict:
+    """Return the map of a frame; OpenPiError when it is malformed."""
+    def array(item: dict):
+        if b'__ndarray__' not in item:
+            return item
+        dtype = np.dtype(item[b'dtype'])
+        if dtype.kind not in NUMERIC:
+            raise ValueError(f'array of type {dtype}')
+        return np.frombuffer(item[b'data'], dtype).reshape(item[b'shape'])
+    try:
+        message = msgpack.unpackb(frame, object_hook=array, strict_map_key=False)
+    except Exception as error:
+        raise OpenPiError(f'malformed frame: {type(error).__name__}: {error}') from error
+    if not isinstance(message, dict):
+        raise OpenPiError(f'expected a map, got {type(message).__name__}')
+    return message
+
+
+def resize_with_pad(image: np.ndarray, size: int) -> np.ndarray:
+    """Return (size, size, 3) uint8: the aspect ratio kept, black borders, bilinear."""
+    from PIL import Image
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    canvas = Image.new('RGB', (size, size))
+    canvas.paste(Image.fromarray(image).resize(inner, Image.Resampling.BILINEAR),
+                 ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    return np.asarray(canvas)
+
+
+class OpenPiPolicy:
+    """A policy behind openpi's `serve_policy.py`. K candidates are K round trips; equal chunks are merged.
+
+    The server decides about sampling: pi0-FAST is greedy unless it was started with a temperature, and then all K
+    chunks are one. Its actions must be BridgeData's: metres and radians per step, as a Bridge fine-tuning gives them.
+
+    Args:
+        url: of the server.
+        image_key: name the server's configuration gives the camera.
+        state_key: name of the 7-D robot state; '' leaves it out.
+        prompt_key: name of the instruction.
+        image_size: [pixels] images are shrunk to this square with borders.
+        gripper: 'openness' (1 open) or 'closedness' (1 closed), what the last action dimension means.
+        api_key: sent as `Authorization: Api-Key ...`.
+        timeout: [s] for one answer.
+    """
+
+    def __init__(self, url: str = 'ws://127.0.0.1:8000', image_key: str = 'observation/image',
+                 state_key: str = 'observation/state', prompt_key: str = 'prompt', image_size: int = 224,
+                 gripper: str = 'openness', api_key: str = '', timeout: float = 60.0):
+        if gripper not in ('openness', 'closedness'):
+            raise PolicyError(f"openpi: gripper must be 'openness' or 'closedness', not {gripper!r}")
+        parts = urlsplit(url)
+        if parts.scheme != 'ws' or not parts.hostname:
+            raise PolicyError(f'openpi: url must look like ws://127.0.0.1:8000, not {url!r}')
+        self._url, self._address, self._timeout = url, (parts.hostname, parts.port or 8000), timeout
+        self._keys = image_key, state_key, prompt_key
+        self._size, self._closed_is_one, self._api_key = image_size, gripper == 'closedness', api_key
+        self._stack = ExitStack()
+        self._connection, self._instruction, self._seeds = None, '', StepSeeds()
+        self._connect()
+
+    def reset(self, instruction: str, seed: int = 0) -> None:
+        """Begin an episode. The server draws its own random numbers: seed does not reach it."""
+        self._instruction, self._seeds = instruction, StepSeeds(seed)
+        if self._connection is None:
+            self._connect()
+
+    def propose(self, observation: Observation, k: int) -> Candidates:
+        """Ask k times for a chunk; fewer rows come back where the server repeats itself."""
+        image_key, state_key, prompt_key = self._keys
+        request = {image_key: resize_with_pad(observation.image, self._size), prompt_key: self._instruction}
+        if state_key:
+            request[state_key] = observation.require_state('openpi')
+        frame, start = pack(request), time.perf_counter()
+        chunks = [self._infer(frame) for _ in range(k)]
+        if len({chunk.shape for chunk in chunks}) > 1:
+            raise CandidatesError('openpi: the server answered with chunks of different lengths')
+        actions = np.stack(chunks)
+        if self._closed_is_one:
+            actions[..., GRIPPER] = 1.0 - actions[..., GRIPPER]
+        actions[..., GRIPPER] = np.clip(actions[..., GRIPPER], 0.0, 1.0)
+        stages = {f'{k} round trips': 1e3 * (time.perf_counter() - start)}
+        candidates = Candidates(actions, policy=f'openpi {self._url}', seed=self._seeds.next(), stages=stages,
+                                used=('image', 'instruction') + (('state',) if state_key else ()))
+        merged = merge_duplicates(candidates)
+        return merged if len(merged) < k else replace(candidates, counts=None)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection = None
+        self._stack.close()
+
+    def _connect(self) -> None:
+        headers = {'Authorization': f'Api-Key {self._api_key}'} if self._api_key else None
+        try:
+            peer = socket.create_connection(self._address, 5.0)
+            self._connection = self._stack.enter_context(
+                connect(self._url, sock=peer, open_timeout=5.0, max_size=MAX_FRAME, compression=None,
+                        additional_headers=headers))
+            self._receive()  # the server's metadata
+        except (ConnectionClosed, InvalidHandshake, OSError) as error:
+            self.close()
+            raise OpenPiError(f'openpi server at {self._url}: {error}; is serve_policy.py running?') from error
+
+    def _infer(self, frame: bytes) -> np.ndarray:
+        if self._connection is None:
+            raise OpenPiError(f'the connection to {self._url} was lost; the next episode connects again')
+        try:
+            self._connection.send(frame)
+            actions = self._receive().get('actions')
+        except (ConnectionClosed, OSError) as error:  # TimeoutError is an OSError
+            self.close()
+            raise OpenPiError(f'openpi server at {self._url}: {type(error).__name__}: {error}') from error
+        if not isinstance(actions, np.ndarray) or actions.ndim != 2 or actions.shape[1] < 7:
+            raise CandidatesError(f'openpi: actions must be (H, 7 or more), got '
+                                  f'{getattr(actions, "shape", type(actions).__name__)}')
+        return actions[:, :7].astype(np.float32)
+
+    def _receive(self) -> dict:
+        frame = self._connection.recv(timeout=self._timeout)
+        if isinstance(frame, str):
+            raise OpenPiError(f'the server raised: {frame.strip().splitlines()[-1] if frame.strip() else ""}')
+        return unpack(frame)
