@@ -5,6 +5,7 @@ candidates per READY. critic: a command for each set of candidates.
 """
 
 import sys
+import time
 
 import numpy as np
 import rclpy
@@ -12,10 +13,11 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, JointState
 
-from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_msgs.msg import ActionCandidates, ControllerState, EndEffectorCommand, Episode
 from vgps_msgs_py import qos
 
+# Not imported from the arm: its kinematics would make these processes slow to start.
+JOINT_NAMES = ('waist', 'shoulder', 'elbow', 'forearm_roll', 'wrist_angle', 'wrist_rotate')
 NEUTRAL = (-0.13192235, -0.76238847, 0.44485444, -0.01994175, 1.7564081, -0.15953401)
 BASE = 'wx250s/base_link'
 
@@ -56,7 +58,7 @@ class Camera(Node):
 class Policy(Node):
     def __init__(self):
         super().__init__('policy')
-        self.rng, self.episode, self.step = np.random.default_rng(0), '', -1
+        self.rng, self.episode, self.step, self.asked = np.random.default_rng(0), '', -1, 0.0
         self.publisher = self.create_publisher(ActionCandidates, 'candidates', qos.EVENT)
         self.create_subscription(Episode, 'episode', lambda m: setattr(self, 'episode', m.episode_id), qos.LATCHED)
         self.create_subscription(ControllerState, 'controller_state', self.on_state, qos.EVENT)
@@ -65,9 +67,10 @@ class Policy(Node):
         if not self.episode or message.state not in (ControllerState.READY, ControllerState.HOLDING):
             return
         last = message.step if message.episode_id == self.episode else -1
-        if last < self.step:
+        # A neighbour killed a moment ago may have taken the candidates with it: ask again.
+        if last < self.step and time.monotonic() - self.asked < 1.0:
             return
-        self.step = last + 1
+        self.step, self.asked = last + 1, time.monotonic()
         actions = self.rng.uniform(-1, 1, (2, 1, 7)) * [0.02, 0.02, 0.02, 0.1, 0.1, 0.1, 1.0]
         candidates = ActionCandidates(episode_id=self.episode, step=self.step, num_candidates=2, horizon=1,
                                       actions=actions.astype(np.float32).ravel())
@@ -78,14 +81,21 @@ class Policy(Node):
 class Critic(Node):
     def __init__(self):
         super().__init__('critic')
+        self.pending = []
         self.publisher = self.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
         self.create_subscription(ActionCandidates, 'candidates', self.on_candidates, qos.EVENT)
+        self.create_timer(0.02, self.publish)
 
     def on_candidates(self, message):
         command = EndEffectorCommand(header=message.header, episode_id=message.episode_id, step=message.step,
                                      action=np.array(message.actions[:7], np.float64))
         command.header.frame_id = BASE
-        self.publisher.publish(command)
+        self.pending.append(command)
+        self.publish()
+
+    def publish(self):
+        while self.pending and self.publisher.get_subscription_count():
+            self.publisher.publish(self.pending.pop(0))
 
 
 PARTS = {'driver': Driver, 'camera': Camera, 'policy': Policy, 'critic': Critic}

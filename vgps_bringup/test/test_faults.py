@@ -30,8 +30,9 @@ from vgps_msgs_py import qos
 STAND_INS = Path(__file__).parent / 'arm_stand_ins.py'
 BASE = 'wx250s/base_link'
 HOLDS_WITHIN = 0.5      # s
-PARAMETERS = {'arm': 'simulated', 'dry_run': 'false', 'command_timeout': '0.4', 'image_timeout': '0.3',
+PARAMETERS = {'arm': 'simulated', 'dry_run': 'false', 'command_timeout': '1.5', 'image_timeout': '0.3',
               'move_speed': '1.5', 'recovery_time': '0.3', 'joint_states_timeout': '0.4'}
+STARTS_WITHIN = 60.0    # s; a new process needs 2 s on an idle machine
 
 
 class Bench:
@@ -121,6 +122,9 @@ class Bench:
                 return
         raise AssertionError(f'no start pose: {self.state.message}')
 
+    def is_away(self):
+        return np.linalg.norm(np.subtract(np.reshape(self.state.target_pose, (4, 4))[:3, 3], [0.3, 0, 0.15])) > 0.03
+
     def announce(self, running=True):
         """Begin a new episode, or end the present one."""
         if running:
@@ -172,7 +176,7 @@ def running():
     os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 200)
     bench = Bench(f'/faults_{os.getpid()}')
     try:
-        bench.wait_for_state(State.READY, timeout=30.0)
+        bench.wait_for_state(State.READY, timeout=STARTS_WITHIN)
         bench.wait_for(lambda s: bench.commands.get_subscription_count() > 0, 'discovery')
         yield bench
     finally:
@@ -182,7 +186,8 @@ def running():
 @pytest.fixture
 def bench(running):
     """A controller that is ready in its start pose, alone with its driver."""
-    running.reset()
+    if running.state.state != State.READY or running.is_away():
+        running.reset()
     running.announce()
     running.spin(0.1)
     yield running
@@ -194,27 +199,23 @@ def bench(running):
 
 def start_loop(bench):
     """Let stand-ins of policy and critic drive the arm; return once it moves."""
-    for part in ('policy', 'critic'):
-        bench.start(part)
     accepted = bench.state.accepted
-    bench.wait_for(lambda s: s.accepted >= accepted + 3, 'three steps', timeout=20.0)
+    for part in ('critic', 'policy'):
+        bench.start(part)
+    bench.wait_for(lambda s: s.accepted >= accepted + 3, 'three steps', timeout=STARTS_WITHIN)
 
 
 @pytest.mark.parametrize(('part', 'reason'), [('policy', Reason.POLICY_LOST), ('critic', Reason.CRITIC_LOST)])
 def test_killing_policy_or_critic_holds_the_arm_and_a_new_one_resumes(bench, part, reason):
     start_loop(bench)
     killed = bench.kill(part)
-    bench.wait_for_state(State.HOLDING, reason, timeout=3.0)
+    bench.wait_for_state(State.HOLDING, reason, timeout=5.0)
     bench.spin(0.5)
     assert bench.joint_commands[-1][0] - killed < HOLDS_WITHIN
     accepted = bench.state.accepted
     bench.start(part)
-    topic = f'{bench.namespace}/' + {'policy': 'candidates', 'critic': 'command'}[part]
-    own = int(part == 'critic')
-    bench.wait_for(lambda s: bench.node.count_publishers(topic) > own, 'discovery')
-    bench.spin(0.5)
     bench.announce()     # as policy_node does for the next goal
-    bench.wait_for(lambda s: s.accepted >= accepted + 2, 'steps again', timeout=20.0)
+    bench.wait_for(lambda s: s.accepted >= accepted + 2, 'steps again', timeout=STARTS_WITHIN)
 
 
 def test_killing_the_camera_holds_the_arm_and_a_new_one_resumes(bench):
@@ -229,7 +230,7 @@ def test_killing_the_camera_holds_the_arm_and_a_new_one_resumes(bench):
     accepted = bench.state.accepted
     bench.announce()
     bench.start('camera')
-    bench.wait_for(lambda s: s.accepted >= accepted + 2, 'steps again', timeout=20.0)
+    bench.wait_for(lambda s: s.accepted >= accepted + 2, 'steps again', timeout=STARTS_WITHIN)
 
 
 def test_killing_the_driver_holds_the_arm_and_a_new_one_resumes(bench):
@@ -243,11 +244,11 @@ def test_killing_the_driver_holds_the_arm_and_a_new_one_resumes(bench):
     bench.joint_commands.clear()
     bench.announce(running=False)
     bench.start('driver')
-    bench.wait_for_state(State.READY, timeout=20.0)
+    bench.wait_for_state(State.READY, timeout=STARTS_WITHIN)
     assert bench.joint_commands == []
     bench.announce()
     accepted = bench.state.accepted
-    bench.wait_for(lambda s: s.accepted >= accepted + 2, 'steps again', timeout=20.0)
+    bench.wait_for(lambda s: s.accepted >= accepted + 2, 'steps again', timeout=STARTS_WITHIN)
 
 
 @pytest.mark.parametrize('action', [[np.nan] * 7, [0, 0, np.nan, 0, 0, 0, 1], [np.inf, 0, 0, 0, 0, 0, 1],
@@ -274,11 +275,12 @@ def test_an_unknown_kind_of_command_moves_nothing(bench):
 
 
 def test_duplicates_and_commands_out_of_order_move_nothing(bench):
-    assert bench.send(step=10) is Reason.ACCEPTED
+    stamp = time.time()
+    assert bench.send(step=10, stamp=stamp) is Reason.ACCEPTED
     sent = len(bench.joint_commands)
     for step in (10, 10, 9, 0):
         assert bench.send(step=step) is Reason.OUT_OF_ORDER
-    assert bench.send(step=11, stamp=time.time() - 0.9) is Reason.OUT_OF_ORDER
+    assert bench.send(step=11, stamp=stamp - 0.01) is Reason.OUT_OF_ORDER
     assert bench.send(step=12, frame='camera') is Reason.WRONG_FRAME
     assert len(bench.joint_commands) == sent
     assert bench.send(step=13) is Reason.ACCEPTED

@@ -15,7 +15,7 @@ from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
 from vgps_bringup.arm.motion import Motion
 from vgps_bringup.arm.reason import Reason, State
 from vgps_bringup.arm.step_controller import StepController
-from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Watchdog
+from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Fault, Watchdog
 
 _LONGEST_PERIOD = 0.05  # s that a move advances per control period at most
 _SETTLE = 0.4           # s after a move, the time the arm needs to catch up
@@ -126,6 +126,8 @@ class ArmController:
     def _execute(self, command, now, ros_now):
         if command.hold:
             return Reason.HOLD_REQUESTED, command.message
+        if not self.arm.ready:
+            return Reason.NOT_READY, self.arm.message
         measured = self.watchdog.positions
         if self.config.dry_run:
             self._anchor(force=True)
@@ -165,7 +167,9 @@ class ArmController:
         if self.watchdog.positions is None:
             return False, 'no joint states yet'
         fault = self.watchdog.check(now, False)
-        if fault is not None and fault.reason is Reason.MOTOR_ERROR:
+        if not self.arm.ready or (fault is not None and fault.reason is Reason.MOTOR_ERROR):
+            if self.config.dry_run:
+                return False, 'dry run: the servos are left alone; set dry_run to false first'
             self.arm.recover()
         elif fault is not None and fault.reason not in (*RESUMED_BY_COMMAND, Reason.STALE_IMAGE, *_RESETTABLE):
             return False, f'{fault.reason.name}: {fault.message}'
@@ -199,13 +203,13 @@ class ArmController:
             self._tick_stepping(fault, now)
 
     def _tick_stepping(self, fault, now):
+        if not self.arm.ready:
+            fault = fault or Fault(Reason.NOT_READY, self.arm.message)
         if fault is not None:
             if fault.reason in RESUMED_BY_COMMAND and self.state is State.MOVING:
                 return
             self._hold(fault)
         elif self.state is State.HOLDING:
-            if not self.arm.ready:
-                return
             self._anchor()
             self._enter(State.READY, Reason.ACCEPTED, '')
         elif self.state is State.MOVING and now >= self._step_end:
@@ -213,9 +217,11 @@ class ArmController:
 
     def _tick_homing(self, fault, now, period):
         # What reset is there to get away from needs a moment to go away.
-        recovering = self._motion is None and fault is not None and fault.reason in _RESETTABLE
-        if (recovering or not self.arm.ready) and now - self._started < _RECOVERY_LIMIT:
+        recovering = fault is not None and fault.reason in _RESETTABLE
+        if self._motion is None and (recovering or not self.arm.ready) and now - self._started < _RECOVERY_LIMIT:
             self.message = self.arm.message or fault.message
+        elif not self.arm.ready:
+            self._abandon(Reason.NOT_READY, self.arm.message)
         elif fault is not None and fault.reason not in (*RESUMED_BY_COMMAND, Reason.STALE_IMAGE):
             self._abandon(fault.reason, fault.message)
         elif self.config.dry_run:
@@ -267,7 +273,7 @@ class ArmController:
 
     def _freeze(self):
         """Cut a motion short: the goal becomes where the arm is now, once (repeated, it would sink)."""
-        if self.state not in (State.MOVING, State.HOMING) or self._sent is None:
+        if self.state not in (State.MOVING, State.HOMING) or self._sent is None or not self.arm.ready:
             return
         # Joint states further off than a step may go are not to be believed: then the last command stands.
         if np.abs(self.watchdog.positions - self._sent).max() <= self.steps.config.max_joint_step:

@@ -15,7 +15,8 @@ from vgps_bringup.arm.reason import Reason
 RESUMED_BY_COMMAND = (Reason.STALE_COMMAND, Reason.POLICY_LOST, Reason.CRITIC_LOST)
 
 _LIMIT_TOLERANCE = 0.05      # rad beyond a joint's limits: zero offset and play of the servos
-_HARDWARE_ERRORS = {0: 'input voltage', 2: 'overheating', 3: 'encoder', 4: 'electrical shock', 5: 'overload'}
+_HARDWARE_ERRORS = {0: 'input voltage', 2: 'overheating', 3: 'encoder', 4: 'electrical shock', 5: 'overload',
+                    7: 'nothing, a register read failed'}
 
 
 @dataclass(frozen=True)
