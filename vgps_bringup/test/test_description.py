@@ -106,3 +106,10 @@ def test_launch_file_declares_the_same_arguments_and_nodes(name):
     start = next(e for e in description.entities if isinstance(e, OpaqueFunction))
     nodes = [e.actions[0] if isinstance(e, TimerAction) else e for e in start.execute(context)]
     assert sum(isinstance(node, Node) for node in nodes) == len(processes(name))
+
+
+def test_parameter_tables_of_the_readme_are_those_of_the_nodes():
+    pytest.importorskip('rclpy')
+    script = pathlib.Path(__file__).resolve().parents[1] / 'workspace' / 'node_reference.py'
+    done = subprocess.run([sys.executable, str(script), '--check'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
