@@ -1,0 +1,279 @@
+"""Adapters whose packages are not here: what surrounds the model, on stand-ins with the real call signatures."""
+
+import sys
+import threading
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vgps_policy_bridge.errors import CandidatesError, MissingExtraError, ObservationError, PolicyError
+from vgps_policy_bridge.policies import octo, openpi, rt1x
+from vgps_policy_bridge.policy import Observation, load_policy
+
+STATE = np.array([0.3, 0.0, 0.15, 0, 0, 0, 1.0])
+
+
+def frame(value, size=(480, 640)):
+    return Observation(np.full((*size, 3), value, np.uint8), 0.0, STATE)
+
+
+@pytest.mark.parametrize('name, options, package', [
+    ('octo-small', {}, 'octo'), ('octo-base-1.5', {}, 'octo'), ('openvla', {}, 'timm'),
+    ('lerobot', {'checkpoint': 'x'}, 'lerobot'),
+    ('lerobot-async', {'policy_type': 'act', 'checkpoint': 'x'}, 'grpc')])
+def test_missing_package_says_exactly_what_to_install(name, options, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'vgps-policy-bridge\[(octo|openvla|lerobot)\]'"):
+        load_policy(name, **options)
+
+
+# --- Octo ---
+
+
+class FakeOcto:
+    example_batch = {'observation': {'pad_mask': None}}
+    mask = np.array([True] * 6 + [False])
+    dataset_statistics = {'bridge_dataset': {'action': {
+        'mean': np.array([.001, .002, .003, .01, .02, .03, .6]), 'std': np.array([.01, .02, .03, .1, .2, .3, .5]),
+        'mask': mask}}}
+
+    def __init__(self):
+        self.calls, self.tasks = [], []
+
+    def create_tasks(self, texts):
+        self.tasks.append(texts)
+        return {'text': texts}
+
+    def sample_actions(self, observations, tasks, timestep_pad_mask, rng, sample_shape):
+        self.calls.append((observations, tasks, timestep_pad_mask, rng, sample_shape))
+        return np.broadcast_to(np.arange(sample_shape[0])[:, None, None, None] / 10, (*sample_shape, 1, 4, 7))
+
+
+@pytest.fixture
+def octo_policy(monkeypatch):
+    model = FakeOcto()
+    module = ModuleType('octo.model.octo_model')
+    module.OctoModel = SimpleNamespace(load_pretrained=lambda checkpoint: model)
+    jax = ModuleType('jax')
+    jax.random = SimpleNamespace(PRNGKey=lambda seed: ('key', seed), fold_in=lambda key, data: (*key, data))
+    for name, entry in (('octo', ModuleType('octo')), ('octo.model', ModuleType('octo.model')),
+                        ('octo.model.octo_model', module), ('jax', jax)):
+        monkeypatch.setitem(sys.modules, name, entry)
+    return load_policy('octo-small-1.5'), model
+
+
+def test_octo_unnormalises_by_hand_computed_values():
+    statistics = FakeOcto.dataset_statistics['bridge_dataset']['action']
+    raw = np.array([[1.0, -1.0, 2.0, 0.5, 0.0, -2.0, 0.7], [0, 0, 0, 0, 0, 0, 1.3], [0, 0, 0, 0, 0, 0, -0.2]])
+    np.testing.assert_allclose(octo.unnormalise(raw, statistics), [
+        [.011, -.018, .063, .06, .02, -.57, .7], [.001, .002, .003, .01, .02, .03, 1.0],
+        [.001, .002, .003, .01, .02, .03, 0.0]], atol=1e-7)
+
+
+def test_octo_window_has_one_shape_from_the_first_step_on(octo_policy):
+    policy, model = octo_policy
+    policy.reset('put carrot on plate', 3)
+    for value in (10, 20, 30):
+        policy.propose(frame(value), 10)
+    images = [call[0]['image_primary'] for call in model.calls]
+    assert all(image.shape == (1, 2, 256, 256, 3) and image.dtype == np.uint8 for image in images)
+    assert [image[0, :, 0, 0, 0].tolist() for image in images] == [[10, 10], [10, 20], [20, 30]]
+    assert [call[2].tolist() for call in model.calls] == [[[False, True]], [[True, True]], [[True, True]]]
+    np.testing.assert_array_equal(model.calls[0][0]['pad_mask'], model.calls[0][2])
+    policy.reset('again', 3)
+    policy.propose(frame(40), 10)
+    assert model.calls[-1][2].tolist() == [[False, True]] and model.tasks == [['put carrot on plate'], ['again']]
+
+
+def test_octo_rounds_k_up_to_a_bucket_so_that_nothing_compiles_anew(octo_policy):
+    policy, model = octo_policy
+    policy.reset('x', 3)
+    for k in (1, 9, 11, 50, 51, 1000):
+        candidates = policy.propose(frame(0), k)
+        assert candidates.actions.shape == (k, 4, 7)
+    assert [call[4] for call in model.calls] == [(1,), (10,), (25,), (50,), (100,), (1000,)]
+    keys = [call[3] for call in model.calls]
+    assert len(set(keys)) == 6
+    policy.reset('x', 3)
+    policy.propose(frame(0), 1)
+    assert model.calls[-1][3] == keys[0]
+    assert not hasattr(policy, 'temperature')  # a diffusion head has none
+
+
+def test_octo_names_the_statistics_it_has(octo_policy):
+    with pytest.raises(PolicyError, match='bridge_dataset'):
+        load_policy('octo-small-1.5', statistics='no_such')
+
+
+# --- RT-1-X ---
+
+
+def test_rt1x_unnormalises_by_hand_computed_values():
+    # Token 0 is the low end, 511 the high end, linear between: world vector +-2, rotation +-pi/2, closedness +-1.
+    zero = np.array([255.5] * 7)
+    actions = rt1x.unnormalise(np.stack([np.zeros(7), np.full(7, 511.0), zero, zero + 511 / 8]))
+    np.testing.assert_allclose(actions[0], [-.05] * 3 + [-.25] * 3 + [1.0], atol=1e-7)  # beyond 1.75 / 1.4: clipped
+    np.testing.assert_allclose(actions[1], [.05] * 3 + [.25] * 3 + [0.0], atol=1e-7)
+    np.testing.assert_allclose(actions[2, :6], 0.0, atol=1e-7)
+    np.testing.assert_allclose(actions[3], [0.5 / 1.75 * 0.05] * 3 + [np.pi / 8 / 1.4 * 0.25] * 3 + [0.0], atol=1e-7)
+
+
+def test_rt1x_draws_follow_the_logits_and_log_probabilities_add_up():
+    logits = np.random.default_rng(0).normal(0, 1.5, (2, 6))
+    for temperature in (1.0, 0.5):
+        p = np.exp(logits / temperature)
+        p /= p.sum(1, keepdims=True)
+        tokens, log_p = rt1x.draw_tokens(logits, 5000, temperature, np.random.default_rng(1))
+        for d in range(2):
+            observed = np.bincount(tokens[:, d], minlength=6)
+            keep = p[d] * 5000 >= 5
+            assert stats.chisquare(np.append(observed[keep], observed[~keep].sum() + 1e-9),
+                                   np.append(p[d][keep], p[d][~keep].sum() + 1e-9 / 5000) * 5000,
+                                   sum_check=False).pvalue > 1e-3
+        np.testing.assert_allclose(log_p, np.log(p[0][tokens[:, 0]]) + np.log(p[1][tokens[:, 1]]))
+    greedy, _ = rt1x.draw_tokens(logits, 20, 0.0, np.random.default_rng(1))
+    assert (greedy == logits.argmax(1)).all()
+
+
+def test_rt1x_resize_is_bilinear_with_half_pixel_centres():
+    ramp = np.tile(np.arange(0, 240, 4, dtype=np.uint8)[None, :, None], (60, 1, 3))  # 60 wide, slope 4 per pixel
+    small = rt1x.resize(ramp)
+    assert small.shape == (300, 300, 3)
+    # Output column 150 is input column (150.5 * 0.2 - 0.5) = 29.6.
+    assert small[100, 150, 0] == pytest.approx(29.6 * 4 / 255, abs=1e-5)
+    assert small[100, 0, 0] == 0.0 and small[100, 299, 0] == pytest.approx(236 / 255, abs=1e-5)
+    np.testing.assert_allclose(rt1x.resize(np.full((300, 300, 3), 51, np.uint8)), 0.2)
+
+
+def test_rt1x_explains_that_the_saved_model_cannot_sample(tmp_path):
+    (tmp_path / 'saved_model.pb').touch()
+    with pytest.raises(PolicyError, match='takes the argmax'):
+        load_policy('rt-1-x', source=str(tmp_path), checkpoint=str(tmp_path))
+    with pytest.raises(PolicyError, match='no folder'):
+        load_policy('rt-1-x', source='/no/such', checkpoint=str(tmp_path))
+
+
+# --- openpi ---
+
+
+@pytest.fixture
+def pi_server():
+    pytest.importorskip('websockets', reason='needs pip install websockets')
+    from websockets.sync.server import serve
+    state = SimpleNamespace(seen=[], mood='random', rng=np.random.default_rng(0))
+
+    def handle(connection):
+        connection.send(openpi.pack({'model': 'pi0'}))
+        for request in connection:
+            state.seen.append(openpi.unpack(request))
+            actions = state.rng.uniform(0, 0.05, (5, 8)) if state.mood != 'greedy' else np.full((5, 8), 0.01)
+            if state.mood == 'raises':
+                connection.send('Traceback ...\nValueError: no such camera')
+            elif state.mood == 'junk':
+                connection.send(b'\xc1')
+            else:
+                connection.send(openpi.pack({'actions': actions[:, :3] if state.mood == 'narrow' else actions}))
+    with serve(handle, '127.0.0.1', 0, compression=None) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        state.url = f'ws://127.0.0.1:{listening.socket.getsockname()[1]}'
+        yield state
+        listening.shutdown()
+
+
+def test_openpi_asks_k_times_and_sends_what_the_server_expects(pi_server):
+    policy = load_policy('openpi', url=pi_server.url)
+    policy.reset('put carrot on plate', 1)
+    candidates = policy.propose(frame(200), 4)
+    assert candidates.actions.shape == (4, 5, 7) and candidates.counts is None and len(pi_server.seen) == 4
+    request = pi_server.seen[0]
+    assert request['prompt'] == 'put carrot on plate'
+    np.testing.assert_allclose(request['observation/state'], STATE, atol=1e-6)
+    image = request['observation/image']
+    assert image.shape == (224, 224, 3) and image.dtype == np.uint8
+    assert (image[112] == 200).all() and (image[:28] == 0).all() and (image[28:196] == 200).all()
+    policy.close()
+
+
+def test_openpi_merges_the_chunks_of_a_greedy_server_and_turns_the_gripper(pi_server):
+    pi_server.mood = 'greedy'
+    policy = load_policy('openpi', url=pi_server.url, gripper='closedness', state_key='')
+    candidates = policy.propose(Observation(frame(0).image, 0.0), 4)
+    assert candidates.counts.tolist() == [4] and 'observation/state' not in pi_server.seen[0]
+    np.testing.assert_allclose(candidates.actions[0, 0], [0.01] * 6 + [0.99], atol=1e-6)
+    policy.close()
+
+
+@pytest.mark.parametrize('mood, error, words', [('raises', PolicyError, 'no such camera'),
+                                                ('junk', PolicyError, 'malformed'),
+                                                ('narrow', CandidatesError, 'H, 7')])
+def test_openpi_errors_are_named_and_the_next_request_works(pi_server, mood, error, words):
+    policy = load_policy('openpi', url=pi_server.url)
+    pi_server.mood = mood
+    with pytest.raises(error, match=words):
+        policy.propose(frame(0), 2)
+    pi_server.mood = 'random'
+    policy.reset('x')
+    assert len(policy.propose(frame(0), 2)) == 2
+    with pytest.raises(ObservationError, match='robot state'):
+        policy.propose(Observation(frame(0).image, 0.0), 2)
+    policy.close()
+
+
+def test_openpi_server_that_is_not_there_is_named():
+    with pytest.raises(PolicyError, match=r'serve_policy\.py running'):
+        load_policy('openpi', url='ws://127.0.0.1:1')
+
+
+def test_openpi_never_takes_objects_from_the_wire():
+    evil = {b'__ndarray__': True, b'data': b'x' * 8, b'dtype': '|O', b'shape': [1]}
+    import msgpack
+    with pytest.raises(PolicyError, match='array of type object'):
+        openpi.unpack(msgpack.packb({'actions': evil}))
+
+
+# --- LeRobot ---
+
+
+def test_lerobot_async_refuses_other_machines():
+    with pytest.raises(PolicyError, match='CVE-2026-25874'):
+        load_policy('lerobot-async', policy_type='act', checkpoint='x', address='192.168.1.5:8080')
+
+
+def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):
+    torch = pytest.importorskip('torch', reason='needs torch')
+    batches = []
+
+    class Net:
+        def eval(self):
+            return self
+
+        def reset(self):
+            pass
+
+        def predict_action_chunk(self, batch):
+            batches.append(batch)
+            return torch.rand(batch['observation.state'].shape[0], 6, 7)
+    config = SimpleNamespace(type='smolvla', device=None, image_features={'observation.images.image_0': None})
+    configs, factory = ModuleType('lerobot.configs.policies'), ModuleType('lerobot.policies.factory')
+    configs.PreTrainedConfig = SimpleNamespace(from_pretrained=lambda checkpoint: config)
+    factory.get_policy_class = lambda kind: SimpleNamespace(from_pretrained=lambda *a, **k: Net())
+    factory.make_pre_post_processors = lambda *a, **k: (
+        lambda batch: {key: value[None] if torch.is_tensor(value) else [value] for key, value in batch.items()},
+        lambda action: action / 10)
+    for name in ('lerobot', 'lerobot.configs', 'lerobot.policies'):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, 'lerobot.configs.policies', configs)
+    monkeypatch.setitem(sys.modules, 'lerobot.policies.factory', factory)
+    policy = load_policy('lerobot', checkpoint='some/where', device='cpu')
+    draws = []
+    for _ in range(2):
+        policy.reset('put carrot on plate', 4)
+        draws.append(policy.propose(frame(255, (48, 64)), 5).actions)
+    assert draws[0].shape == (5, 6, 7) and draws[0].max() <= 0.1
+    np.testing.assert_array_equal(*draws)
+    assert batches[0]['observation.images.image_0'].shape == (5, 3, 48, 64)
+    assert batches[0]['observation.images.image_0'].max() == 1.0 and batches[0]['task'] == ['put carrot on plate'] * 5
+    with pytest.raises(PolicyError, match=r'observation\.images\.image_0'):
+        load_policy('lerobot', checkpoint='x', image_key='observation.images.top')
