@@ -105,7 +105,9 @@ def _simulation(a: Mapping[str, str]) -> list[Process]:
     return [
         Process('vgps_bringup', 'simulation_node', 'simulation_node',
                 {'task': a['task'], 'image_width': size, 'image_height': size, 'renderer': a['renderer']}),
-        Process('vgps_bringup', 'widowx_node', 'widowx_node', {'arm': 'simulated', 'dry_run': False},
+        # the simulated table is at 0, and the fingers reach 23.4 mm below the gripper's frame
+        Process('vgps_bringup', 'widowx_node', 'widowx_node',
+                {'arm': 'simulated', 'dry_run': False, 'min_height': 0.0235},
                 ('widowx.yaml',)),
         *_steering(a, {}, {}),
     ]
