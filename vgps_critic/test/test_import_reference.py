@@ -224,13 +224,14 @@ def write_full_width(path, copies):
         file.truncate(file.tell())
 
 
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='peak memory is read from /proc')
 def test_a_checkpoint_of_the_originals_size_stays_under_twice_the_critic_and_one_leaf(tmp_path):
     write_full_width(tmp_path / 'checkpoint', copies=15)
     assert (tmp_path / 'checkpoint').stat().st_size > 1.6e9
-    code = ('import resource, sys; sys.argv[1:] = sys.argv[1:]\n'
-            'from vgps_critic.import_reference import main; main()\n'
-            'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)')
+    # not getrusage: its peak would include this process, which the child was forked from
+    code = ("from vgps_critic.import_reference import main; main()\n"
+            "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])")
     done = subprocess.run([sys.executable, '-c', code, str(tmp_path / 'checkpoint'), str(tmp_path / 'out')],
                           capture_output=True, text=True, check=True)
     critic, leaf = 25_563_201 * 4, 3 * 3 * 512 * 512 * 4
-    assert int(done.stdout.split()[-1]) < 2 * critic + leaf  # the whole process, interpreter and numpy included
+    assert 1024 * int(done.stdout.split()[-1]) < 2 * critic + leaf  # 140 MB, interpreter included

@@ -31,6 +31,7 @@ class Critic:
         config: what it is and where it comes from (`CriticConfig`).
         action_space: physical bounds, `.low` and `.high`.
         hash: SHA-256 of weights and configuration, hex.
+        encoder: images (1, S, S, 3) uint8, language (1, L) -> features (1, D), by the chosen runtime.
 
     """
 
@@ -43,7 +44,7 @@ class Critic:
         self.device = torch.device(device)
         # channels-last weights spare a reordering in every convolution: same numbers, about 0.7 x the time on CPU
         self.network = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
-        self._encoder = make_encoder(self.network, runtime, precision)
+        self.encoder = make_encoder(self.network, runtime, precision)
         self._instructions = instructions
 
     @classmethod
@@ -121,7 +122,7 @@ class Critic:
         image = resize(image, self.config.image_size)
         resized = time.perf_counter()
         # copies, because torch refuses read-only arrays
-        features = self._encoder(torch.from_numpy(np.array(image[None])), torch.from_numpy(np.array(language[None])))
+        features = self.encoder(torch.from_numpy(np.array(image[None])), torch.from_numpy(np.array(language[None])))
         stages = {'embed': embedded - start, 'resize': resized - embedded, 'encode': time.perf_counter() - resized}
         return EncodedObservation(features, {name: 1e3 * seconds for name, seconds in stages.items()})
 

@@ -1,0 +1,106 @@
+"""Time of one steering step against the number of candidates, and against repeating the image K times.
+
+    python -m vgps_critic.benchmarks.latency --runtime onnxruntime
+
+Everything is measured in one run on one machine: the step of this package (encode once, score K, select), the encoder
+in plain eager torch, and the reference's way, which runs the encoder on K copies of the frame. All K are interleaved,
+so that other load on the machine falls on all of them alike.
+"""
+
+import argparse
+import copy
+import os
+import platform
+import time
+from collections import defaultdict
+
+import numpy as np
+import torch
+
+from vgps_critic.critic import Critic
+from vgps_critic.runtime import PRECISIONS, RUNTIMES
+from vgps_critic.selection import select
+
+K = (1, 10, 30, 50, 100, 1000)
+
+
+def measure(critic: Critic, ks: tuple[int, ...], rounds: int) -> dict[tuple[int, str], list[float]]:
+    """Return milliseconds per (K, stage) of `rounds` steps; stages encode, score, select, total."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (480, 640, 3), np.uint8)
+    language = rng.normal(0, 0.04, critic.config.network.language_dim).astype(np.float32)
+    times = defaultdict(list)
+    for i in range(-2, rounds):  # two rounds of warm-up
+        for k in rng.permutation(ks).tolist():
+            actions = rng.uniform(-0.05, 0.05, (k, 7)).astype(np.float32)
+            start = time.perf_counter()
+            encoded = critic.encode(image, language)
+            encode = time.perf_counter()
+            q_values = critic.score(encoded, actions)
+            score = time.perf_counter()
+            select(q_values, 0.1, rng)
+            end = time.perf_counter()
+            if i >= 0:
+                for stage, seconds in (('encode', encode - start), ('score', score - encode), ('select', end - score),
+                                       ('total', end - start)):
+                    times[k, stage].append(1e3 * seconds)
+    return times
+
+
+@torch.inference_mode()
+def measure_plain(critic: Critic, rounds: int, repeat: int) -> tuple[list[float], list[float], list[float]]:
+    """Return ms of the critic's encoder, of plain eager float32 torch, and of the latter on `repeat` copies (once)."""
+    plain = copy.deepcopy(critic.network.encoder).to(memory_format=torch.contiguous_format)
+    size = critic.config.image_size
+    image = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8)
+    language = torch.randn(1, critic.config.network.language_dim) * 0.04
+    ours, eager, repeated = [], [], []
+    for i in range(-2, rounds):
+        for times, encoder in ((ours, critic.encoder), (eager, plain)):
+            start = time.perf_counter()
+            encoder(image.to(critic.device), language.to(critic.device)).cpu()
+            if i >= 0:
+                times.append(1e3 * (time.perf_counter() - start))
+    start = time.perf_counter()
+    plain(image.repeat(repeat, 1, 1, 1).to(critic.device), language.to(critic.device)).cpu()
+    repeated.append(1e3 * (time.perf_counter() - start))
+    return ours, eager, repeated
+
+
+def percentiles(times: list[float]) -> str:
+    """Return p50 and p95 as table cells."""
+    return f'{np.percentile(times, 50):8.1f} | {np.percentile(times, 95):8.1f}'
+
+
+def main() -> None:
+    """Print the latency tables."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument('--critic', help='checkpoint; default: random weights at the published width')
+    parser.add_argument('--runtime', default='torch', choices=RUNTIMES)
+    parser.add_argument('--precision', default='float32', choices=list(PRECISIONS))
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--rounds', type=int, default=20, help='steps per K')
+    parser.add_argument('--repeat', type=int, default=50, help='K of the repeat-the-image baseline')
+    args = parser.parse_args()
+    options = dict(runtime=args.runtime, precision=args.precision, device=args.device)
+    critic = Critic.load(args.critic, **options) if args.critic else Critic.untrained(options=options)
+    load = f'{os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else '?'
+    print(f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, load {load}, '
+          f'torch {torch.__version__}, {args.device}, runtime {args.runtime}, {args.precision}\n')
+    times = measure(critic, K, args.rounds)
+    stages = ('encode', 'score', 'select', 'total')
+    print('| K | ' + ' | '.join(f'{stage} p50 [ms] | p95' for stage in stages) + ' | total / K=1 |')
+    print('|---' * 10 + '|')
+    for k in K:
+        ratio = np.median(times[k, 'total']) / np.median(times[1, 'total'])
+        print(f'| {k} | ' + ' | '.join(percentiles(times[k, stage]) for stage in stages) + f' | {ratio:.2f} |')
+    ours, eager, repeated = measure_plain(critic, args.rounds, args.repeat)
+    total = np.median(times[min(K, key=lambda k: abs(k - args.repeat)), 'total'])
+    print(f'\n| encoder | p50 [ms] | p95 |\n|---|---|---|\n| {args.runtime} | {percentiles(ours)} |'
+          f'\n| plain eager float32 torch | {percentiles(eager)} |')
+    print(f'\nencoder / eager: {np.median(ours) / np.median(eager):.2f}')
+    print(f'image repeated {args.repeat} times: {repeated[0]:.0f} ms, {repeated[0] / total:.0f} x a step of this package')
+
+
+if __name__ == '__main__':
+    main()
