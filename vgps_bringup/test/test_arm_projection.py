@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from vgps_bringup.arm.projection import CameraCalibration
+from vgps_bringup.arm.projection import CameraCalibration, draw_directions
 
 # One metre above the base plane, looking straight down; the image's right is the base's -y, its down the base's -x.
 POSE = np.array([[0, -1, 0, 0.3], [-1, 0, 0, 0.0], [0, 0, -1, 1.0], [0, 0, 0, 1]], float)
@@ -41,3 +41,18 @@ def test_a_file_is_read_and_a_broken_one_explained(tmp_path):
     path.write_text(yaml.safe_dump({**values, 'pose': [1.0]}))
     with pytest.raises(ValueError, match='camera.yaml'):
         CameraCalibration.load(path)
+
+
+def test_candidates_point_where_they_would_go_and_the_chosen_one_is_on_top():
+    image = np.zeros((480, 640, 3), np.uint8)
+    actions = np.zeros((3, 1, 7))
+    actions[:, 0, 1] = 0.05, -0.05, 0.05       # two to the image's left, one to its right
+    draw_directions(image, CAMERA, np.array([0.3, 0, 0]), actions, 2)
+    orange = np.argwhere((image == (255, 176, 59)).all(axis=2))
+    assert orange[:, 1].min() in range(290, 300)      # 25 pixels to the left of the gripper
+    assert orange[:, 1].max() <= 323
+    blue = np.argwhere((image == (86, 128, 184)).all(axis=2))
+    assert blue[:, 1].min() > 318
+    behind = np.zeros_like(image)
+    draw_directions(behind, CAMERA, np.array([0.3, 0, 2.0]), actions, 2)
+    assert not behind.any()

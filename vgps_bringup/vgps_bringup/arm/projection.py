@@ -1,4 +1,4 @@
-"""Where points of the arm's base frame appear in the camera image, once the camera is calibrated."""
+"""Where points of the arm's base frame, and the ways the candidates would go, appear in a calibrated camera's image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,3 +49,26 @@ class CameraCalibration:
         if image_size is not None:
             pixels *= np.divide(image_size, self.image_size)
         return pixels
+
+
+def draw_directions(image, calibration, position, actions, chosen):
+    """Draw where each candidate would take the gripper, the chosen one last and in orange.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, drawn on in place.
+        calibration: CameraCalibration of the camera.
+        position: (3,) gripper position in the base frame [m].
+        actions: (K, H, 7) candidates; the first three of each are metres in base axes.
+        chosen: index of the chosen candidate, -1 for none.
+
+    """
+    order = [k for k in range(len(actions)) if k != chosen] + ([chosen] if chosen >= 0 else [])
+    for k in order:
+        way = np.vstack([np.zeros(3), np.cumsum(actions[k, :, :3], axis=0)]) + position
+        pixels = calibration.project(way, image.shape[1::-1])
+        if not (np.isfinite(pixels).all() and np.abs(pixels).max() < 1e5):
+            continue
+        colour, width = ((255, 176, 59), 3) if k == chosen else ((86, 128, 184), 1)
+        points = np.rint(pixels).astype(np.int32)
+        cv2.polylines(image, [points[:-1]], False, colour, width, cv2.LINE_AA)
+        cv2.arrowedLine(image, points[-2].tolist(), points[-1].tolist(), colour, width, cv2.LINE_AA, tipLength=0.3)

@@ -133,8 +133,9 @@ class Watchdog:
         self._heard['image'] = now
 
     def candidates(self, now):
-        """Note a sign of life of the policy."""
-        self._heard['policy'] = now
+        """Note a sign of life of the policy: the first since the last command, from which the critic has its time."""
+        if self._heard.get('policy', -np.inf) <= self._heard.get('command', -np.inf):
+            self._heard['policy'] = now
 
     def command(self, now):
         """Note a command of the critic."""
