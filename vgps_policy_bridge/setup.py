@@ -6,6 +6,7 @@ setup(
     description='Generalist policies behind one small interface',
     license='Apache-2.0',
     packages=find_packages(exclude=['test']),
+    package_data={'vgps_policy_bridge': ['checkpoints/*.safetensors']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/vgps_policy_bridge']),
         ('share/vgps_policy_bridge', ['package.xml']),
