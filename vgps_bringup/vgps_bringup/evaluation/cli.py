@@ -76,23 +76,32 @@ def run_bag(options) -> None:
     print(f'{summary["times_real_time"]:.1f} times faster than real time. Report: {options.output / "index.html"}')
 
 
-def add_trials(commands) -> None:
-    """Add ``vgps-evaluate trials``."""
-    parser = commands.add_parser('trials', help='blind, interleaved, resumable trials with confidence intervals')
-    parser.add_argument('--study', type=Path, help='YAML with tasks, conditions, trials ...; replaces the options below')
-    parser.add_argument('--tasks', type=_numbers(str), default=('put_eggplant_in_basket',),
+def _add_study(parser, tasks: tuple[str, ...], policy: str, max_steps: int, output: Path) -> None:
+    """Add what every study takes."""
+    parser.add_argument('--study', type=Path, help='YAML: tasks, conditions, trials ...; replaces the options below')
+    parser.add_argument('--tasks', type=_numbers(str), default=tasks,
                         help='tasks or shipped lists: simulation, paper_real, paper_simpler')
     parser.add_argument('--conditions', type=_numbers(str), default=('baseline', 'steered'),
                         help='baseline, steered, random-select, random-policy; steered is swept over --critic, --k, '
                              '--beta')
-    parser.add_argument('--policy', action='append', help='entry-point name, repeatable; default: flow')
+    parser.add_argument('--policy', action='append', help=f'entry-point name, repeatable; default: {policy}')
     parser.add_argument('--critic', action='append', default=[], help='checkpoint, repeatable')
     parser.add_argument('--k', type=_numbers(int), default=(10,), help='numbers of candidates, e.g. 10,50')
     parser.add_argument('--beta', type=_numbers(float), default=(0.0,), help='temperatures, e.g. 0,0.1,1.0')
     parser.add_argument('--trials', type=int, default=20, help='per task and condition')
     parser.add_argument('--first-seed', type=int, default=10000, help='seeds count up from here')
-    parser.add_argument('--max-steps', type=int, default=60, help='control steps of 0.2 s per trial')
+    parser.add_argument('--max-steps', type=int, default=max_steps, help='control steps of 0.2 s per trial')
     parser.add_argument('--order-seed', type=int, default=0, help='of the interleaving')
+    parser.add_argument('--no-record', action='store_true', help='no bag per trial, hence no videos')
+    parser.add_argument('--report-only', action='store_true', help='tables of what is finished so far')
+    parser.add_argument('--output', type=Path, default=output, help='folder of journal, bags and report')
+    parser.set_defaults(default_policy=policy)
+
+
+def add_trials(commands) -> None:
+    """Add ``vgps-evaluate trials``."""
+    parser = commands.add_parser('trials', help='blind, interleaved, resumable trials with confidence intervals')
+    _add_study(parser, tasks=('put_eggplant_in_basket',), policy='flow', max_steps=60, output=Path('trials'))
     parser.add_argument('--runner', choices=('lockstep', 'ros-simulation', 'robot'), default='lockstep',
                         help='lockstep: simulation without ROS, fast; the others: the system running in --namespace')
     parser.add_argument('--namespace', default='vgps')
@@ -100,10 +109,38 @@ def add_trials(commands) -> None:
     parser.add_argument('--looks', default='plain', choices=('plain', 'varied'), help='lockstep scene appearance')
     parser.add_argument('--workers', type=int, default=1, help='lockstep processes')
     parser.add_argument('--worker', type=int, help=argparse.SUPPRESS)  # which of them this is
-    parser.add_argument('--no-record', action='store_true', help='no bag per trial, hence no videos')
-    parser.add_argument('--report-only', action='store_true', help='tables of what is finished so far')
-    parser.add_argument('--output', type=Path, default=Path('trials'), help='folder of journal, bags and report')
     parser.set_defaults(run=run_trials)
+
+
+def add_simpler(commands) -> None:
+    """Add ``vgps-evaluate simpler``."""
+    parser = commands.add_parser('simpler', help="the paper's protocol on SIMPLER's simulated tasks")
+    _add_study(parser, tasks=('widowx_put_eggplant_in_basket',), policy='octo-small-1.5', max_steps=120,
+               output=Path('simpler'))
+    parser.set_defaults(run=run_trials, runner='simpler', workers=1, worker=None)
+
+
+def add_overhead(commands) -> None:
+    """Add ``vgps-evaluate overhead``."""
+    parser = commands.add_parser('overhead', help="inference time with and without steering (the paper's Table 9)")
+    parser.add_argument('--policy', default='flow')
+    parser.add_argument('--critic', default='untrained', help="checkpoint; 'untrained': full width, random weights")
+    parser.add_argument('--k', type=_numbers(int), default=(10, 30, 50, 100))
+    parser.add_argument('--repetitions', type=int, default=20)
+    parser.set_defaults(run=run_overhead)
+
+
+def run_overhead(options) -> None:
+    """Print the table."""
+    import torch
+
+    from vgps_bringup.evaluation.overhead import markdown, measure
+    from vgps_policy_bridge.policy import load_policy
+    critic, = load_critics([options.critic]).values()
+    rows = measure(load_policy(options.policy), critic, options.k, options.repetitions)
+    parameters = sum(p.numel() for p in critic.network.parameters())
+    print(markdown(rows, f'Policy {options.policy}, critic {options.critic} ({parameters / 1e6:.1f} M parameters), '
+                         f'{torch.get_num_threads()} CPU threads, medians of {options.repetitions}'))
 
 
 def run_trials(options) -> None:
@@ -111,19 +148,18 @@ def run_trials(options) -> None:
     from vgps_bringup.evaluation.journal import JournalError
     from vgps_bringup.evaluation.study import Study, StudyError, load_study, named_conditions, task_list
     from vgps_bringup.evaluation.trial_report import markdown, write_report
-    from vgps_bringup.evaluation.trials import AbandonedError
     try:
         if not options.report_only:
             study = load_study(options.study.read_text()) if options.study else Study(
                 task_list(list(options.tasks)),
-                tuple(named_conditions(list(options.conditions), options.policy or ['flow'], options.critic, options.k,
+                tuple(named_conditions(list(options.conditions), options.policy or [options.default_policy], options.critic, options.k,
                                        options.beta)),
                 options.trials, options.first_seed, options.max_steps, options.order_seed)
             _play(study, options)
         if options.worker is None:
             print(markdown(write_report(options.output)))
             print(f'Report: {options.output / "index.html"}')
-    except (StudyError, JournalError, AbandonedError, OSError) as error:
+    except (StudyError, JournalError, OSError, RuntimeError) as error:  # AbandonedError, PolicyError, SimplerError
         sys.exit(f'vgps-evaluate trials: {error}')
     except KeyboardInterrupt:
         sys.exit('\nstopped: every finished trial is kept, the same call resumes')
@@ -149,14 +185,19 @@ def _play(study, options) -> None:
         from vgps_bringup.evaluation.lockstep import LockstepRunner
         runner = LockstepRunner(study.max_steps, options.image_size, looks=options.looks,
                                 load_critic=lambda name: next(iter(load_critics([name]).values())))
+    elif options.runner == 'simpler':
+        from vgps_bringup.evaluation.simpler import SimplerRunner
+        runner = SimplerRunner(study.max_steps, lambda name: next(iter(load_critics([name]).values())))
     else:
         from vgps_bringup.evaluation.robot_runner import RobotRunner
         RobotRunner.check(study)
         runner = RobotRunner(options.namespace, study.max_steps, simulated=options.runner == 'ros-simulation')
     try:
         # a live system has its own recorder
-        run_study(study, runner, options.output, options.runner == 'lockstep' and not options.no_record,
+        run_study(study, runner, options.output, options.runner in ('lockstep', 'simpler') and not options.no_record,
                   (options.worker or 0, options.workers), say=lambda text: print(text, flush=True))
+        if options.runner == 'simpler' and runner.seconds:
+            print(f'{runner.steps / runner.seconds:.1f} control steps per second, policy and critic included')
     finally:
         runner.close()
 
@@ -167,7 +208,7 @@ def main() -> None:
     os.environ.setdefault('OMP_NUM_THREADS', '2')
     parser = argparse.ArgumentParser(prog='vgps-evaluate', description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
-    for add in (add_bag, add_trials):
+    for add in (add_bag, add_trials, add_simpler, add_overhead):
         add(commands)
     options = parser.parse_args()
     options.run(options)

@@ -69,7 +69,7 @@ class LockstepRunner:
                     Observation(seen.image, seen.stamp, seen.state), condition.k), condition.k)
                 encoded = steerer.encode(seen.image, instruction) if condition.critic else None
                 decision = steerer.decide(encoded, candidates.actions, seed=step_seed(seed, step))
-                getattr(policy, 'committed', lambda *_: None)(decision.chosen, decision.action)
+                getattr(policy, 'committed', lambda _: None)(decision.chosen)
                 action = decision.action
                 if decision.chosen < 0:  # hold: no motion, the gripper as it is
                     action = np.array([0, 0, 0, 0, 0, 0, openness], np.float32)

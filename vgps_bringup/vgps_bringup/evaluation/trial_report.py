@@ -102,9 +102,15 @@ def markdown(results: Results) -> str:
     names = [c.name for c in results.study.conditions]
     lines = [f'| Task | {" | ".join(names)} |', '|---|' + '---|' * len(names)]
     groups = {task.name: task.group for task in results.study.tasks}
-    for task in results.tasks:
-        label = f'{groups[task]}: {task}' if groups[task] else task
-        lines.append(f'| {label} | ' + ' | '.join(percent(results.rate(n, task)) for n in names) + ' |')
+    for group in dict.fromkeys(groups.values()):
+        tasks = [task for task in results.tasks if groups[task] == group]
+        for task in tasks:
+            label = f'{group}: {task}' if group else task
+            lines.append(f'| {label} | ' + ' | '.join(percent(results.rate(n, task)) for n in names) + ' |')
+        if group and 1 < len(tasks) < len(results.tasks):
+            averages = [wilson(sum(results.rate(n, t).successes for t in tasks),
+                               sum(results.rate(n, t).trials for t in tasks)) for n in names]
+            lines.append(f'| *{group}, average* | ' + ' | '.join(map(percent, averages)) + ' |')
     if len(results.tasks) > 1:
         lines.append(f'| **{ALL}** | ' + ' | '.join(f'**{percent(results.rate(n))}**' for n in names) + ' |')
     lines += ['', '| Condition | against | paired difference |', '|---|---|---|']

@@ -1,0 +1,141 @@
+"""``vgps-evaluate simpler``: the paper's protocol on SIMPLER's tasks, as trials (same journal, tables and intervals).
+
+Per step: Lanczos resize to 256 x 256, K chunks from the policy, one selected by the value of its first action, the
+selected chunks averaged over time, sticky gripper. A step is 0.2 s of simulated time.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from vgps_bringup.evaluation.bag_reader import EpisodeRecord, Step
+from vgps_bringup.evaluation.overlay import Overlay
+from vgps_bringup.evaluation.simpler_env import GoogleGripper, TemporalAverage, WidowXGripper, axis_angle, make_task
+from vgps_bringup.evaluation.study import Condition, Trial
+from vgps_bringup.evaluation.trials import TrialResult
+from vgps_bringup.evaluation.video import VideoWriter
+from vgps_critic.images import resize
+from vgps_critic.steering import Reason, Steerer, SteeringConfig, step_seed
+from vgps_policy_bridge.policy import Candidates, Observation, check_candidates, load_policy
+
+IMAGE_SIZE = 256   # pixels, what policy and critic see
+RATE = 5.0         # control steps per simulated second
+SCRIPTED = 'scripted'  # a policy name that only exists here: it sees the simulator's state
+DECIDED = (Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM)
+
+
+class ScriptedPickAndPlace:
+    """Reach, grasp, carry, release from the simulator's state; to check that tasks can be played and scored.
+
+    Its candidates differ by noise of ``spread`` metres.
+    """
+
+    def __init__(self, task, spread: float = 0.003):
+        self.task, self.spread = task, spread
+
+    def reset(self, instruction: str, seed: int = 0) -> None:
+        """Begin an episode."""
+        self._rng, self._phase, self._since = np.random.default_rng(seed), 0, 0
+
+    def propose(self, observation: Observation, k: int) -> Candidates:
+        """Return k noisy copies of the next action."""
+        world, up = self.task.world, np.array([0.0, 0.0, 1.0])
+        base = world.agent.robot.pose.sp.to_transformation_matrix()
+        link = next(link for link in world.agent.robot.links if link.name == 'ee_gripper_link')
+        hand, thing, goal = (x.pose.p[0].cpu().numpy() for x in (link, self.task.source, self.task.target))
+        carried = np.array([*(hand - thing)[:2], 0.0])  # over the goal is to be the thing, not the hand
+        # phases: where the hand goes, how near is there [m], least and most steps, openness
+        plan = ((thing + 0.07 * up, 0.015, 0, 14, 1.0), (thing, 0.012, 0, 14, 1.0), (hand, 1.0, 4, 4, 0.0),
+                (hand + 0.05 * up, 0.0, 5, 5, 0.0), (goal + 0.14 * up + carried, 0.02, 0, 14, 0.0),
+                (goal + 0.06 * up + carried, 0.02, 0, 8, 0.0), (hand, 1.0, 4, 4, 1.0),
+                (hand + 0.05 * up, 0.0, 99, 99, 1.0))
+        target, near, least, most, openness = plan[self._phase]
+        error = target - hand
+        self._since += 1
+        if self._since >= most or (self._since > least and np.linalg.norm(error) < near):
+            self._phase, self._since = min(self._phase + 1, len(plan) - 1), 0
+        step = base[:3, :3].T @ error
+        step *= min(1.0, 0.035 / max(np.linalg.norm(step), 1e-9))
+        actions = np.zeros((k, 1, 7), np.float32)
+        actions[:, 0, :3] = step + self._rng.normal(0, self.spread, (k, 3)) * (np.arange(k)[:, None] > 0)
+        actions[:, 0, 6] = openness
+        return Candidates(actions, SCRIPTED, used=('simulator state',))
+
+
+class SimplerRunner:
+    """Plays SIMPLER trials; a task stays loaded while it is played."""
+
+    def __init__(self, max_steps: int, load_critic):
+        self.max_steps, self._load_critic = max_steps, load_critic
+        self._task, self._name = None, ''
+        self._policies, self._critics = {}, {}
+        self.steps, self.seconds = 0, 0.0  # played so far, for steps/s
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._task is not None:
+            self._task.close()
+
+    def _policy(self, condition: Condition):
+        if condition.policy == SCRIPTED:
+            return ScriptedPickAndPlace(self._task)
+        key = condition.policy, repr(sorted(condition.policy_options.items()))
+        if key not in self._policies:
+            self._policies[key] = load_policy(condition.policy, **condition.policy_options)
+        return self._policies[key]
+
+    def run(self, trial: Trial, bag: Path | None) -> TrialResult:
+        """Play one episode; ``bag`` (a folder) receives ``video.mp4``."""
+        if self._name != trial.task.name:
+            self.close()
+            self._task, self._name = make_task(trial.task.name), trial.task.name
+        condition, task = trial.condition, self._task
+        if condition.critic and condition.critic not in self._critics:
+            self._critics[condition.critic] = self._load_critic(condition.critic)
+        steerer = Steerer(self._critics.get(condition.critic),
+                          SteeringConfig(beta=condition.beta, selection=condition.selection))
+        policy, average = self._policy(condition), TemporalAverage()
+        gripper = WidowXGripper() if task.robot == 'widowx' else GoogleGripper()
+        began = time.monotonic()
+        seen, spoken = task.reset(trial.seed)
+        instruction = trial.task.instruction or spoken
+        policy.reset(instruction, trial.seed)
+        steps, images, values, fallbacks = [], [], [], 0
+        for step in range(self.max_steps):
+            image = resize(seen.image, IMAGE_SIZE)
+            candidates = check_candidates(policy.propose(Observation(image, step / RATE), condition.k), condition.k)
+            encoded = steerer.encode(image, instruction) if condition.critic else None
+            decision = steerer.decide(encoded, candidates.actions, seed=step_seed(trial.seed, step))
+            getattr(policy, 'committed', lambda _: None)(decision.chosen)
+            # hold: a chunk of no motion with the gripper as it was predicted to be
+            chunk = candidates.actions[decision.chosen] if decision.chosen >= 0 else \
+                candidates.actions[0] * np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
+            action = average(chunk)
+            steps.append(Step(step, round(step / RATE * 1e9), instruction, decision=decision))
+            images.append(seen.image)
+            values += [decision.value] if np.isfinite(decision.value) else []
+            fallbacks += decision.reason not in DECIDED
+            seen = task.step(np.array([*action[:3], *axis_angle(*action[3:6]), gripper(float(action[6]))]))
+            if seen.success or seen.over:
+                break
+        seconds = time.monotonic() - began
+        self.steps, self.seconds = self.steps + len(steps), self.seconds + seconds
+        if bag is not None:
+            self._write_video(bag, trial, steps, [*images, seen.image], seen.success)
+        return TrialResult(success=seen.success, failure='' if seen.success else seen.failure, steps=len(steps),
+                           seconds=seconds, mean_value=float(np.mean(values)) if values else None, fallbacks=fallbacks,
+                           bag='', details={'video': f'bags/{bag.name}/video.mp4'} if bag is not None else {})
+
+    @staticmethod
+    def _write_video(folder: Path, trial: Trial, steps: list[Step], images: list[np.ndarray], success: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome = 'success' if success else 'failure'
+        episode = EpisodeRecord(trial.identity, steps[0].instruction, trial.task.name, trial.seed, outcome, '', 0,
+                                round(len(steps) / RATE * 1e9), tuple(steps))
+        overlay = Overlay(episode, trial.condition.name)
+        with VideoWriter(folder / 'video.mp4', RATE) as writer:
+            for position, image in enumerate(images[:-1]):
+                writer.write(overlay.frame(image, position))
+            for _ in range(round(1.5 * RATE)):
+                writer.write(overlay.frame(images[-1], len(steps) - 1, outcome))

@@ -1,0 +1,182 @@
+"""SIMPLER's tasks behind one small face: ManiSkill 3 (four WidowX tasks) and SimplerEnv (these and the Google Robot's).
+
+ManiSkill 3: ``pip install mani-skill`` (needs Vulkan; Mesa >= 25 renders on a CPU) and its assets, found through
+``MS_ASSET_DIR``. SimplerEnv: from its git repository, for the two Google Robot tasks.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Gripper decisions are held: the paper's evaluation flips after 3 disagreeing steps (WidowX), repeats for 15 (Google).
+WIDOWX_STICKY, GOOGLE_STICKY = 3, 15
+MANISKILL = {
+    'widowx_spoon_on_towel': 'PutSpoonOnTableClothInScene-v1',
+    'widowx_carrot_on_plate': 'PutCarrotOnPlateInScene-v1',
+    'widowx_stack_cube': 'StackGreenCubeOnYellowCubeBakedTexInScene-v1',
+    'widowx_put_eggplant_in_basket': 'PutEggplantInBasketScene-v1',
+}
+CAMERA = '3rd_view_camera'
+
+
+class SimplerError(RuntimeError):
+    """A task cannot be run here; the text says what to install or change."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is known after a reset or a step."""
+
+    image: np.ndarray            # (H, W, 3) uint8 RGB, as the simulator renders it
+    success: bool = False
+    over: bool = False           # the task's own step limit
+    failure: str = ''            # what it would be called if it ended now
+
+
+class ManiSkillTask:
+    """One of the four WidowX digital twins in ManiSkill 3."""
+
+    robot = 'widowx'
+
+    def __init__(self, name: str):
+        try:
+            import gymnasium
+            import mani_skill.envs  # noqa: F401  registers them
+        except ImportError as error:
+            raise SimplerError(f'SIMPLER through ManiSkill 3 needs "pip install mani-skill" ({error})') from error
+        if name not in MANISKILL:
+            raise SimplerError(f'{name} is not in ManiSkill 3; there are: {", ".join(MANISKILL)}. '
+                               'The Google Robot tasks need SimplerEnv from its git repository')
+        try:
+            self.env = gymnasium.make(MANISKILL[name], obs_mode='rgb+segmentation', num_envs=1,
+                                      sim_backend='physx_cpu', render_backend='cpu')
+        except RuntimeError as error:
+            raise SimplerError(f'{name} cannot be rendered: {error}. On a CPU it needs Mesa >= 25 '
+                               '(mesa-vulkan-drivers, libvulkan1)') from error
+        self.world = self.env.unwrapped
+
+    def reset(self, seed: int) -> tuple[Moment, str]:
+        """Start the episode that ``seed`` means; return what is seen and the instruction."""
+        observation, _ = self.env.reset(seed=seed)
+        return Moment(self._image(observation)), self.world.get_language_instruction()[0]
+
+    def step(self, action: np.ndarray) -> Moment:
+        """Execute (7,): metres, axis-angle in radians, gripper -1 closed .. 1 open."""
+        observation, _, _, truncated, information = self.env.step(np.asarray(action, np.float32)[None])
+        holding = bool(self.world.agent.is_grasping(self.source)[0])
+        ever = bool(information['is_src_obj_grasped'][0])
+        failure = 'missed grasp' if not ever else 'late drop' if holding else 'early drop'
+        return Moment(self._image(observation), bool(information['success'][0]), bool(np.asarray(truncated).any()),
+                      failure)
+
+    @property
+    def source(self):
+        """The object to be moved."""
+        return self.world.objs[self.world.source_obj_name]
+
+    @property
+    def target(self):
+        """Where it belongs."""
+        return self.world.objs[self.world.target_obj_name]
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self.env.close()
+
+    @staticmethod
+    def _image(observation) -> np.ndarray:
+        return observation['sensor_data'][CAMERA]['rgb'][0].cpu().numpy()
+
+
+class SimplerEnvTask:
+    """A task of SimplerEnv (SAPIEN 2); needs a GPU, or a Vulkan that offers CUDA interoperation."""
+
+    def __init__(self, name: str):
+        try:
+            import simpler_env
+            from simpler_env.utils.env.observation_utils import get_image_from_maniskill2_obs_dict
+        except ImportError as error:
+            raise SimplerError(f'{name} needs SimplerEnv: git clone --recurse-submodules '
+                               f'https://github.com/simpler-env/SimplerEnv and install it ({error})') from error
+        self.robot = 'google' if name.startswith('google') else 'widowx'
+        self._to_image = get_image_from_maniskill2_obs_dict
+        self.env = simpler_env.make(name)
+
+    def reset(self, seed: int) -> tuple[Moment, str]:
+        """Start the episode that ``seed`` means; return what is seen and the instruction."""
+        observation, _ = self.env.reset(seed=seed)
+        return Moment(self._to_image(self.env, observation)), self.env.get_language_instruction()
+
+    def step(self, action: np.ndarray) -> Moment:
+        """Execute (7,): metres, axis-angle in radians, gripper in the robot's own convention."""
+        observation, _, success, truncated, information = self.env.step(np.asarray(action, np.float32))
+        statistics = information.get('episode_stats', {})
+        grasped = bool(statistics.get('is_src_obj_grasped', statistics.get('grasped', False)))
+        return Moment(self._to_image(self.env, observation), bool(success), bool(truncated),
+                      'early drop' if grasped else 'missed grasp')
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self.env.close()
+
+
+def make_task(name: str):
+    """Return the task: ManiSkill 3 for the WidowX, SimplerEnv for the Google Robot.
+
+    Raises:
+        SimplerError: what it needs is not installed.
+
+    """
+    return ManiSkillTask(name) if name in MANISKILL else SimplerEnvTask(name)
+
+
+class WidowXGripper:
+    """Openness 0..1 to -1 or 1, flipping only after ``sticky`` disagreeing steps (vgps-reference, section 5.8)."""
+
+    def __init__(self, sticky: int = WIDOWX_STICKY):
+        self.sticky, self.closed, self.disagreeing = sticky, False, 0
+
+    def __call__(self, openness: float) -> float:
+        """Return the command for this step."""
+        wanted = openness < 0.5
+        self.disagreeing = self.disagreeing + 1 if wanted != self.closed else 0
+        if self.disagreeing >= self.sticky:
+            self.closed, self.disagreeing = wanted, 0
+        return -1.0 if self.closed else 1.0
+
+
+class GoogleGripper:
+    """Openness to a relative command, held for ``sticky`` steps: previous minus present openness (section 5.8)."""
+
+    def __init__(self, sticky: int = GOOGLE_STICKY):
+        self.sticky, self.previous, self.held, self.left = sticky, None, 0.0, 0
+
+    def __call__(self, openness: float) -> float:
+        """Return the command for this step."""
+        relative = 0.0 if self.previous is None else self.previous - openness
+        self.previous = openness
+        if abs(relative) > 0.5 and self.left == 0:
+            self.held, self.left = relative, self.sticky
+        if self.left == 0:
+            return relative
+        self.left -= 1
+        return self.held
+
+
+class TemporalAverage:
+    """Plain mean of what the last selected chunks predicted for now: the paper's ensembling after selection (5.7)."""
+
+    def __init__(self, window: int = 4):
+        self.window, self.chunks = window, []
+
+    def __call__(self, chunk: np.ndarray) -> np.ndarray:
+        """Take the selected ``(H, 7)`` chunk; return the ``(7,)`` action to execute."""
+        self.chunks = [chunk, *self.chunks][:self.window]
+        return np.mean([c[age] for age, c in enumerate(self.chunks) if age < len(c)], axis=0)
+
+
+def axis_angle(roll: float, pitch: float, yaw: float) -> np.ndarray:
+    """Return the (3,) rotation vector [rad] of Rz(yaw) Ry(pitch) Rx(roll)."""
+    from vgps_bringup.arm.bridge import rotation_from_euler
+    from vgps_bringup.arm.kinematics import rotation_vector
+    return np.asarray(rotation_vector(rotation_from_euler(roll, pitch, yaw)))
