@@ -1,7 +1,7 @@
 """The camera frame with the decision drawn on it, live, on ``decision_image``: for rqt and Foxglove.
 
 Beside the frame: every candidate's value, the chosen one, the reason. On the frame, where the camera is calibrated:
-where each candidate would take the gripper. Nothing is drawn while nobody looks.
+where each candidate would take the gripper. While nobody looks, no image is received and nothing is drawn.
 """
 
 from dataclasses import dataclass, field
@@ -47,14 +47,23 @@ class DecisionImageNode(Node):
         except (OSError, ValueError) as error:
             raise parameters.ParameterError(f"parameter 'calibration': {error}") from error
         self._run, self._frames, self._candidates, self._pose = Run(), {}, None, None
-        self._publisher = self.create_publisher(Image, 'decision_image', 1)
+        self._publisher, self._images = self.create_publisher(Image, 'decision_image', 1), None
         for message_type, topic, callback, profile in (
-                (Image, 'image_raw', self._on_image, qos.IMAGE),
                 (Episode, 'episode', self._on_episode, qos.LATCHED),
                 (ActionCandidates, 'candidates', self._on_candidates, qos.EVENT),
                 (ControllerState, 'controller_state', self._on_state, qos.EVENT),
                 (SteeringDecision, 'decision', self._on_decision, qos.EVENT)):
             self.create_subscription(message_type, topic, callback, profile)
+        self.create_timer(0.5, self._look_for_viewers)
+
+    def _look_for_viewers(self):
+        watched = self._publisher.get_subscription_count() > 0
+        if watched and self._images is None:
+            self._images = self.create_subscription(Image, 'image_raw', self._on_image, qos.IMAGE)
+        elif not watched and self._images is not None:
+            self.destroy_subscription(self._images)
+            self._images = None
+            self._frames.clear()
 
     def _on_image(self, message):
         self._frames[stamps.nanoseconds(message.header.stamp)] = message
@@ -79,7 +88,7 @@ class DecisionImageNode(Node):
         self._run.instruction = message.instruction
         self._run.steps.append(step)
         frame = self._frames.get(stamp)
-        if frame is None or not self._publisher.get_subscription_count():
+        if frame is None:
             return
         picture = images.to_array(frame).copy()
         if self._calibration is not None and known and self._pose is not None:
