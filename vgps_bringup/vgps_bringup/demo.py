@@ -24,7 +24,7 @@ def _run_conditions(options, output: pathlib.Path, log) -> list[tuple[str, objec
 
     arguments = {'task': options.task, 'policy': options.policy, 'critic': options.critic, 'k': str(options.k),
                  'beta': str(options.beta), 'output': str(output), 'namespace': options.namespace,
-                 'max_steps': str(options.max_steps)}
+                 'max_steps': str(options.max_steps), 'decision_image': 'false'}
     results = []
     with Runner('simulation', arguments, log=log, quiet=not options.verbose) as runner:
         with EpisodeClient(options.namespace) as client:

@@ -76,6 +76,8 @@ STEERING = (
     Argument('max_steps', '60', 'control steps of 0.2 s after which an episode ends'),
     Argument('record', 'true', 'record every episode into a bag', ('true', 'false')),
     Argument('output', 'runs', 'folder for bags and reports'),
+    Argument('decision_image', 'true', 'offer the camera frame with the decision drawn on it, for rqt and Foxglove',
+             ('true', 'false')),
 )
 
 
@@ -97,6 +99,9 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
     if _true(a['record']):
         processes.insert(0, Process('vgps_bringup', 'recorder_node', 'recorder_node',
                                     {'output_directory': a['output']}, remappings=remappings))
+    if _true(a['decision_image']):
+        processes.append(Process('vgps_bringup', 'decision_image_node', 'decision_image_node', remappings=remappings,
+                                 required=False))
     return processes
 
 
@@ -166,5 +171,5 @@ SYSTEMS = {
         (Argument('bag', '', 'folder of a recorded episode'),
          Argument('rate', '1.0', 'speed against real time'),
          *(argument for argument in STEERING
-           if argument.name not in ('policy_options', 'k', 'max_steps', 'record'))), _replay),
+           if argument.name not in ('policy_options', 'k', 'max_steps', 'record', 'decision_image'))), _replay),
 }

@@ -12,6 +12,7 @@ from vgps_bringup.arm.controller import ControllerConfig
 from vgps_bringup.arm.gripper import GripperConfig
 from vgps_bringup.arm.step_controller import StepControllerConfig
 from vgps_bringup.arm.watchdog import WatchdogConfig
+from vgps_bringup.decision_image_node import DecisionImageConfig
 from vgps_bringup.evaluation.recording import RecorderConfig
 from vgps_bringup.replay_node import ReplayConfig
 from vgps_bringup.simulation_node import SimulationConfig
@@ -28,6 +29,7 @@ NODES = {
     'critic_node': ((SteeringConfig, CriticNodeConfig), (CriticNodeConfig,)),
     'widowx_node': ((ArmConfig, ControllerConfig, StepControllerConfig, WatchdogConfig, GripperConfig), (ArmConfig,)),
     'simulation_node': ((SimulationConfig,), (SimulationConfig,)),
+    'decision_image_node': ((DecisionImageConfig,), (DecisionImageConfig,)),
     'recorder_node': ((RecorderConfig,), (RecorderConfig,)),
     'replay_node': ((ReplayConfig,), (ReplayConfig,)),
 }
