@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vgps_critic.network import NetworkConfig
+from vgps_critic.config import NetworkConfig
 from vgps_training.augmentation import AugmentationConfig
 from vgps_training.config import ALGORITHMS, preset
 from vgps_training.labels import LabelConfig

@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from vgps_critic.network import NetworkConfig
+from vgps_critic.config import NetworkConfig
 from vgps_training.batch import Batch
 from vgps_training.learner import Learner, OptimiserConfig
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vgps_critic.network import NetworkConfig
+from vgps_critic.config import NetworkConfig
 from vgps_critic.text import InstructionEncoder, save_table
 from vgps_training.config import DataConfig, preset
 from vgps_training.table import StepTable, save

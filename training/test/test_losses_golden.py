@@ -5,7 +5,7 @@ import torch
 from conftest import shared
 from flax_weights import load, mismatch
 
-from vgps_critic.network import NetworkConfig
+from vgps_critic.config import NetworkConfig
 from vgps_training import cal_ql, iql
 from vgps_training.batch import Batch
 from vgps_training.config import preset

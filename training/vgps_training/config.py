@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from vgps_critic.network import NetworkConfig
+from vgps_critic.config import NetworkConfig
 from vgps_training.augmentation import AugmentationConfig
 from vgps_training.cal_ql import CalQL, CalQLConfig
 from vgps_training.iql import IQL, IQLConfig

@@ -15,10 +15,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder
+from vgps_training.hindsight import RELATIVE
 from vgps_training.table import StepTable
 
 FILE = 'encoder.pt'
 BATCH = 256  # frames encoded at a time
+# Positions spread over 20 cm, but a grasp is decided within one: without this gain on the positions relative to the
+# gripper a critic of two small layers blurs that (measured on true states: success 0.45 without, 0.90 with).
+PRECISION = 4.0
 
 
 def save(folder: Path, config: NetworkConfig, encoder: nn.Module, readout: nn.Linear) -> None:
@@ -62,13 +66,14 @@ class FrozenEncoder:
 
     @torch.no_grad()
     def features(self, table: StepTable, embeddings: np.ndarray) -> StepTable:
-        """Return the table with features (N, D) float32 for frames: P standardised predictions, then zeros."""
+        """Return the table with features (N, D) float32 for frames: P scaled predictions, then zeros."""
         language = torch.from_numpy(embeddings)[torch.from_numpy(table.per_step(table.instruction)).long()]
         parts = np.array_split(np.arange(len(table)), math.ceil(len(table) / BATCH))
         encoded = torch.cat([self.encoder(torch.from_numpy(table.frames[part]), language[part])
                              for part in tqdm(parts, desc='encoding', leave=False)])
         predictions = encoded @ self.weight.T + self.bias
-        mean, deviation = predictions.mean(0), predictions.std(0).clamp(min=1e-3)
+        mean, deviation = predictions.mean(0), predictions.std(0).clamp(min=1e-2)
+        deviation[RELATIVE] /= PRECISION
         self.weight, self.bias = self.weight / deviation[:, None], (self.bias - mean) / deviation
         features = np.zeros((len(table), self.encoder.output_dim), np.float32)
         features[:, :len(self.bias)] = (predictions - mean) / deviation

@@ -3,8 +3,8 @@
 vgps-pretrain --data demonstrations --out runs/encoder
 vgps-train iql --preset small --encoder runs/encoder --data demonstrations --out runs/iql
 
-Departs from the paper, whose encoder learns from the value loss alone. Supervision: `hindsight.targets`, i.e. what the
-recordings hold anyway (robot state, actions, outcome); nothing that only a simulator knows.
+Departs from the paper, whose encoder learns from the value loss alone. Supervision: `hindsight`, i.e. what the recordings
+hold anyway (robot state, actions, outcome); nothing that only a simulator knows.
 """
 import math
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from vgps_critic.network import NetworkConfig, ResNetEncoder
-from vgps_training import frozen, storage
-from vgps_training.hindsight import NAMES, Targets, targets
+from vgps_training import frozen, hindsight, storage
+from vgps_training.hindsight import NAMES, Targets
 from vgps_training.run import instruction_encoder
 from vgps_training.table import StepTable, held_out, read_table
 
@@ -29,13 +29,14 @@ BASIC = NetworkConfig(stage_sizes=(1, 1, 1, 1), num_filters=24, image_size=96)
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pre-training run. Defaults: measured in the simulation, 17 minutes of one CPU core."""
+    """One pre-training run. Defaults: measured in the simulation, 20 minutes of one CPU core."""
 
     out: Path                        # folder of the run
     # data sets with recorded robot states (bags), or saved tables
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=['--data'])] = ()
     network: NetworkConfig = field(default_factory=lambda: BASIC)  # the critic's; only the encoder is trained
-    steps: int = 5000                # updates
+    first_steps: int = 2000          # updates towards each success's own grasp, for features to locate grasps with
+    steps: int = 3500                # updates towards the located grasps
     batch_size: int = 64             # frames per update
     learning_rate: float = 1.2e-3    # of AdamW: 200 steps of warm-up, then cosine to 0
     weight_decay: float = 1e-3
@@ -81,73 +82,109 @@ def loss(prediction: Tensor, values: Tensor, known: Tensor, success: Tensor, out
 
 
 @torch.no_grad()
-def errors(model: Predictor, table: StepTable, language: Tensor, truth: Targets, steps: np.ndarray) -> dict[str, float]:
-    """Return the mean error of each target (mm, mrad, 1/1000 openness) on some steps, and the outcome's accuracy."""
+def predict(model: Predictor, frames: np.ndarray, language: Tensor, layer: str = 'readout') -> np.ndarray:
+    """Return predictions (B, 15), or with layer 'encoder' features (B, D), of frames (B, S, S, 3)."""
     model.eval()
-    prediction = torch.cat([model(torch.from_numpy(table.frames[part]), language[part])
-                            for part in np.array_split(steps, math.ceil(len(steps) / 256))]).numpy()
+    call = model.encoder if layer == 'encoder' else model
+    parts = np.array_split(np.arange(len(frames)), math.ceil(len(frames) / 256))
+    result = torch.cat([call(torch.from_numpy(frames[part]), language[part]) for part in parts]).numpy()
     model.train()
+    return result
+
+
+def errors(prediction: np.ndarray, truth: Targets, steps: np.ndarray) -> dict[str, float]:
+    """Return the mean error of each target (mm, mrad, 1/1000 openness) on some steps, and the outcome's accuracy."""
     known = truth.known[steps]
     error = (np.abs(prediction[:, :-1] - truth.values[steps]) * known).sum(0) / known.sum(0).clip(min=1)
     result = {name: float(value) for name, value in zip(NAMES, 1e3 * error * truth.units)}
     return {**result, 'outcome_accuracy': float(((prediction[:, -1] > 0) == truth.success[steps]).mean())}
 
 
-def pretrain(config: PretrainConfig, table: StepTable | None = None) -> dict[str, float]:
-    """Train, or go on where a killed run was saved; write `encoder.pt` and return the held-out errors.
+class Pretraining:
+    """One run in its folder; `train` goes on where a killed one was saved."""
 
-    Raises ValueError where the data hold no robot states.
-    """
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    config.out.mkdir(parents=True, exist_ok=True)
-    table = table or read_table(config.paths, config.network.image_size)[0]
-    if table.states is None:
-        raise ValueError(f'{", ".join(map(str, config.paths))}: no robot states recorded; pre-training needs them')
-    encoder = instruction_encoder(config.instruction_encoder)
-    embeddings = torch.from_numpy(np.stack([encoder.encode(text) for text in table.instructions]))
-    language = embeddings[torch.from_numpy(table.per_step(table.instruction)).long()]
-    truth = targets(table.states, table.actions, table.starts, table.success)
-    training, validation = (table.select(e).steps() for e in held_out(table, config.validation_share))
-    values, known, success = map(torch.from_numpy, truth[:3])
+    def __init__(self, config: PretrainConfig, table: StepTable | None = None):
+        """Read the data (or take `table`). Raises ValueError where they hold no robot states."""
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        config.out.mkdir(parents=True, exist_ok=True)
+        self.config, self.table = config, table or read_table(config.paths, config.network.image_size)[0]
+        if self.table.states is None:
+            raise ValueError(f'{", ".join(map(str, config.paths))}: no robot states recorded; pre-training needs them')
+        encoder = instruction_encoder(config.instruction_encoder)
+        embeddings = torch.from_numpy(np.stack([encoder.encode(text) for text in self.table.instructions]))
+        self.language = embeddings[torch.from_numpy(self.table.per_step(self.table.instruction)).long()]
+        self.training, self.validation = held_out(self.table, config.validation_share)
+        self.events = hindsight.events(self.table.actions, self.table.starts)
+        self.model = Predictor(config.network).to(memory_format=torch.channels_last)
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), weight_decay=config.weight_decay)
+        self.step = 0
+        state = storage.load_state(config.out)
+        if state is not None:
+            self.model.load_state_dict(state['model'])
+            self.optimiser.load_state_dict(state['optimiser'])
+            self.step = state['step']
 
-    model = Predictor(config.network).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
-    state = storage.load_state(config.out)
-    first = 0
-    if state is not None:
-        model.load_state_dict(state['model'])
-        optimiser.load_state_dict(state['optimiser'])
-        first = state['step']
-    result = {}
-    with tqdm(total=config.steps, initial=first, desc='encoder', unit='step') as bar:
-        for step in range(first, config.steps):
-            rate = min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-            for group in optimiser.param_groups:
+    def train(self) -> dict[str, float]:
+        """Teach each success's own grasp, locate the grasps, teach those; write the encoder, return held-out errors."""
+        total = self.config.first_steps + self.config.steps
+        with tqdm(total=total, initial=self.step, desc='encoder', unit='step') as bar:
+            if self.step < self.config.first_steps:
+                self._round(self._own_targets(), 0, self.config.first_steps, bar)
+            result = self._round(self._located_targets(), self.config.first_steps, total, bar)
+        frozen.save(self.config.out, self.config.network, self.model.encoder, self.model.readout)
+        return result
+
+    def _own_targets(self) -> Targets:
+        table = self.table
+        own = hindsight.own_places(table.states, self.events, table.success)
+        own.grasp[table.success == 0] = np.nan
+        return hindsight.targets(table.states, self.events, own, table.starts, table.success)
+
+    def _located_targets(self) -> Targets:
+        table, path = self.table, self.config.out / 'places.npz'
+        if not path.exists():
+            own = hindsight.own_places(table.states, self.events, table.success)
+            features = predict(self.model, table.frames[table.starts], self.language[table.starts], 'encoder')
+            training = np.isin(np.arange(len(table.starts)), self.training)
+            located = hindsight.locate(features, own, table.success, training, table.instruction)
+            np.savez(path, **located._asdict())
+        with np.load(path) as places:
+            located = hindsight.Places(places['grasp'], places['release'])
+        return hindsight.targets(table.states, self.events, located, table.starts, table.success)
+
+    def _round(self, truth: Targets, first: int, last: int, bar: tqdm) -> dict[str, float]:
+        config, table, result = self.config, self.table, {}
+        steps, held_out_steps = (table.select(e).steps() for e in (self.training, self.validation))
+        values, known, success = map(torch.from_numpy, truth[:3])
+        while self.step < last:
+            rate = min(1, (self.step - first + 1) / 200) * 0.5 * (1 + math.cos(math.pi * (self.step - first) /
+                                                                               (last - first)))
+            for group in self.optimiser.param_groups:
                 group['lr'] = config.learning_rate * rate
-            rows = np.random.default_rng([config.seed, step]).choice(training, config.batch_size)
-            generator = torch.Generator().manual_seed(step)
-            images = augment(torch.from_numpy(table.frames[rows]), config, generator)
-            value = loss(model(images, language[rows]), values[rows], known[rows], success[rows],
+            rows = np.random.default_rng([config.seed, self.step]).choice(steps, config.batch_size)
+            images = augment(torch.from_numpy(table.frames[rows]), config, torch.Generator().manual_seed(self.step))
+            error = loss(self.model(images, self.language[rows]), values[rows], known[rows], success[rows],
                          config.outcome_weight)
-            optimiser.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimiser.step()
+            self.optimiser.zero_grad()
+            error.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+            self.optimiser.step()
+            self.step += 1
             bar.update()
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                result = errors(model, table, language, truth, validation)
-                bar.write(f'{step + 1}: loss {value.item():.3f}, held-out '
-                          + ', '.join(f'{name} {error:.3g}' for name, error in result.items()))
-                storage.save_state(config.out, {'step': step + 1, 'model': model.state_dict(),
-                                                'optimiser': optimiser.state_dict()})
-    frozen.save(config.out, config.network, model.encoder, model.readout)
-    return result
+            if self.step % config.save_every == 0 or self.step == last:
+                prediction = predict(self.model, table.frames[held_out_steps], self.language[held_out_steps])
+                result = errors(prediction, truth, held_out_steps)
+                bar.write(f'{self.step}: loss {error.item():.3f}, held-out '
+                          + ', '.join(f'{name} {value:.3g}' for name, value in result.items()))
+                storage.save_state(config.out, {'step': self.step, 'model': self.model.state_dict(),
+                                                'optimiser': self.optimiser.state_dict()})
+        return result
 
 
 def main() -> None:
     """Run the command line."""
-    pretrain(tyro.cli(PretrainConfig, description=__doc__))
+    Pretraining(tyro.cli(PretrainConfig, description=__doc__)).train()
 
 
 if __name__ == '__main__':

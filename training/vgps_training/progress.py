@@ -14,7 +14,12 @@ class Progress:
     def __init__(self, folder: Path, start: int, steps: int, wandb_project: str = '', settings: dict | None = None,
                  quiet: bool = False):
         self.bar = tqdm(initial=start, total=steps, unit=' steps', smoothing=0.05, disable=quiet)
-        self.lines = (folder / 'metrics.jsonl').open('a', buffering=1)
+        path = folder / 'metrics.jsonl'
+        if path.exists():  # drop what a killed run logged after the state that this one continues from
+            kept = [line for line in path.read_text().splitlines(True)
+                    if line.endswith('\n') and json.loads(line)['step'] <= start]
+            path.write_text(''.join(kept))
+        self.lines = path.open('a', buffering=1)
         self.board = SummaryWriter(str(folder / 'tensorboard'), purge_step=start or None)
         self.run = None
         if wandb_project:

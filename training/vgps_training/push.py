@@ -45,7 +45,7 @@ def push(config: PushConfig) -> list[str]:
     if config.repository.count('/') != 1:
         raise ValueError(f"'{config.repository}' is not a hub repository of the form owner/name")
     folder = config.run / CRITIC
-    _, critic, digest = checkpoint.load(folder)  # verifies the hash: nothing damaged is published
+    _, critic, digest = checkpoint.read(folder)  # verifies the hash: nothing damaged is published
     names = [checkpoint.WEIGHTS, checkpoint.CONFIG, checkpoint.CARD]
     card = (folder / checkpoint.CARD).read_text() + training_section(config.run)
     for name in names:

@@ -16,14 +16,14 @@ class EncodedFrames(Sequence):
     """JPEG or PNG images that stay in the record file until asked for."""
 
     def __init__(self, path: str, slices: list[tuple[int, int]]):
-        self.path, self.slices = path, slices
+        self.path, self.slices = path, np.array(slices, np.int64).reshape(-1, 2)  # 16 bytes a frame: there are millions
 
     def __len__(self) -> int:
         return len(self.slices)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB."""
-        offset, length = self.slices[index]
+        offset, length = self.slices[index].tolist()
         return np.asarray(Image.open(io.BytesIO(map_file(self.path)[offset:offset + length])).convert('RGB'))
 
 

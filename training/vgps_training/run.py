@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from vgps_critic import text
-from vgps_critic.checkpoint import CriticConfig
+from vgps_critic.config import CriticConfig
 from vgps_critic.network import CriticNetwork
 from vgps_training import normalisation, storage
 from vgps_training.augmentation import AugmentationConfig

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vgps_critic import checkpoint
-from vgps_critic.checkpoint import CriticConfig
+from vgps_critic.config import CriticConfig
 
 STATE = 'state.pt'
 CRITIC = 'critic'

@@ -28,7 +28,15 @@ class LazyFrames:
     def __getitem__(self, index: int) -> np.ndarray:
         """Return (S, S, 3) uint8."""
         episode = int(np.searchsorted(self.starts, index, 'right')) - 1
-        return resize(self.episodes[episode][index - int(self.starts[episode])], self.image_size)
+        step = index - int(self.starts[episode])
+        try:
+            return resize(self.episodes[episode][step], self.image_size)
+        except Exception as error:  # found while training: hours of work are worth more than one picture
+            logger.warning('step %d of episode %d cannot be decoded (%s); the frame before it is used', step, episode,
+                           type(error).__name__)
+            if step == 0:
+                raise
+            return self[index - 1]
 
 
 @dataclass(frozen=True)
