@@ -276,6 +276,17 @@ def test_candidates_that_come_twice_move_the_arm_once(rig):
     assert len(rig.decisions) == seen
 
 
+def test_messages_of_a_step_that_is_over_are_ignored(rig):
+    decision, _ = rig.step(some_actions())
+    message = candidates_message(some_actions())
+    message.header, message.episode_id, message.step = decision.header, decision.episode_id, decision.step - 1
+    seen = len(rig.decisions)
+    rig.candidates.publish(message)
+    rig.spin(0.3)
+    assert len(rig.decisions) == seen
+    assert rig.step(some_actions())[0].reason == Reason.STEERED
+
+
 def test_beta_is_live_and_bounded_and_the_configuration_follows(rig):
     assert rig.set(beta=0.25)[0].successful
     rig.spin_until(lambda: 'beta: 0.25' in rig.configurations[-1].parameters)

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections import Counter, OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import rclpy.clock
@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 
 from vgps_critic import steering
 from vgps_critic.checkpoint import shipped
-from vgps_critic.config import CheckpointError
+from vgps_critic.config import CheckpointError, CriticNodeConfig
 from vgps_critic.critic import Critic
 from vgps_critic.steering import Decision, Failure, Reason, Steerer, SteeringConfig
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode, SteeringDecision, StepStarted
@@ -29,31 +29,6 @@ from vgps_msgs_py.stamps import nanoseconds
 FRAMES_KEPT_NS = 2_000_000_000  # two seconds, measured by the frames' own stamps
 TICK_S = 0.02  # how finely deadlines are kept
 STAND_IN = dict(num_filters=8, image_size=64)  # of the untrained critic
-WARN = {Reason.FRAME_MISSING, Reason.DEADLINE_MISSED, Reason.FLAT_VALUES, Reason.MEMBERS_DISAGREE}
-GOOD = {Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM}
-
-
-@dataclass(frozen=True)
-class CriticNodeConfig:
-    """What is fixed when the node starts; `SteeringConfig` holds what can change while it runs."""
-
-    critic: str = field(default='', metadata={
-        'description': "checkpoint: folder, hub id owner/name, or 'default' (shipped with the package); '' or "
-                       "'untrained': a small stand-in with random weights", 'read_only': True})
-    instruction_encoder: str = field(default='muse-numpy', metadata={
-        'description': 'muse-numpy, tensorflow-hub, or the path of a table of embeddings (.npz)', 'read_only': True})
-    device: str = field(default='cpu', metadata={'description': 'cpu, cuda, cuda:0, ...', 'read_only': True})
-    runtime: str = field(default='torch', metadata={
-        'description': 'of the image encoder: torch; compile (GPU); onnxruntime (fastest on the CPU, optional install)',
-        'choices': ('torch', 'compile', 'onnxruntime'), 'read_only': True})
-    precision: str = field(default='float32', metadata={
-        'description': 'of the image encoder: float32, or on a GPU bfloat16 / float16, which are not exact',
-        'choices': ('float32', 'bfloat16', 'float16'), 'read_only': True})
-    frame_wait_ms: float = field(default=150.0, metadata={
-        'description': 'ms to wait for the frame of candidates that arrived before it', 'range': (0.0, 2000.0),
-        'read_only': True})
-    base_frame: str = field(default='wx250s/base_link', metadata={
-        'description': "frame_id of the commands: the arm's base", 'read_only': True})
 
 
 @dataclass
@@ -138,8 +113,7 @@ class CriticNode(Node):
         for old in list(self._frames):
             if not 0 <= stamp - old <= FRAMES_KEPT_NS:  # also drops a future left behind by a clock set back
                 del self._frames[old]
-        if self._step is not None and self._step.encoded is None:
-            self._advance()
+        self._advance()
 
     def _on_episode(self, message: Episode) -> None:
         if self._episode is None or message.episode_id != self._episode.episode_id:
@@ -154,8 +128,8 @@ class CriticNode(Node):
 
     def _on_candidates(self, message: ActionCandidates) -> None:
         step = self._begin(message)
-        if step.candidates is not None:
-            self.get_logger().warning(f'candidates for step {message.step} came twice, the second are ignored')
+        if step is None or step.candidates is not None:
+            self.get_logger().warning(f'candidates of step {message.step} came late or twice and are ignored')
             return
         step.candidates, step.arrived = message, time.monotonic()
         k, h = message.num_candidates, message.horizon
@@ -164,10 +138,12 @@ class CriticNode(Node):
             step.actions = step.actions.reshape(k, h, 7)
         self._advance()
 
-    def _begin(self, message: StepStarted | ActionCandidates) -> Step:
-        """Return the step a message belongs to; a new one supersedes what is open."""
+    def _begin(self, message: StepStarted | ActionCandidates) -> Step | None:
+        """Return the step a message belongs to, None if it is over; a new one supersedes what is open."""
         key = (message.episode_id, message.step, nanoseconds(message.header.stamp))
         step = self._step
+        if step is not None and step.episode_id == message.episode_id and message.step < step.step:
+            return None
         if step is None or key != (step.episode_id, step.step, step.stamp):
             if step is not None and step.candidates is not None and not step.decided:
                 self._decide(step, Failure(Reason.DEADLINE_MISSED, f'step {message.step} began before the values came'))
@@ -205,7 +181,7 @@ class CriticNode(Node):
     def _encode(self, message: Image, instruction: str):
         try:
             image = images.to_array(message)
-        except images.ImageError as e:
+        except Exception as e:  # a broken driver must not end the node
             return Failure(Reason.CRITIC_FAILED, f'frame cannot be read: {e}')
         return self._steerer.encode(image, instruction)
 
@@ -220,7 +196,7 @@ class CriticNode(Node):
         names = dict(header=message.header, episode_id=step.episode_id, step=step.step)
         self._decisions.publish(SteeringDecision(
             **names, instruction=step.instruction, policy=message.policy, critic_hash=self._steerer.critic.hash,
-            num_candidates=decision.num_candidates, num_members=decision.num_members,
+            num_candidates=message.num_candidates, num_members=decision.num_members,
             q_values=decision.q_values.ravel(), probabilities=decision.probabilities, chosen=decision.chosen,
             action=decision.action, beta=decision.beta, seed=decision.seed, verdict=int(decision.verdict),
             reason=int(decision.reason), message=decision.message, spread=decision.spread,
@@ -241,12 +217,12 @@ class CriticNode(Node):
         changed = self._last is None or self._last.reason != reason
         self._last = decision
         self._counts[reason] += 1
-        level = DiagnosticStatus.OK if reason in GOOD else (
-            DiagnosticStatus.WARN if reason in WARN else DiagnosticStatus.ERROR)
-        self._status = (level, f'{reason.name}: {decision.message}')
+        healthy = reason in steering.HEALTHY
+        level = DiagnosticStatus.WARN if reason in steering.PASSING else DiagnosticStatus.ERROR
+        self._status = (DiagnosticStatus.OK if healthy else level, f'{reason.name}: {decision.message}')
         if changed:
             self._diagnose()
-            if reason in GOOD:  # two calls: rclpy refuses to change the severity at one place
+            if healthy:  # two calls: rclpy refuses to change the severity at one place
                 self.get_logger().info(self._status[1])
             else:
                 self.get_logger().warning(self._status[1])
@@ -259,9 +235,8 @@ class CriticNode(Node):
             values |= {name: f'{getattr(self._last, name):.4g}' for name in (
                 'value', 'value_trend', 'spread', 'disagreement', 'effective_sample_size')}
         level, text = self._status
-        status = DiagnosticStatus(level=level, name=f'{self.get_fully_qualified_name()[1:]}: steering', message=text,
-                                  hardware_id=self._model[:40],
-                                  values=[KeyValue(key=k, value=str(v)) for k, v in values.items()])
+        status = DiagnosticStatus(level=level, name=f'{self.get_fully_qualified_name()[1:]}: steering', message=text)
+        status.values = [KeyValue(key=k, value=str(v)) for k, v in values.items()]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

@@ -47,6 +47,9 @@ class Reason(IntEnum):
     CRITIC_FAILED = 11
 
 
+HEALTHY = frozenset({Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM})
+# May happen to a working system now and then; whatever is neither healthy nor passing needs someone to look
+PASSING = frozenset({Reason.FRAME_MISSING, Reason.DEADLINE_MISSED, Reason.FLAT_VALUES, Reason.MEMBERS_DISAGREE})
 # Candidates in doubt are never sent, whatever the fallback: other failures doubt the critic, these doubt the policy
 ALWAYS_HOLD = frozenset({Reason.CANDIDATES_INVALID, Reason.ACTION_SPACE_MISMATCH})
 
