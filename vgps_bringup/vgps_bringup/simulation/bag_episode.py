@@ -10,13 +10,14 @@ For step n, all in namespace ``/vgps`` and stamped with simulated time:
 ``candidates``       what the policy proposed for that frame, where one did
 ``decision``         what the critic thought of them and which was sent, likewise
 ``command``          the action executed, header of that frame
-``controller_state`` what the guards made of it, and the arm's measured pose after the step
+``controller_state`` what the guards made of it, and the arm's measured pose after the step; once before the first
 ``episode``          RUNNING before the first step, SUCCESS or FAILURE (message: how it failed) after the last
 ===================  ==============================================================================================
 """
 
 import numpy as np
 
+from vgps_bringup.arm.kinematics import Kinematics
 from vgps_bringup.arm.reason import State
 from vgps_bringup.arm.step_controller import StepResult
 from vgps_bringup.evaluation.bag_writer import BagWriter, Topic
@@ -53,6 +54,12 @@ class EpisodeWriter:
         """Announce an episode of the scene that `robot` was just reset to."""
         self._id, self._robot, self._step = episode_id, robot, 0
         self._start = self._now + 1_000_000_000
+        # Where the arm starts: a policy trained on the recording sees the robot's state at every frame, the first too.
+        joints = robot.joint_positions()
+        self._controller_state(
+            episode_id='', reason=0, message='', action_clipped=False, workspace_clipped=False, joint_command=joints,
+            gripper_target=robot.gripper_openness(), accepted=0, refused=0, inverse_kinematics_ms=0.0,
+            **dict.fromkeys(('target_pose', 'measured_pose'), Kinematics().forward(joints).ravel()))
         self._announce(RUNNING, '')
 
     def frame(self, observation: Observation, truth: TaskState) -> None:
@@ -94,19 +101,22 @@ class EpisodeWriter:
 
     def end_step(self, result: StepResult, measured_pose: np.ndarray, accepted: int, refused: int) -> None:
         """Write what the guards made of the action and where the arm is after it."""
-        self._write('controller_state', header=self._header(BASE_FRAME), episode_id=self._id, step=self._step,
-                    state=int(State.READY), dry_run=False, reason=int(result.reason), message=result.message,
-                    action_clipped=result.action_clipped, workspace_clipped=result.workspace_clipped,
-                    target_pose=result.target_pose.ravel(), measured_pose=measured_pose.ravel(),
-                    joint_names=list(JOINT_NAMES), joint_command=result.joint_command,
-                    joint_positions=self._robot.joint_positions(), gripper_target=result.gripper,
-                    gripper_position=self._robot.gripper_openness(), accepted=accepted, refused=refused,
-                    image_to_command_ms=0.0, inverse_kinematics_ms=result.inverse_kinematics_ms)
+        self._controller_state(
+            episode_id=self._id, reason=int(result.reason), message=result.message,
+            action_clipped=result.action_clipped, workspace_clipped=result.workspace_clipped,
+            target_pose=result.target_pose.ravel(), measured_pose=measured_pose.ravel(),
+            joint_command=result.joint_command, gripper_target=result.gripper, accepted=accepted, refused=refused,
+            inverse_kinematics_ms=result.inverse_kinematics_ms)
         self._step += 1
 
     def end(self, success: bool, failure: str) -> None:
         """Announce the outcome, with a name for a failure."""
         self._announce(SUCCESS if success else FAILURE, failure)
+
+    def _controller_state(self, **fields) -> None:
+        self._write('controller_state', header=self._header(BASE_FRAME), step=self._step, state=int(State.READY),
+                    dry_run=False, joint_names=list(JOINT_NAMES), joint_positions=self._robot.joint_positions(),
+                    gripper_position=self._robot.gripper_openness(), image_to_command_ms=0.0, **fields)
 
     def _announce(self, outcome: int, message: str) -> None:
         robot = self._robot

@@ -65,33 +65,36 @@ def load_npz(path: Path, image_size: int) -> PolicyData:
 
 def load_bags(folders: list[Path], image_size: int) -> PolicyData:
     """Read recorded episodes with the training project's reader (pip install vgps-training)."""
-    from vgps_policy_bridge.policies.small.encoder import shrink
     from vgps_policy_bridge.policies.small.instruction import embed
     try:
         from vgps_training.bags import is_bag, read
         from vgps_training.episode import Episode
     except ImportError as error:
         raise PolicyError(f'reading bags needs the training project: pip install ./training ({error})') from error
-    images, states, actions, episodes, ids, texts = [], [], [], [], [], []
     bags = sorted({bag for folder in folders for bag in (folder, *folder.rglob('*')) if is_bag(bag)})
-    number = 0
-    for bag in bags:
-        for episode in read(bag):
-            if not isinstance(episode, Episode):
-                continue
-            if episode.instruction not in texts:
-                texts.append(episode.instruction)
-            images += [shrink(np.asarray(frame), image_size) for frame in episode.frames]
-            actions.append(episode.actions)
-            states.append(getattr(episode, 'states', None))
-            episodes += [number] * len(episode.actions)
-            ids += [texts.index(episode.instruction)] * len(episode.actions)
-            number += 1
-    if not number:
+    usable = [_steps(episode, image_size) for bag in bags for episode in read(bag) if isinstance(episode, Episode)]
+    stateful = [steps for steps in usable if steps['states'] is not None]
+    if stateful and len(stateful) < len(usable):
+        print(f'{len(usable) - len(stateful)} of {len(usable)} episodes lack the robot state and are left out')
+        usable = stateful
+    if not usable:
         raise PolicyError(f'no usable episode in {", ".join(map(str, folders))}')
-    return PolicyData(np.stack(images), None if any(s is None for s in states) else np.concatenate(states),
-                      np.concatenate(actions).astype(np.float32), np.array(episodes), np.array(ids),
-                      np.stack([embed(text) for text in texts]), tuple(texts))
+    texts = list(dict.fromkeys(steps['instruction'] for steps in usable))
+    lengths = [len(steps['actions']) for steps in usable]
+    return PolicyData(
+        np.concatenate([steps['images'] for steps in usable]),
+        np.concatenate([steps['states'] for steps in usable]) if stateful else None,
+        np.concatenate([steps['actions'] for steps in usable]), np.repeat(np.arange(len(usable)), lengths),
+        np.repeat([texts.index(steps['instruction']) for steps in usable], lengths),
+        np.stack([embed(text) for text in texts]), tuple(texts))
+
+
+def _steps(episode, image_size: int) -> dict:
+    """Return an episode of the training project with its frames decoded and shrunk."""
+    from vgps_policy_bridge.policies.small.encoder import shrink
+    return {'images': np.stack([shrink(np.asarray(frame), image_size) for frame in episode.frames]),
+            'states': episode.states, 'actions': np.asarray(episode.actions, np.float32),
+            'instruction': episode.instruction}
 
 
 def _shrink_all(images: np.ndarray, size: int) -> np.ndarray:
