@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vgps_bringup.arm.projection import CameraCalibration
 from vgps_bringup.simulation import TASKS, SimulatedWidowX, rendering
 
 needs_opengl = pytest.mark.skipif(bool(rendering.probe('egl') and rendering.probe('osmesa')),
@@ -40,20 +42,27 @@ def test_object_goal_and_fingers_are_visible_at_64_pixels(task, renderer):
         assert (np.abs(whole - without).max(axis=2) > 25).sum() >= 25, bodies
 
 
-def test_every_start_of_every_task_is_inside_the_picture(renderer):
-    if renderer == 'rays':
-        pytest.skip('the same projection')
-    for task, spec in TASKS.items():
-        robot = SimulatedWidowX(task, (64, 64))
-        camera = robot.model.camera('third_person')
-        rotation = np.empty(9)
-        import mujoco
-        mujoco.mju_quat2Mat(rotation, robot.model.cam_quat[camera.id])
-        reach = np.tan(np.radians(robot.model.cam_fovy[camera.id]) / 2)
-        for x in spec.object_x:
-            for y in spec.object_y:
-                local = rotation.reshape(3, 3).T @ (np.array([x, y, 0.02]) - robot.model.cam_pos[camera.id])
-                assert np.abs(local[:2] / -local[2] / reach).max() < 0.95
+CALIBRATION = CameraCalibration.load(Path(__file__).parents[1] / 'config' / 'simulation_camera.yaml')
+
+
+def test_calibration_file_says_where_the_object_appears(renderer):
+    robot = SimulatedWidowX('stack_green_on_yellow', (128, 128), renderer)
+    for seed in range(3):
+        robot.reset(seed)
+        whole, geom = robot.render().astype(int), robot.model.geom('object').id
+        robot.model.geom_group[geom] = 5  # not drawn
+        rows, columns = np.nonzero(np.abs(whole - robot.render()).max(axis=2) > 25)
+        robot.model.geom_group[geom] = 2
+        expected = CALIBRATION.project(robot.oracle.object_position, (128, 128))[0]
+        np.testing.assert_allclose([columns.mean(), rows.mean()], expected, atol=2.0)
+
+
+def test_every_start_of_every_task_is_inside_the_picture():
+    for spec in TASKS.values():
+        corners = [(x, y, 0.02) for x in spec.object_x for y in spec.object_y]
+        corners += [(x, y, 0.0) for x in spec.goal_x for y in spec.goal_y]
+        pixels = CALIBRATION.project(corners)
+        assert (pixels > 5).all() and (pixels < 251).all()
 
 
 @needs_opengl
