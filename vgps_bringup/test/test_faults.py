@@ -82,13 +82,22 @@ class Bench:
         process.wait()
         return killed
 
+    def starved(self, since):
+        """Return how long the machine did not run the controller since then: it reports every 0.1 s."""
+        stamps = [stamp for stamp, _, _ in self.states if stamp >= since - 0.2]
+        return sum(max(0.0, gap - 0.15) for gap in np.diff(stamps))
+
+    def assert_no_command_after(self, killed):
+        self.spin(0.5)
+        assert self.joint_commands[-1][0] - killed < HOLDS_WITHIN + self.starved(killed)
+
     def held(self, since, *reasons):
-        """Wait until the controller holds for one of the reasons; return when that was."""
+        """Wait until the controller holds for one of the reasons; return when that was, less what it was starved."""
         def first():
             return next((stamp for stamp, state, reason in self.states
                          if stamp >= since and state == State.HOLDING and reason in reasons), None)
         self.wait_for(lambda s: first() is not None, f'HOLDING for {reasons}')
-        return first()
+        return first() - self.starved(since)
 
     def spin(self, seconds):
         end = time.monotonic() + seconds
@@ -222,8 +231,7 @@ def test_killing_policy_or_critic_holds_the_arm_and_a_new_one_resumes(bench, par
     killed = bench.kill(part)
     # The policy's last candidates may die with it on their way to the critic.
     bench.held(killed, *([Reason.CRITIC_LOST] if part == 'critic' else [Reason.POLICY_LOST, Reason.CRITIC_LOST]))
-    bench.spin(0.5)
-    assert bench.joint_commands[-1][0] - killed < HOLDS_WITHIN
+    bench.assert_no_command_after(killed)
     accepted = bench.state.accepted
     bench.start(part)
     bench.announce()     # as policy_node does for the next goal
@@ -235,8 +243,7 @@ def test_killing_the_camera_holds_the_arm_and_a_new_one_resumes(bench):
     killed = bench.kill('camera')
     try:
         assert bench.held(killed, Reason.STALE_IMAGE) - killed < HOLDS_WITHIN
-        bench.spin(0.5)
-        assert bench.joint_commands[-1][0] - killed < HOLDS_WITHIN
+        bench.assert_no_command_after(killed)
         accepted = bench.state.accepted
         bench.announce()
     finally:
@@ -250,7 +257,7 @@ def test_killing_the_driver_holds_the_arm_and_a_new_one_resumes(bench):
     try:
         assert bench.held(killed, Reason.STALE_JOINT_STATES) - killed < HOLDS_WITHIN
         bench.held(killed, Reason.DRIVER_LOST)
-        assert bench.joint_commands[-1][0] - killed < HOLDS_WITHIN
+        bench.assert_no_command_after(killed)
         # The new driver starts in the neutral pose, as after a reboot: nothing may pull it back.
         bench.announce(running=False)
         bench.spin(0.2)
@@ -318,9 +325,13 @@ def test_a_command_of_an_episode_that_is_over_moves_nothing(bench):
 
 
 def test_an_unreachable_pose_is_refused_again_and_again_and_leaves_no_wind_up(bench):
-    verdicts = [bench.send([0.05, 0, 0.05, 0, -0.25, 0, 1]) for _ in range(12)]
-    refused = {Reason.UNREACHABLE, Reason.JOINT_LIMIT, Reason.JOINT_STEP}
-    assert verdicts[-1] in refused
+    away = [0.05, 0, 0.05, 0, -0.25, 0, 1]
+    refusals = (Reason.UNREACHABLE, Reason.JOINT_LIMIT, Reason.JOINT_STEP)
+    assert any(bench.send(away) in refusals for _ in range(20))
+    target, sent = list(bench.state.target_pose), len(bench.joint_commands)
+    assert all(bench.send(away) in refusals for _ in range(5))
+    assert list(bench.state.target_pose) == target
+    assert len(bench.joint_commands) == sent
     assert bench.send([-0.05, 0, -0.05, 0, 0.25, 0, 1]) is Reason.ACCEPTED
 
 
@@ -341,7 +352,7 @@ def test_a_flood_at_a_kilohertz_moves_at_the_control_rate_and_stop_still_acts_at
         bench.executor.spin_once(timeout_sec=0.0)
         time.sleep(0.001)
     took = time.monotonic() - asked
-    assert took < 0.1, took      # a control period of 0.02 s, and the wire's and a busy machine's share
+    assert took < 0.1 + bench.starved(time.time() - took)     # a control period of 0.02 s, and the wire's share
     bench.executor.spin_until_future_complete(future, timeout_sec=2.0)
     bench.spin(0.3)
     sent = len(bench.joint_commands)
@@ -365,8 +376,10 @@ def test_ten_thousand_hostile_messages_move_the_arm_only_within_its_limits(bench
     rng, accepted = np.random.default_rng(6), bench.state.accepted
     seen = bench.state.accepted + bench.state.refused
     hostile = [np.nan, np.inf, -np.inf, 1e308, -1e308]
-    start = time.monotonic()
-    for i in range(10_000):
+    deadline, i = time.monotonic() + 120.0, 0
+    # A flood overruns queues: send until the controller has judged ten thousand.
+    while bench.state.accepted + bench.state.refused - seen < 10_000 and time.monotonic() < deadline:
+        i += 1
         action = rng.normal(0, 10.0 ** rng.integers(-3, 3), 7)
         if i % 4 == 0:
             action[rng.integers(0, 7)] = rng.choice(hostile)
@@ -374,11 +387,9 @@ def test_ten_thousand_hostile_messages_move_the_arm_only_within_its_limits(bench
             action, step=max(0, bench.step + int(rng.integers(-2, 4))), kind=int(rng.choice([0, 0, 0, 1, 255])),
             stamp=max(0.0, time.time() + rng.choice([0, 0, 0, -0.02, -5, 5, -1.7e9])),
             frame=str(rng.choice([BASE, BASE, BASE, '', 'map']))))
-        bench.executor.spin_once(timeout_sec=0.0)
-        time.sleep(max(0.0, start + i * 0.001 - time.monotonic()))
-    bench.spin(0.5)
-    assert bench.state.accepted + bench.state.refused - seen > 9_000     # nearly all of them got there
-    assert bench.state.accepted - accepted > 5                           # and some were good
+        bench.executor.spin_once(timeout_sec=0.001)
+    assert bench.state.accepted + bench.state.refused - seen >= 10_000
+    assert bench.state.accepted - accepted > 5          # some were good
     bench.announce()
     bench.spin(0.2)
     assert bench.send([0.0, 0, 0, 0, 0, 0, 1]) in (Reason.ACCEPTED, Reason.UNREACHABLE, Reason.JOINT_LIMIT)
