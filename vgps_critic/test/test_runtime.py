@@ -1,5 +1,7 @@
 """Faster encoders give the same values, or they are not used."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -41,3 +43,23 @@ def test_a_runtime_that_disagrees_is_refused(monkeypatch):
 def test_impossible_choices_are_refused(options):
     with pytest.raises(ValueError, match='runtime'):
         Critic.untrained(options=options, **SMALL)
+
+
+def test_a_step_costs_the_same_for_one_and_for_a_hundred_candidates():
+    critic = Critic.untrained()  # the published width
+    image, language = np.zeros((256, 256, 3), np.uint8), np.zeros(512, np.float32)
+
+    def cpu_time(function, *args):
+        """Fastest of five, in processor time: other load on the machine does not count."""
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            function(*args)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    encode = cpu_time(critic.encode, image, language)
+    encoded = critic.encode(image, language)
+    score = {k: cpu_time(critic.score, encoded, np.zeros((k, 7), np.float32)) for k in (1, 100, 1000)}
+    assert (encode + score[100]) / (encode + score[1]) <= 1.10  # measured 1.004
+    assert (encode + score[1000]) / (encode + score[1]) <= 1.25  # measured 1.05

@@ -18,6 +18,7 @@ from vgps_critic.model_card import model_card
 
 FORMAT = 'vgps-critic/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
+SHIPPED = Path(__file__).parent / 'checkpoints' / 'default'  # what comes with the package
 
 
 def content_hash(state: dict[str, np.ndarray], config: CriticConfig) -> str:
@@ -64,7 +65,8 @@ def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[
     """Read a checkpoint and return its weights, configuration and content hash.
 
     Args:
-        path_or_hub_id: a folder, or `owner/name` on the Hugging Face hub; a cached copy is used when offline.
+        path_or_hub_id: a folder; `owner/name` on the Hugging Face hub, where a cached copy is used when offline; or
+            `default`, the critic that comes with the package.
         revision: branch, tag or commit on the hub.
 
     Raises:
@@ -92,18 +94,12 @@ def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[
     return state, config, digest
 
 
-def shipped(name: str) -> str:
-    """Return the folder of a checkpoint that comes with the package (`default`), else the name unchanged."""
-    folder = Path(__file__).parent / 'checkpoints' / name
-    if name == 'default' and not folder.is_dir():
-        raise CheckpointError(f"no critic is shipped as 'default' (looked in {folder}): give a folder or hub id")
-    return str(folder) if name == 'default' else name
-
-
 def _locate(path_or_hub_id: str, revision: str | None) -> Path:
-    folder = Path(path_or_hub_id).expanduser()
+    folder = SHIPPED if path_or_hub_id == 'default' else Path(path_or_hub_id).expanduser()
     if folder.is_dir():
         return folder
+    if path_or_hub_id == 'default':
+        raise CheckpointError(f"no critic is shipped as 'default' (looked in {folder}): give a folder or hub id")
     if path_or_hub_id.count('/') != 1 or path_or_hub_id.startswith(('.', '/', '~')):
         raise CheckpointError(f'{path_or_hub_id}: no such folder, and not a hub id of the form owner/name')
     from huggingface_hub import snapshot_download  # half a second that a local folder should not cost

@@ -17,7 +17,6 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from vgps_critic import steering
-from vgps_critic.checkpoint import shipped
 from vgps_critic.config import CheckpointError, CriticNodeConfig
 from vgps_critic.critic import Critic
 from vgps_critic.steering import Decision, Failure, Reason, Steerer, SteeringConfig
@@ -92,7 +91,7 @@ class CriticNode(Node):
                 self._model = 'untrained stand-in: random weights, its choices mean nothing'
                 logger.warning(f"critic is an {self._model}; set parameter 'critic' to a checkpoint")
             else:
-                critic = Critic.load(shipped(name), **options)
+                critic = Critic.load(name, **options)
                 self._model = name
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter('always')
