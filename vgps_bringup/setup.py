@@ -30,5 +30,6 @@ setup(
         'vgps-report = vgps_bringup.evaluation.report:main',
         'vgps-evaluate = vgps_bringup.evaluation.cli:main',
         'vgps-demo = vgps_bringup.demo:main',
+        'vgps-study = vgps_bringup.study:main',
     ]},
 )

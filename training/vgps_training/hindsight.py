@@ -1,10 +1,10 @@
 """What a recorded episode tells about its own frames: targets to pre-train the critic's encoder on, without labels.
 
-A small critic that learns everything from rewards alone gets features too coarse to grasp by. Every recording holds better
-teachers: where the gripper was, and, once the episode is over, where it closed on the object and where it let go.
-One recording's grasp is off by centimetres (that is why half of them fail), so frames are not taught their own grasp but
-where demonstrators of this scene grasp on average: `locate` fits that to the first frame of every episode, in which nothing
-yet tells where this one's gripper is going (measured: 16 mm of scatter become 3 to 4 mm).
+A small critic that learns everything from rewards alone gets features too coarse to grasp by. Every recording holds
+better teachers: where the gripper was, and, once the episode is over, where it closed on the object and let go.
+One recording's grasp is off by centimetres (that is why half of them fail), so frames are not taught their own grasp,
+but where demonstrators of this scene grasp on average: `locate` fits that to the first frame of every episode, in which
+nothing yet tells where this one's gripper is going (measured: 16 mm of scatter become 3 to 4 mm).
 """
 from typing import NamedTuple
 

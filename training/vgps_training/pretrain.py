@@ -3,8 +3,8 @@
 vgps-pretrain --data demonstrations --out runs/encoder
 vgps-train iql --preset small --encoder runs/encoder --data demonstrations --out runs/iql
 
-Departs from the paper, whose encoder learns from the value loss alone. Supervision: `hindsight`, i.e. what the recordings
-hold anyway (robot state, actions, outcome); nothing that only a simulator knows.
+Departs from the paper, whose encoder learns from the value loss alone. Supervision: `hindsight`, i.e. what the
+recordings hold anyway (robot state, actions, outcome); nothing that only a simulator knows.
 """
 import math
 from dataclasses import dataclass, field

@@ -34,7 +34,9 @@ class VisualRandomisation:
 PLAIN = VisualRandomisation()
 VARIED = VisualRandomisation(camera_position=0.02, camera_target=0.012, field_of_view=1.5, lighting=0.35, colours=0.15,
                              table_textures=True)
-LOOKS = {'plain': PLAIN, 'varied': VARIED}
+# What a fixed cell sees from day to day; the published study's demonstrations have these looks.
+LIGHT = VisualRandomisation(camera_position=0.004, camera_target=0.003, field_of_view=0.3, lighting=0.15, colours=0.06)
+LOOKS = {'plain': PLAIN, 'light': LIGHT, 'varied': VARIED}
 
 
 def _noise(rng: np.random.Generator, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:

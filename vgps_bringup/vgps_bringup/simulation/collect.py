@@ -41,7 +41,7 @@ class CollectConfig:
     episodes: int = 700  # per task
     episodes_per_bag: int = 50
     image_size: int = 128  # pixels, square
-    looks: str = 'varied'  # 'plain' or 'varied': light, camera pose, colours and table by the seed
+    looks: str = 'varied'  # 'plain', 'light' or 'varied': light, camera pose, colours and table by the seed
     max_steps: int = 40  # control steps of 0.2 s; then the episode has failed
     first_seed: int = 1_000_000  # seeds below are left to evaluation
     renderer: str = 'auto'  # 'auto', 'egl', 'osmesa' or 'rays'; train and evaluate with the same

@@ -1,0 +1,194 @@
+"""``vgps-study``: the proof that steering raises success, from nothing: data, policies, critics, trials, tables.
+
+    vgps-study --output study            # 2 CPU cores: about 3 hours; killed or not, the same call goes on
+    vgps-study --output study --list     # what would be run, command by command
+
+Each stage is one of the project's own commands, so every number can be made again by hand. Stages that do not need
+each other run side by side, one per core.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+TASKS = ('put_eggplant_in_basket', 'put_carrot_on_plate')
+# Demonstrations have seeds from 1,000,000 on; recipes, K and beta were chosen on 0 .. 99; these are for the report.
+FIRST_SEED = 10_000
+NETWORK = ('--network.stage-sizes', '1', '1', '1', '1', '--network.num-filters', '24', '--network.image-size', '96')
+HEADS = ('--encoder', '{out}/encoder', '--data.paths', '{out}/table', '--data.action-space', 'bridge', *NETWORK,
+         '--batch-size', '256', '--steps', '{critic_steps}', '--optimiser.learning-rate', '5e-4', '--threads', '1',
+         '--validate-every', '0')
+CRITICS = {  # name -> arguments of vgps-train
+    'iql': ('iql', '--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0'),
+    'cal-ql': ('cal-ql', '--algorithm.target-rate', '0.02'),
+    'monte-carlo': ('monte-carlo', '--algorithm.target-rate', '0.02'),
+    'iql-paper-labels': ('iql', '--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0',
+                         '--data.labels.failures', 'successes'),
+}
+POLL = 0.5  # s
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything; the defaults are what the published numbers were made with."""
+
+    episodes: int = 900        # demonstrations per task
+    policy_steps: int = 5000   # updates of each base policy
+    encoder_steps: int = 3500  # updates of the critics' encoder, after its first 2,000
+    critic_steps: int = 8000   # updates of each critic's heads
+    trials: int = 200          # per task and headline row
+    sweep_trials: int = 50     # per task and row of the other tables
+
+
+SMOKE = Scale(episodes=6, policy_steps=20, encoder_steps=20, critic_steps=20, trials=2, sweep_trials=1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command and the stages whose results it reads."""
+
+    name: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    cores: int = 1
+
+
+def stages(out: Path, scale: Scale) -> list[Stage]:
+    """Return every stage in an order that can be run one after the other."""
+    values = {'out': str(out), **dataclasses.asdict(scale)}
+
+    def stage(name: str, *command: str, needs: tuple[str, ...] = (), cores: int = 1) -> Stage:
+        return Stage(name, tuple(part.format(**values) for part in command), needs, cores)
+
+    result = [
+        stage('collect', 'vgps-collect', '--output', '{out}/demonstrations', '--tasks', *TASKS, '--episodes',
+              '{episodes}', '--looks', 'light', '--image-size', '256', '--max-steps', '60', '--processes', '2',
+              cores=2),
+        stage('table', 'vgps-data', 'save', '{out}/demonstrations', '--out', '{out}/table', '--image-size', '96',
+              needs=('collect',)),
+        stage('flow', 'vgps-train-policy', '--kind', 'flow', '--data', '{out}/demonstrations', '--output',
+              '{out}/flow.safetensors', '--image-size', '96', '--horizon', '1', '--batch-size', '64', '--steps',
+              '{policy_steps}', '--threads', '1', needs=('collect',)),
+        stage('encoder', 'vgps-pretrain', '--data', '{out}/table', '--out', '{out}/encoder', '--steps',
+              '{encoder_steps}', needs=('table',)),
+        stage('binned', 'vgps-train-policy', '--kind', 'binned', '--data', '{out}/demonstrations', '--output',
+              '{out}/binned.safetensors', '--image-size', '96', '--batch-size', '64', '--steps', '{policy_steps}',
+              '--threads', '1', needs=('collect',)),
+    ]
+    result += [stage(name, 'vgps-train', *arguments, *HEADS, '--out', '{out}/' + name, needs=('encoder',))
+               for name, arguments in CRITICS.items()]
+    trained = ('flow', 'binned', *CRITICS)
+    result += [stage(f'trials-{name}', 'vgps-evaluate', 'trials', '--study', '{out}/' + f'{name}.yaml',
+                     '--workers', '2', '--no-record', '--output', '{out}/' + f'trials-{name}', needs=trained, cores=2)
+               for name in studies(out, scale)]
+    return result
+
+
+def studies(out: Path, scale: Scale) -> dict[str, dict]:
+    """Return the comparisons by name, as ``vgps-evaluate trials --study`` reads them."""
+    def row(name: str, policy: str = 'flow', selection: str = 'value', k: int = 10, beta: float = 1.0,
+            critic: str = 'iql') -> dict:
+        options = {} if policy == 'random-policy' else {'checkpoint': str(out / f'{policy}.safetensors')}
+        return {'name': name, 'policy': policy, 'critic': str(out / critic / 'critic') if selection == 'value' else '',
+                'selection': selection, 'k': k, 'beta': beta, 'policy_options': options}
+
+    def study(rows: list[dict], trials: int) -> dict:
+        return {'tasks': list(TASKS), 'conditions': rows, 'trials': trials, 'first_seed': FIRST_SEED, 'max_steps': 60}
+
+    headline = []
+    for policy in ('flow', 'binned'):
+        headline += [row(f'{policy}: base', policy, 'first', 1), row(f'{policy}: steered', policy)]
+    controls = [row('base', selection='first', k=1), row('random-select', selection='random'),
+                row('random-policy', 'random-policy', 'first', 1)]
+    controls += [row(name, critic=name) for name in CRITICS]
+    sweep = [row(f'K={k} β={beta:g}', k=k, beta=beta) for k in (10, 30, 50, 100) for beta in (0.0, 0.1, 1.0)]
+    return {'headline': study(headline, scale.trials), 'controls': study(controls, scale.sweep_trials),
+            'sweep': study([row('base', selection='first', k=1), *sweep], scale.sweep_trials)}
+
+
+def run(out: Path, scale: Scale, cores: int = 2) -> None:
+    """Run every stage that is not done, on `cores` cores; raises SystemExit naming the log of one that fails."""
+    (out / 'logs').mkdir(parents=True, exist_ok=True)
+    _check_same(out, scale)
+    for name, content in studies(out, scale).items():
+        (out / f'{name}.yaml').write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    plan, running, began = stages(out, scale), {}, time.monotonic()
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    try:
+        while True:
+            done = {stage.name for stage in plan if _marker(out, stage).exists()}
+            for name, (stage, process) in list(running.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del running[name]
+                if code:
+                    sys.exit(f'vgps-study: stage {name} failed ({code}): see {out / "logs" / name}.log')
+                _marker(out, stage).touch()
+                done.add(name)
+                _say(began, f'{len(done)} of {len(plan)} done: {name}')
+            if len(done) == len(plan):
+                return
+            free = cores - sum(min(stage.cores, cores) for stage, _ in running.values())
+            for stage in plan:
+                if stage.name in done or stage.name in running or not done.issuperset(stage.needs):
+                    continue
+                if min(stage.cores, cores) > free:
+                    break  # in order: a stage for all cores is not overtaken for ever
+                _say(began, f'{stage.name}: {out / "logs" / stage.name}.log')
+                log = (out / 'logs' / f'{stage.name}.log').open('a')
+                running[stage.name] = stage, subprocess.Popen(stage.command, stdout=log, stderr=log, env=environment)
+                free -= min(stage.cores, cores)
+            time.sleep(POLL)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.wait()
+
+
+def _say(began: float, text: str) -> None:
+    print(f'[{(time.monotonic() - began) / 60:5.1f} min] {text}', flush=True)
+
+
+def _marker(out: Path, stage: Stage) -> Path:
+    return out / 'logs' / f'{stage.name}.done'
+
+
+def _check_same(out: Path, scale: Scale) -> None:
+    path, wanted = out / 'scale.json', json.dumps(dataclasses.asdict(scale), indent=2)
+    if path.exists() and path.read_text() != wanted:
+        sys.exit(f'vgps-study: {out} was begun at another scale (see {path}): choose another --output or remove it')
+    path.write_text(wanted)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog='vgps-study', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--output', type=Path, default=Path('study'), help='folder for everything that is made')
+    parser.add_argument('--list', action='store_true', help='print the commands and run nothing')
+    parser.add_argument('--smoke', action='store_true', help='every stage in miniature, minutes: does it run here?')
+    parser.add_argument('--cores', type=int, default=2, help='stages run side by side')
+    options = parser.parse_args()
+    scale, out = SMOKE if options.smoke else Scale(), options.output.resolve()
+    if options.list:
+        for stage in stages(out, scale):
+            print(f'{stage.name}: {shlex.join(stage.command)}')
+        return
+    run(out, scale, options.cores)
+    from vgps_bringup.study_report import write
+    print(write(out))
+
+
+if __name__ == '__main__':
+    main()
