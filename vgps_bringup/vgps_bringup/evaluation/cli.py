@@ -15,18 +15,18 @@ def _numbers(kind):
 
 
 def load_critics(names: list[str]) -> dict[str, object]:
-    """Load checkpoints by path, hub id, or ``untrained`` (random weights); named by folder.
+    """Load checkpoints: a folder, a hub id, ``default`` (shipped) or ``untrained`` (random weights, full width).
 
     Raises:
         SystemExit: a checkpoint cannot be used.
 
     """
-    from vgps_critic.checkpoint import CheckpointError
+    from vgps_critic.checkpoint import CheckpointError, shipped
     from vgps_critic.critic import Critic
     critics = {}
     for name in names:
         try:
-            critic = Critic.untrained() if name == 'untrained' else Critic.load(name)
+            critic = Critic.untrained() if name == 'untrained' else Critic.load(shipped(name))
         except (CheckpointError, OSError, ValueError) as error:
             sys.exit(f'vgps-evaluate: critic {name}: {error}')
         label = Path(name).name or name
@@ -39,7 +39,7 @@ def add_bag(commands) -> None:
     parser = commands.add_parser('bag', help='judge recordings again under other critics, K and beta')
     parser.add_argument('bags', nargs='+', type=Path, help='rosbag2 folders or files (MCAP, sqlite3)')
     parser.add_argument('--critic', action='append', required=True,
-                        help="checkpoint folder or hub id, repeatable; 'untrained': random weights")
+                        help="checkpoint folder, hub id, 'default' (shipped) or 'untrained'; repeatable")
     parser.add_argument('--k', type=_numbers(int), default=(), help='numbers of candidates, e.g. 10,50; default: as '
                         'recorded')
     parser.add_argument('--beta', type=_numbers(float), default=(0.0,), help='temperatures, e.g. 0,0.1,1.0')
@@ -85,7 +85,8 @@ def _add_study(parser, tasks: tuple[str, ...], policy: str, max_steps: int, outp
                         help='baseline, steered, random-select, random-policy; steered is swept over --critic, --k, '
                              '--beta')
     parser.add_argument('--policy', action='append', help=f'entry-point name, repeatable; default: {policy}')
-    parser.add_argument('--critic', action='append', default=[], help='checkpoint, repeatable')
+    parser.add_argument('--critic', action='append', default=[],
+                        help="checkpoint folder, hub id or 'default' (the shipped one); repeatable")
     parser.add_argument('--k', type=_numbers(int), default=(10,), help='numbers of candidates, e.g. 10,50')
     parser.add_argument('--beta', type=_numbers(float), default=(0.0,), help='temperatures, e.g. 0,0.1,1.0')
     parser.add_argument('--trials', type=int, default=20, help='per task and condition')
@@ -150,11 +151,12 @@ def run_trials(options) -> None:
     from vgps_bringup.evaluation.trial_report import markdown, write_report
     try:
         if not options.report_only:
+            conditions = [] if options.study else named_conditions(
+                list(options.conditions), options.policy or [options.default_policy], options.critic, options.k,
+                options.beta)
             study = load_study(options.study.read_text()) if options.study else Study(
-                task_list(list(options.tasks)),
-                tuple(named_conditions(list(options.conditions), options.policy or [options.default_policy], options.critic, options.k,
-                                       options.beta)),
-                options.trials, options.first_seed, options.max_steps, options.order_seed)
+                task_list(list(options.tasks)), tuple(conditions), options.trials, options.first_seed,
+                options.max_steps, options.order_seed)
             _play(study, options)
         if options.worker is None:
             print(markdown(write_report(options.output)))

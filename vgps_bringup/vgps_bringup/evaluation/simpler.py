@@ -7,6 +7,7 @@ selected chunks averaged over time, sticky gripper. A step is 0.2 s of simulated
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from vgps_bringup.evaluation.bag_reader import EpisodeRecord, Step
@@ -21,6 +22,7 @@ from vgps_policy_bridge.policy import Candidates, Observation, check_candidates,
 
 IMAGE_SIZE = 256   # pixels, what policy and critic see
 RATE = 5.0         # control steps per simulated second
+GRASP_ABOVE = 0.012  # m above the object's origin; the fingers reach 23 mm below the gripper's frame
 SCRIPTED = 'scripted'  # a policy name that only exists here: it sees the simulator's state
 DECIDED = (Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM)
 
@@ -36,7 +38,7 @@ class ScriptedPickAndPlace:
 
     def reset(self, instruction: str, seed: int = 0) -> None:
         """Begin an episode."""
-        self._rng, self._phase, self._since = np.random.default_rng(seed), 0, 0
+        self._rng, self._phase, self._since, self._sent = np.random.default_rng(seed), 0, 0, None
 
     def propose(self, observation: Observation, k: int) -> Candidates:
         """Return k noisy copies of the next action."""
@@ -44,23 +46,38 @@ class ScriptedPickAndPlace:
         base = world.agent.robot.pose.sp.to_transformation_matrix()
         link = next(link for link in world.agent.robot.links if link.name == 'ee_gripper_link')
         hand, thing, goal = (x.pose.p[0].cpu().numpy() for x in (link, self.task.source, self.task.target))
+        # the controller moves its previous target, so the script must reckon with that and not with the lagging hand
+        self._sent = hand if self._sent is None else self._sent
         carried = np.array([*(hand - thing)[:2], 0.0])  # over the goal is to be the thing, not the hand
         # phases: where the hand goes, how near is there [m], least and most steps, openness
-        plan = ((thing + 0.07 * up, 0.015, 0, 14, 1.0), (thing, 0.012, 0, 14, 1.0), (hand, 1.0, 4, 4, 0.0),
-                (hand + 0.05 * up, 0.0, 5, 5, 0.0), (goal + 0.14 * up + carried, 0.02, 0, 14, 0.0),
-                (goal + 0.06 * up + carried, 0.02, 0, 8, 0.0), (hand, 1.0, 4, 4, 1.0),
-                (hand + 0.05 * up, 0.0, 99, 99, 1.0))
+        plan = ((thing + 0.08 * up, 0.02, 7, 14, 1.0), (thing + GRASP_ABOVE * up, 0.01, 1, 8, 1.0),
+                (self._sent, 1.0, 5, 5, 0.0), (self._sent + 0.03 * up, 0.0, 4, 4, 0.0),
+                (goal + 0.14 * up + carried, 0.02, 0, 14, 0.0), (goal + 0.08 * up + carried, 0.015, 0, 8, 0.0),
+                (self._sent, 1.0, 5, 5, 1.0), (self._sent + 0.02 * up, 0.0, 99, 99, 1.0))
         target, near, least, most, openness = plan[self._phase]
-        error = target - hand
         self._since += 1
-        if self._since >= most or (self._since > least and np.linalg.norm(error) < near):
+        if self._since >= most or (self._since > least and np.linalg.norm(target - hand) < near):
             self._phase, self._since = min(self._phase + 1, len(plan) - 1), 0
-        step = base[:3, :3].T @ error
-        step *= min(1.0, 0.035 / max(np.linalg.norm(step), 1e-9))
+        step = target - self._sent
+        step *= min(1.0, 0.03 / max(np.linalg.norm(step), 1e-9))
+        self._sent = self._sent + step
+        step = base[:3, :3].T @ step
         actions = np.zeros((k, 1, 7), np.float32)
-        actions[:, 0, :3] = step + self._rng.normal(0, self.spread, (k, 3)) * (np.arange(k)[:, None] > 0)
+        noise = self._rng.normal(0, self.spread, (k, 3))
+        actions[:, 0, :3] = step + noise * (np.arange(k)[:, None] > 0)  # the first is the script itself
+        actions[:, 0, 5] = np.clip(self._turn(link), -0.2, 0.2) * 0.5 if self._phase == 0 else 0.0
         actions[:, 0, 6] = openness
         return Candidates(actions, SCRIPTED, used=('simulator state',))
+
+
+    def _turn(self, link) -> float:
+        """Return the yaw [rad] that lays the fingers across the object's short side."""
+        outline = self.task.source.get_first_collision_mesh(to_world_frame=True).vertices[:, :2]
+        corners = cv2.boxPoints(cv2.minAreaRect(outline.astype(np.float32)))
+        short = min(corners[1] - corners[0], corners[2] - corners[1], key=np.linalg.norm)
+        opening = link.pose.sp.to_transformation_matrix()[:2, 1]  # the fingers move along the gripper's y axis
+        turn = np.arctan2(short[1], short[0]) - np.arctan2(opening[1], opening[0])
+        return float((turn + np.pi / 2) % np.pi - np.pi / 2)
 
 
 class SimplerRunner:

@@ -113,10 +113,10 @@ def markdown(results: Results) -> str:
             lines.append(f'| *{group}, average* | ' + ' | '.join(map(percent, averages)) + ' |')
     if len(results.tasks) > 1:
         lines.append(f'| **{ALL}** | ' + ' | '.join(f'**{percent(results.rate(n))}**' for n in names) + ' |')
-    lines += ['', '| Condition | against | paired difference |', '|---|---|---|']
-    for condition in results.study.conditions:
-        if (reference := results.reference(condition)) is not None:
-            lines.append(f'| {condition.name} | {reference.name} | {difference(results.compare(condition))} |')
+    compared = [c for c in results.study.conditions if results.reference(c) is not None]
+    if compared:
+        lines += ['', '| Condition | against | paired difference |', '|---|---|---|']
+        lines += [f'| {c.name} | {results.reference(c).name} | {difference(results.compare(c))} |' for c in compared]
     modes, counts = results.failures()
     if modes:
         lines += ['', f'| Failures | {" | ".join(modes)} |', '|---|' + '---|' * len(modes)]
