@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import rlds_factory
-from conftest import shared
+from conftest import RECORDED, shared
 from lerobot_factory import write_v2, write_v3
 
 from vgps_training import normalisation
@@ -18,7 +18,7 @@ SIZE = 64
 
 
 def recorded_trajectories():
-    archive = np.load(shared('golden/data_pipeline.npz'))
+    archive = np.load(RECORDED / 'data_pipeline.npz')
     return archive, [{name: archive[f'traj{i}/{name}'] for name in
                       ('action_raw', 'action_norm', 'reward', 'td_mask', 'mc_return')} for i in range(25)]
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import shared
+from conftest import RECORDED, shared
 from flax_weights import load, mismatch
 
 from vgps_critic.config import NetworkConfig
@@ -20,8 +20,10 @@ def tensor(array):
 
 
 def recorded_batch(archive):
-    language = tensor(archive['batch/language'])
-    return Batch(images=tensor(archive['batch/image']), next_images=tensor(archive['batch/next_image']),
+    """Return the batch; the small archives hold no images, the pure losses need none."""
+    language, none = tensor(archive['batch/language']), np.zeros((4, 0, 0, 3), np.uint8)
+    images = [tensor(archive[name] if name in archive else none) for name in ('batch/image', 'batch/next_image')]
+    return Batch(images=images[0], next_images=images[1],
                  language=language, other_language=language.roll(-1, 0), actions=tensor(archive['batch/actions']),
                  next_actions=tensor(archive['batch/actions']), rewards=tensor(archive['batch/rewards']),
                  masks=tensor(archive['batch/masks']), returns=tensor(archive['batch/mc_returns']))
@@ -42,7 +44,7 @@ def recorded_values(archive, step):
 @pytest.mark.parametrize('file, step, calibrate', [('calql_step', 'step0/', True), ('calql_step', 'step1/', True),
                                                    ('cql_losses', '', False)])
 def test_conservative_critic_loss_of_recorded_values(file, step, calibrate):
-    archive = np.load(shared(f'golden/{file}.npz'))
+    archive = np.load(RECORDED / f'{file}.npz')
     batch, q = recorded_batch(archive), tensor(archive[f'{step}critic/q_pred'])
     target = cal_ql.td_target(batch.rewards, batch.masks, tensor(archive[f'{step}critic/target_next_qs']), 0.98)
     torch.testing.assert_close(target, tensor(archive[f'{step}critic/target_q']), rtol=1e-5, atol=1e-6)
@@ -120,7 +122,7 @@ def test_iql_update_equals_the_reference():
 
 
 def test_iql_losses_of_recorded_values():
-    archive = np.load(shared('golden/iql_step.npz'))
+    archive = np.load(RECORDED / 'iql_step.npz')
     batch, step = recorded_batch(archive), 'step0/'
     negative = tensor(archive[f'{step}critic/neg_mask'])
     rewards, masks = torch.where(negative, -1.0, batch.rewards), torch.where(negative, 1.0, batch.masks)

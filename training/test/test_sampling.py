@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from synthetic import INSTRUCTIONS
+
 from vgps_training.augmentation import AugmentationConfig
 from vgps_training.batch import with_negative_instructions
 from vgps_training.labels import LabelConfig

@@ -4,6 +4,7 @@ import pytest
 import torch
 from synthetic import INSTRUCTIONS, config, embedding, make
 from torch import nn
+
 from vgps_critic.action_space import ActionSpace
 from vgps_training import inspect_data
 from vgps_training.labels import LabelConfig
