@@ -17,7 +17,8 @@ def table(lengths, dataset=None):
     frames = np.zeros((n, 4, 4, 3), np.uint8)
     frames[..., 0], frames[..., 1] = (np.arange(n) % 256)[:, None, None], (np.arange(n) // 256)[:, None, None]
     actions = np.repeat(np.arange(n, dtype=np.float32)[:, None], 7, 1)
-    return StepTable(frames, actions, np.concatenate([[0], np.cumsum(lengths)[:-1]]), (np.arange(m) % 2).astype(np.int32),
+    starts, instruction = np.concatenate([[0], np.cumsum(lengths)[:-1]]), (np.arange(m) % 2).astype(np.int32)
+    return StepTable(frames, actions, starts, instruction,
                      np.ones(m, np.int8), np.zeros(m, np.int32) if dataset is None else np.array(dataset, np.int32),
                      INSTRUCTIONS, tuple(map(str, range(m))))
 
@@ -46,8 +47,8 @@ def test_items_belong_together():
     assert (batch.masks.numpy()[last] == 0).all()
     np.testing.assert_array_equal(batch.language[:, :2].argmax(1), t.instruction[episode])
     np.testing.assert_array_equal(batch.other_language, batch.language.roll(-1, 0))
-    rewards, masks, returns = t.labels(0.98, LabelConfig())
-    np.testing.assert_array_equal(batch.returns, returns[now])
+    for name, values in zip(('rewards', 'masks', 'returns'), t.labels(0.98, LabelConfig())):
+        np.testing.assert_array_equal(getattr(batch, name), values[now], err_msg=name)
 
 
 def test_step_alone_decides_the_batch():
@@ -95,4 +96,5 @@ def test_negative_instruction_never_succeeds():
     assert torch.equal(changed.language[negative], batch.other_language[negative])
     assert torch.equal(changed.language[~negative], batch.language[~negative])
     assert (changed.rewards[negative] == -1).all() and (changed.masks[negative] == 1).all()
-    assert (changed.returns[negative] == -50).all() and torch.equal(changed.returns[~negative], batch.returns[~negative])
+    assert (changed.returns[negative] == -50).all()
+    assert torch.equal(changed.returns[~negative], batch.returns[~negative])
