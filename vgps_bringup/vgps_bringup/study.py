@@ -27,13 +27,15 @@ NETWORK = ('--network.stage-sizes', '1', '1', '1', '1', '--network.num-filters',
 HEADS = ('--encoder', '{out}/encoder', '--data.paths', '{out}/table', '--data.action-space', 'bridge', *NETWORK,
          '--batch-size', '256', '--steps', '{critic_steps}', '--optimiser.learning-rate', '5e-4', '--threads', '1',
          '--validate-every', '0')
-CRITICS = {  # name -> arguments of vgps-train
+CRITICS = {  # name -> arguments of vgps-train; the first is the one that ships
+    'monte-carlo': ('monte-carlo', '--algorithm.target-rate', '0.02'),
     'iql': ('iql', '--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0'),
     'cal-ql': ('cal-ql', '--algorithm.target-rate', '0.02'),
-    'monte-carlo': ('monte-carlo', '--algorithm.target-rate', '0.02'),
-    'iql-paper-labels': ('iql', '--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0',
-                         '--data.labels.failures', 'successes'),
+    # the paper takes every demonstration for a success
+    'monte-carlo-paper-labels': ('monte-carlo', '--algorithm.target-rate', '0.02',
+                                 '--data.labels.failures', 'successes'),
 }
+SHIPPED = next(iter(CRITICS))
 POLL = 0.5  # s
 
 
@@ -44,7 +46,7 @@ class Scale:
     episodes: int = 900        # demonstrations per task
     policy_steps: int = 5000   # updates of each base policy
     encoder_steps: int = 3500  # updates of the critics' encoder, after its first 2,000
-    critic_steps: int = 8000   # updates of each critic's heads
+    critic_steps: int = 6000   # updates of each critic's heads
     trials: int = 200          # per task and headline row
     sweep_trials: int = 50     # per task and row of the other tables
 
@@ -96,7 +98,7 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
 def studies(out: Path, scale: Scale) -> dict[str, dict]:
     """Return the comparisons by name, as ``vgps-evaluate trials --study`` reads them."""
     def row(name: str, policy: str = 'flow', selection: str = 'value', k: int = 10, beta: float = 1.0,
-            critic: str = 'iql') -> dict:
+            critic: str = SHIPPED) -> dict:
         options = {} if policy == 'random-policy' else {'checkpoint': str(out / f'{policy}.safetensors')}
         return {'name': name, 'policy': policy, 'critic': str(out / critic / 'critic') if selection == 'value' else '',
                 'selection': selection, 'k': k, 'beta': beta, 'policy_options': options}
@@ -109,7 +111,7 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
         headline += [row(f'{policy}: base', policy, 'first', 1), row(f'{policy}: steered', policy)]
     controls = [row('base', selection='first', k=1), row('random-select', selection='random'),
                 row('random-policy', 'random-policy', 'first', 1)]
-    controls += [row(name, critic=name) for name in CRITICS]
+    controls += [row(f'steered, {name}', critic=name) for name in CRITICS]
     sweep = [row(f'K={k} β={beta:g}', k=k, beta=beta) for k in (10, 30, 50, 100) for beta in (0.0, 0.1, 1.0)]
     return {'headline': study(headline, scale.trials), 'controls': study(controls, scale.sweep_trials),
             'sweep': study([row('base', selection='first', k=1), *sweep], scale.sweep_trials)}
