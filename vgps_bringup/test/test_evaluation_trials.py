@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_coin import STEERED, STUDY, CoinRunner
 
 from vgps_bringup.evaluation.bag_reader import Bag
 from vgps_bringup.evaluation.journal import Journal, JournalError, read_lines
@@ -25,30 +26,7 @@ from vgps_bringup.evaluation.study import (
     task_lists,
 )
 from vgps_bringup.evaluation.trial_report import Results, markdown, write_report
-from vgps_bringup.evaluation.trials import TrialResult, collect, run_study
-
-BASELINE = Condition('baseline', 'flow', selection='first', k=1)
-STEERED = Condition('steered', 'flow', 'critic', 'value', 10, 0.0)
-STUDY = Study((TaskItem('a'), TaskItem('b')), (BASELINE, STEERED), trials=10)
-
-
-class CoinRunner:
-    """Succeeds by a seeded coin whose bias depends on the condition."""
-
-    def __init__(self, delay=0.0):
-        self.delay = delay
-
-    def run(self, trial, bag):
-        time.sleep(self.delay)
-        if bag is not None:
-            bag.mkdir()
-            (bag / 'data').write_text(trial.identity)
-        draw = np.random.default_rng([trial.seed, len(trial.task.name)]).random()
-        success = bool(draw < (0.9 if trial.condition.name == 'steered' else 0.4))
-        return TrialResult(success, '' if success else 'early drop', steps=5, bag=f'bags/{trial.identity}')
-
-    def close(self):
-        pass
+from vgps_bringup.evaluation.trials import collect, run_study
 
 
 def test_every_block_holds_one_seed_under_every_condition_in_random_order():
@@ -78,7 +56,7 @@ def test_a_finished_study_is_not_run_again(tmp_path):
 WORKER = '''
 import sys
 from pathlib import Path
-from test_evaluation_trials import STUDY, CoinRunner
+from evaluation_coin import STUDY, CoinRunner
 from vgps_bringup.evaluation.trials import run_study
 run_study(STUDY, CoinRunner(0.02), Path(sys.argv[1]), say=lambda text: None)
 '''
@@ -100,7 +78,7 @@ def test_ten_kills_at_random_moments_lose_and_double_nothing(tmp_path):
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.03))
         else:
-            process.wait(60)
+            process.wait(200)
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)

@@ -65,17 +65,19 @@ class ScriptedPickAndPlace:
         actions = np.zeros((k, 1, 7), np.float32)
         noise = self._rng.normal(0, self.spread, (k, 3))
         actions[:, 0, :3] = step + noise * (np.arange(k)[:, None] > 0)  # the first is the script itself
-        actions[:, 0, 5] = np.clip(self._turn(link), -0.2, 0.2) * 0.5 if self._phase == 0 else 0.0
+        actions[:, 0, 5] = np.clip(self._turn(), -0.2, 0.2) * 0.5 if self._phase == 0 else 0.0
         actions[:, 0, 6] = openness
         return Candidates(actions, SCRIPTED, used=('simulator state',))
 
 
-    def _turn(self, link) -> float:
+    def _turn(self) -> float:
         """Return the yaw [rad] that lays the fingers across the object's short side."""
         outline = self.task.source.get_first_collision_mesh(to_world_frame=True).vertices[:, :2]
         corners = cv2.boxPoints(cv2.minAreaRect(outline.astype(np.float32)))
         short = min(corners[1] - corners[0], corners[2] - corners[1], key=np.linalg.norm)
-        opening = link.pose.sp.to_transformation_matrix()[:2, 1]  # the fingers move along the gripper's y axis
+        fingers = [link.pose.p[0].cpu().numpy() for link in self.task.world.agent.robot.links
+                   if link.name in ('left_finger_link', 'right_finger_link')]
+        opening = (fingers[1] - fingers[0])[:2]
         turn = np.arctan2(short[1], short[0]) - np.arctan2(opening[1], opening[0])
         return float((turn + np.pi / 2) % np.pi - np.pi / 2)
 
