@@ -276,6 +276,16 @@ def test_candidates_that_come_twice_move_the_arm_once(rig):
     assert len(rig.decisions) == seen
 
 
+def test_only_the_last_two_seconds_of_frames_are_kept_even_when_the_clock_is_set_back(rig):
+    for start in (5000, 4000):
+        for i in range(100):  # 10 s at 10 Hz
+            header = Header()
+            header.stamp.sec, header.stamp.nanosec = start + i // 10, i % 10 * 100_000_000
+            rig.node._on_image(images.to_message(frame_of(0), header))
+        assert len(rig.node._frames) == 21
+    rig.node._frames.clear()
+
+
 def test_messages_of_a_step_that_is_over_are_ignored(rig):
     decision, _ = rig.step(some_actions())
     message = candidates_message(some_actions())

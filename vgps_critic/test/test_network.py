@@ -144,7 +144,7 @@ TRAPS = [swap_film, swap_rows_and_columns, blue_first, one_hidden_layer_for_all_
 @pytest.mark.parametrize('trap', TRAPS)
 def test_trap_is_noticed(trap, monkeypatch):
     weights, arrays = small_reference()
-    assert error(from_flax(trap(monkeypatch, weights)), arrays) > 1e-4
+    assert error(from_flax(trap(monkeypatch, weights)), arrays) > 5e-5  # ten times what the golden tests allow
 
 
 def test_language_matters_once_film_is_not_zero_and_not_before():
