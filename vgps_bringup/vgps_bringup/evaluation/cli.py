@@ -21,12 +21,12 @@ def load_critics(names: list[str]) -> dict[str, object]:
         SystemExit: a checkpoint cannot be used.
 
     """
-    from vgps_critic.checkpoint import CheckpointError, shipped
+    from vgps_critic.checkpoint import CheckpointError
     from vgps_critic.critic import Critic
     critics = {}
     for name in names:
         try:
-            critic = Critic.untrained() if name == 'untrained' else Critic.load(shipped(name))
+            critic = Critic.untrained() if name == 'untrained' else Critic.load(name)
         except (CheckpointError, OSError, ValueError) as error:
             sys.exit(f'vgps-evaluate: critic {name}: {error}')
         label = Path(name).name or name
