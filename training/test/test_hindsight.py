@@ -9,7 +9,7 @@ from vgps_training import frozen, hindsight
 from vgps_training.frozen import FrozenEncoder
 from vgps_training.table import StepTable
 
-NETWORK = NetworkConfig(stage_sizes=(1,), num_filters=4, image_size=64, hidden_dims=(8, 8))
+NETWORK = NetworkConfig(stage_sizes=(1, 1, 1), num_filters=4, image_size=64, hidden_dims=(8, 8))
 
 
 def episode(grasp_at: int, release_at: int, length: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -54,12 +54,12 @@ def test_an_episode_without_a_grasp_teaches_only_states():
 def test_locating_averages_the_scatter_of_demonstrators_away():
     rng = np.random.default_rng(0)
     count = 800
-    features = rng.normal(size=(count, 50))
-    scene = np.stack([0.3 + 0.05 * features[:, 0], 0.05 * features[:, 1], np.zeros(count), np.zeros(count)], 1)
+    latent = rng.normal(size=(count, 10))
+    features = latent @ rng.normal(size=(10, 50)) + 0.01 * rng.normal(size=(count, 50))
+    scene = np.stack([0.3 + 0.05 * latent[:, 0], 0.05 * latent[:, 1], np.zeros(count), np.zeros(count)], 1)
     own = hindsight.Places(scene + rng.normal(size=scene.shape) * 0.016, np.full((count, 3), np.nan))
     training = np.arange(count) < 700
-    located = hindsight.locate(np.c_[features @ np.diag([5.0] * 2 + [1.0] * 48)], own, np.ones(count), training,
-                               np.zeros(count, int))
+    located = hindsight.locate(features, own, np.ones(count), training, np.zeros(count, int))
     error = np.abs(located.grasp - scene)[~training, :2].mean()
     assert error < 0.25 * np.abs(own.grasp - scene)[~training, :2].mean()
     assert np.isnan(located.release).all()  # nobody released: unknown, not zero
@@ -79,10 +79,9 @@ def test_the_folded_critic_scores_images_as_the_heads_score_features(pretrained)
     table = StepTable(frames, np.zeros((6, 7), np.float32), np.array([0, 3]), np.array([0, 1]), np.array([1, 0]),
                       np.array([0, 0]), ('a', 'b'), ('x', 'y'))
     embeddings = rng.normal(size=(2, 512)).astype(np.float32)
-    wide = NetworkConfig(**{**NETWORK.__dict__, 'num_filters': 4})
-    encoder = FrozenEncoder(pretrained, wide)
+    encoder = FrozenEncoder(pretrained, NETWORK)
     features = encoder.features(table, embeddings)
-    networks = nn.ModuleDict({'critic': CriticNetwork(wide)})
+    networks = nn.ModuleDict({'critic': CriticNetwork(NETWORK)})
     encoder.attach(networks)
     actions = torch.from_numpy(rng.uniform(-1, 1, (6, 5, 7)).astype(np.float32))
     language = torch.from_numpy(embeddings[table.per_step(table.instruction)])

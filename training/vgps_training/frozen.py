@@ -63,6 +63,9 @@ class FrozenEncoder:
         self.encoder.load_state_dict(kept['encoder'])
         self.encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.weight, self.bias = kept['readout']['weight'], kept['readout']['bias']  # (P, D), (P,)
+        if len(self.bias) > self.encoder.output_dim:
+            raise ValueError(f'{path}: an encoder of {self.encoder.output_dim} features cannot hold {len(self.bias)} '
+                             'predictions: more stages or filters')
 
     @torch.no_grad()
     def features(self, table: StepTable, embeddings: np.ndarray) -> StepTable:

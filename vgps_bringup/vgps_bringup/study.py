@@ -181,15 +181,18 @@ def main() -> None:
     parser.add_argument('--list', action='store_true', help='print the commands and run nothing')
     parser.add_argument('--smoke', action='store_true', help='every stage in miniature, minutes: does it run here?')
     parser.add_argument('--cores', type=int, default=2, help='stages run side by side')
+    parser.add_argument('--publish', type=Path, metavar='CHECKOUT', help='also write its documentation and README')
+    parser.add_argument('--report-only', action='store_true', help='tables of the trials finished so far')
     options = parser.parse_args()
     scale, out = SMOKE if options.smoke else Scale(), options.output.resolve()
     if options.list:
         for stage in stages(out, scale):
             print(f'{stage.name}: {shlex.join(stage.command)}')
         return
-    run(out, scale, options.cores)
+    if not options.report_only:
+        run(out, scale, options.cores)
     from vgps_bringup.study_report import write
-    print(write(out))
+    print(write(out, options.publish))
 
 
 if __name__ == '__main__':

@@ -13,15 +13,18 @@ TITLES = {
 }
 
 
+BEGIN, END = '<!-- study: written by vgps-study --publish -->', '<!-- /study -->'
+
+
 def write(out: Path, publish: Path | None = None) -> str:
     """Write ``results.md``, ``results.json`` and ``headline.png`` and return the Markdown.
 
     Args:
         out: folder of the study; comparisons without finished trials are left out.
-        publish: folder that receives a second copy, as the documentation's.
+        publish: checkout whose ``vgps_bringup/doc`` receives a copy and whose README the headline.
 
     """
-    text, data, figure = ['# Results of `vgps-study`', ''], {}, None
+    text, data, headline = ['# Results of `vgps-study`', ''], {}, None
     for name, title in TITLES.items():
         if not list((out / f'trials-{name}').glob('journal-*.jsonl')):
             continue
@@ -29,12 +32,23 @@ def write(out: Path, publish: Path | None = None) -> str:
         text += [f'## {title}', '', markdown(results)]
         data[name] = results.as_dict()
         if name == 'headline':
-            figure = rates_figure(results)
-    text += ['Made by `vgps-study`; recipe and limits: `study.md` beside this file.', '']
-    for folder in (out, *([publish] if publish else [])):
+            headline = results
+    text += ['Recipe and limits: [study.md](study.md).', '']
+    for folder in (out, *([publish / 'vgps_bringup/doc'] if publish else [])):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / 'results.md').write_text('\n'.join(text), encoding='utf-8')
         (folder / 'results.json').write_text(json.dumps(data, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-        if figure is not None:
-            figure.savefig(folder / 'headline.png', dpi=130)
+        if headline is not None:
+            rates_figure(headline).savefig(folder / 'headline.png', dpi=130)
+    if publish and headline is not None:
+        _write_readme(publish / 'README.md', headline)
     return '\n'.join(text)
+
+
+def _write_readme(path: Path, headline: Results) -> None:
+    """Replace what is between the markers; a README without them is left alone."""
+    before, begin, rest = path.read_text(encoding='utf-8').partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if begin and end:
+        picture = '![success rates](vgps_bringup/doc/headline.png)'
+        path.write_text(f'{before}{BEGIN}\n{picture}\n\n{markdown(headline)}{END}{after}', encoding='utf-8')
