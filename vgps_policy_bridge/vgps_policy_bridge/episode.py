@@ -214,7 +214,7 @@ class EpisodeMachine:
     def _scene_ready(self, now: float) -> Effects:
         if not self.goal.instruction.strip():
             return self._over(Outcome.ABORTED, 'the goal has no instruction and names no task to take one from')
-        if self.goal.reset:
+        if self.goal.reset or self.goal.task:  # a new scene moves the arm: the controller's target must follow
             self._refusal, self._retry_at = '', math.inf
             self._enter(Phase.ARM, now)
             return [ResetArm()]
