@@ -50,13 +50,15 @@ class ScriptedPickAndPlace:
         self._sent = hand if self._sent is None else self._sent
         carried = np.array([*(hand - thing)[:2], 0.0])  # over the goal is to be the thing, not the hand
         # phases: where the hand goes, how near is there [m], least and most steps, openness
-        plan = ((thing + 0.08 * up, 0.02, 7, 14, 1.0), (thing + GRASP_ABOVE * up, 0.01, 1, 8, 1.0),
+        plan = ((thing + 0.08 * up, 0.02, 0, 20, 1.0), (thing + GRASP_ABOVE * up, 0.01, 1, 8, 1.0),
                 (self._sent, 1.0, 5, 5, 0.0), (self._sent + 0.03 * up, 0.0, 4, 4, 0.0),
                 (goal + 0.14 * up + carried, 0.02, 0, 14, 0.0), (goal + 0.08 * up + carried, 0.015, 0, 8, 0.0),
                 (self._sent, 1.0, 5, 5, 1.0), (self._sent + 0.02 * up, 0.0, 99, 99, 1.0))
         target, near, least, most, openness = plan[self._phase]
         self._since += 1
-        if self._since >= most or (self._since > least and np.linalg.norm(target - hand) < near):
+        turn = self._turn() if self._phase == 0 else 0.0
+        there = np.linalg.norm(target - hand) < near and abs(turn) < 0.1
+        if self._since >= most or (self._since > least and there):
             self._phase, self._since = min(self._phase + 1, len(plan) - 1), 0
         step = target - self._sent
         step *= min(1.0, 0.03 / max(np.linalg.norm(step), 1e-9))
@@ -65,7 +67,7 @@ class ScriptedPickAndPlace:
         actions = np.zeros((k, 1, 7), np.float32)
         noise = self._rng.normal(0, self.spread, (k, 3))
         actions[:, 0, :3] = step + noise * (np.arange(k)[:, None] > 0)  # the first is the script itself
-        actions[:, 0, 5] = np.clip(self._turn(), -0.2, 0.2) * 0.5 if self._phase == 0 else 0.0
+        actions[:, 0, 5] = np.clip(0.7 * turn, -0.2, 0.2)  # the hand lags behind
         actions[:, 0, 6] = openness
         return Candidates(actions, SCRIPTED, used=('simulator state',))
 

@@ -1,0 +1,100 @@
+"""The paper's SIMPLER protocol piece by piece, and the tasks themselves where ManiSkill 3 is installed."""
+
+import importlib.util
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from vgps_bringup.evaluation import cli
+from vgps_bringup.evaluation.overhead import PAPER, markdown, measure
+from vgps_bringup.evaluation.simpler_env import (
+    MANISKILL,
+    GoogleGripper,
+    SimplerError,
+    TemporalAverage,
+    WidowXGripper,
+    axis_angle,
+    make_task,
+)
+from vgps_bringup.evaluation.study import task_lists
+
+
+def test_the_widowx_gripper_flips_only_after_three_disagreeing_steps():
+    gripper = WidowXGripper()
+    said = [gripper(x) for x in (1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1)]
+    assert said == [1, 1, 1, 1, 1, 1, -1, -1, -1, -1, 1]
+
+
+def test_the_google_gripper_repeats_a_change_for_fifteen_steps():
+    gripper = GoogleGripper()
+    said = [gripper(x) for x in [1.0, 1.0, 0.0] + [0.0] * 20]
+    assert said[:2] == [0.0, 0.0] and said[2:17] == [1.0] * 15 and said[17:] == [0.0] * 6
+
+
+def test_the_executed_action_is_the_plain_mean_of_what_the_last_four_chunks_say_of_now():
+    average, rng = TemporalAverage(), np.random.default_rng(0)
+    chunks = rng.normal(size=(6, 4, 7))
+    for t, chunk in enumerate(chunks):
+        done = average(chunk)
+        assert np.allclose(done, np.mean([chunks[t - age][age] for age in range(min(t + 1, 4))], axis=0))
+    average = TemporalAverage()
+    assert np.allclose([average(c[:1]) for c in chunks], chunks[:, 0]), 'chunks of one action are executed as they are'
+
+
+def test_euler_angles_become_a_rotation_vector():
+    from scipy.spatial.transform import Rotation
+    angles = (0.1, -0.2, 0.25)
+    assert np.allclose(axis_angle(*angles), Rotation.from_euler('xyz', angles).as_rotvec(), atol=1e-9)
+
+
+def test_the_shipped_list_names_the_tasks_that_can_be_made():
+    names = [task.name for task in task_lists()['paper_simpler'] if task.group == 'WidowX']
+    assert sorted(names) == sorted(MANISKILL)
+
+
+@pytest.mark.skipif(importlib.util.find_spec('mani_skill') is not None, reason='ManiSkill 3 is installed here')
+def test_without_maniskill_the_message_says_what_to_install():
+    with pytest.raises(SimplerError, match='pip install mani-skill'):
+        make_task('widowx_carrot_on_plate')
+
+
+@pytest.mark.skipif(importlib.util.find_spec('simpler_env') is not None, reason='SimplerEnv is installed here')
+def test_the_google_robot_s_tasks_name_simplerenv():
+    with pytest.raises(SimplerError, match='needs SimplerEnv: git clone'):
+        make_task('google_robot_pick_coke_can')
+
+
+@pytest.mark.skipif(importlib.util.find_spec('mani_skill') is None or 'MS_ASSET_DIR' not in os.environ,
+                    reason='needs ManiSkill 3 (pip install mani-skill) and MS_ASSET_DIR with its assets')
+@pytest.mark.parametrize('name', sorted(MANISKILL))
+def test_each_widowx_task_resets_steps_renders_and_scores(name):
+    task = make_task(name)
+    try:
+        seen, instruction = task.reset(0)
+        assert seen.image.shape == (480, 640, 3) and seen.image.std() > 20 and instruction
+        after = task.step(np.array([0.0, 0, 0.02, 0, 0, 0, 1]))
+        assert not after.success and after.failure == 'missed grasp'
+        assert np.abs(after.image.astype(int) - seen.image.astype(int)).max() > 30
+    finally:
+        task.close()
+
+
+def test_the_overhead_table_has_the_paper_s_rows():
+    from vgps_critic.critic import Critic
+    from vgps_policy_bridge.policies.random_policy import RandomPolicy
+    rows = measure(RandomPolicy(), Critic.untrained(num_filters=8, image_size=64), (10, 30), repetitions=3)
+    assert [r.method for r in rows] == ['policy alone', 'steered, K = 10', 'steered, K = 30']
+    assert rows[0].overhead == 1.0 and rows[1].paper == PAPER[10] == 1.28
+    assert rows[1].seconds > rows[0].seconds and rows[1].overhead == rows[1].seconds / rows[0].seconds
+    assert 'with overlap' in markdown(rows, 'x')
+
+
+def test_a_wrong_call_ends_with_one_line_that_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', 'trials', '--conditions', 'steered', '--output', str(tmp_path)])
+    with pytest.raises(SystemExit, match='needs --critic CHECKPOINT'):
+        cli.main()
+    monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', 'trials', '--report-only', '--output', str(tmp_path)])
+    with pytest.raises(SystemExit, match='holds no journal'):
+        cli.main()
