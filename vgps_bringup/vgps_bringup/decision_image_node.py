@@ -4,9 +4,11 @@ Beside the frame: every candidate's value, the chosen one, the reason. On the fr
 where each candidate would take the gripper. While nobody looks, no image is received and nothing is drawn.
 """
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
+from ament_index_python.packages import get_package_share_directory
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
@@ -24,7 +26,8 @@ class DecisionImageConfig:
     """Parameters of the node."""
 
     calibration: str = field(default='', metadata={
-        'description': "YAML file of the camera's calibration (see the lab guide); empty: no directions are drawn",
+        'description': "YAML file of the camera's calibration (see the lab guide), or the name of one in this package's "
+                       'config; empty: no directions are drawn',
         'read_only': True})
 
 
@@ -36,6 +39,10 @@ class Run:
     steps: list[Step] = field(default_factory=list)
 
 
+def _locate(name: str) -> str:
+    return name if '/' in name else os.path.join(get_package_share_directory('vgps_bringup'), 'config', name)
+
+
 class DecisionImageNode(Node):
     """Pairs frames, candidates and decisions by stamp and draws them."""
 
@@ -43,7 +50,7 @@ class DecisionImageNode(Node):
         super().__init__('decision_image_node')
         config = parameters.declare(self, DecisionImageConfig)
         try:
-            self._calibration = CameraCalibration.load(config.calibration) if config.calibration else None
+            self._calibration = CameraCalibration.load(_locate(config.calibration)) if config.calibration else None
         except (OSError, ValueError) as error:
             raise parameters.ParameterError(f"parameter 'calibration': {error}") from error
         self._run, self._frames, self._candidates, self._pose = Run(), {}, None, None

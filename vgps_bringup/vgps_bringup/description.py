@@ -85,7 +85,8 @@ def _true(text: str) -> bool:
     return text.lower() == 'true'
 
 
-def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping[str, str]) -> list[Process]:
+def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping[str, str],
+              calibration: str) -> list[Process]:
     """Recorder, critic and policy: the same in every system; ``base`` names the frame of the commands."""
     processes = [
         Process('vgps_critic', 'critic_node', 'critic_node',
@@ -100,8 +101,8 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
         processes.insert(0, Process('vgps_bringup', 'recorder_node', 'recorder_node',
                                     {'output_directory': a['output']}, remappings=remappings))
     if _true(a['decision_image']):
-        processes.append(Process('vgps_bringup', 'decision_image_node', 'decision_image_node', remappings=remappings,
-                                 required=False))
+        processes.append(Process('vgps_bringup', 'decision_image_node', 'decision_image_node',
+                                 {'calibration': calibration}, remappings=remappings, required=False))
     return processes
 
 
@@ -114,7 +115,7 @@ def _simulation(a: Mapping[str, str]) -> list[Process]:
         Process('vgps_bringup', 'widowx_node', 'widowx_node',
                 {'arm': 'simulated', 'dry_run': False, 'min_height': 0.0235},
                 ('widowx.yaml',)),
-        *_steering(a, {}, {}),
+        *_steering(a, {}, {}, 'simulation_camera.yaml'),
     ]
 
 
@@ -130,7 +131,7 @@ def _robot(a: Mapping[str, str]) -> list[Process | Include]:
                   {'arm': 'interbotix', 'robot_model': a['robot_model'], 'robot_name': robot,
                    'dry_run': _true(a['dry_run']), **base},
                   ('widowx.yaml',), topics, delay=5.0)  # the driver needs a few seconds to find its motors
-    return [*(driver if _true(a['driver']) else []), *_steering(a, topics, base), arm]
+    return [*(driver if _true(a['driver']) else []), *_steering(a, topics, base, a['camera_calibration']), arm]
 
 
 def _replay(a: Mapping[str, str]) -> list[Process]:
@@ -161,6 +162,7 @@ SYSTEMS = {
          Argument('robot_name', '', 'Interbotix namespace; empty: the model name'),
          Argument('camera_topic', '/blue/image_raw', "the policy's camera, sensor_msgs/Image"),
          Argument('camera_info_topic', '/blue/camera_info', 'its CameraInfo'),
+         Argument('camera_calibration', '', "where the camera is (lab guide): draws the candidates' directions"),
          Argument('dry_run', 'true', 'compute, check and publish everything but move nothing', ('true', 'false')),
          Argument('driver', 'true', 'start the Interbotix driver too', ('true', 'false')),
          Argument('use_sim_driver', 'false', "Interbotix' own driver simulation in place of the arm",
