@@ -18,10 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from vgps_bringup.arm.controller import ControllerConfig
@@ -29,7 +26,7 @@ from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_bringup.episode_client_node import EpisodeClient
 from vgps_bringup.runner import Runner
 from vgps_msgs.msg import ActionCandidates, ControllerState, SteeringDecision
-from vgps_msgs_py import qos
+from vgps_msgs_py import node_main, qos
 
 WIDTH, HEIGHT = 640, 480
 
@@ -71,13 +68,7 @@ class CameraAndDriver(Node):
 
 def stand_in():
     """Spin a CameraAndDriver until told to stop."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.ALL)
-    executor = SingleThreadedExecutor()
-    executor.add_node(CameraAndDriver())
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+    node_main.run(CameraAndDriver)
 
 
 def model_milliseconds(candidates, decision):

@@ -1,0 +1,74 @@
+"""What stands beside the code: the YAML, the lab guide, the rqt perspective and the Foxglove layout agree with it."""
+
+import ast
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vgps_bringup.arm.controller import ControllerConfig
+from vgps_bringup.arm.gripper import GripperConfig
+from vgps_bringup.arm.reason import Reason, State
+from vgps_bringup.arm.step_controller import WORKSPACES, StepControllerConfig
+from vgps_bringup.arm.watchdog import WatchdogConfig
+
+PACKAGE = Path(__file__).parents[1]
+CONFIGS = (ControllerConfig, StepControllerConfig, WatchdogConfig)
+TYPES = {'decision': 'SteeringDecision', 'controller_state': 'ControllerState', 'episode': 'Episode'}
+
+
+def paths():
+    """Return every '/vgps/TOPIC.FIELD' of the layout and '/vgps/TOPIC/FIELD' of the perspective as (topic, field)."""
+    layout = (PACKAGE / 'config' / 'foxglove_layout.json').read_text()
+    perspective = (PACKAGE / 'config' / 'vgps.perspective').read_text()
+    found = re.findall(r'"/vgps/(\w+)\.(\w+)', layout) + re.findall(r"'/vgps/(\w+)/(\w+)'", perspective)
+    return sorted(set(found))
+
+
+def test_the_yaml_holds_every_parameter_with_its_default():
+    values = yaml.safe_load((PACKAGE / 'config' / 'widowx.yaml').read_text())['/**/widowx_node']['ros__parameters']
+    defaults = {field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+                for config in CONFIGS for field in dataclasses.fields(config)}
+    defaults.pop('dry_run')     # the launch file's: true on the robot, false in simulation
+    assert values == defaults
+
+
+@pytest.mark.parametrize('config', [*CONFIGS, GripperConfig])
+def test_every_parameter_says_what_it_is_and_its_default_is_allowed(config):
+    for field in dataclasses.fields(config):
+        assert field.metadata['description'], field.name
+        low, high = field.metadata.get('range', (field.default, field.default))
+        assert low <= field.default <= high, field.name
+
+
+def test_the_lab_guide_explains_every_reason_and_state_and_box():
+    guide = (PACKAGE / 'doc' / 'lab_guide.md').read_text()
+    for name in [*Reason.__members__, *State.__members__]:
+        assert name == 'ACCEPTED' or re.search(rf'\| [A-Z_, ]*\b{name}\b[A-Z_, ]* \|', guide), name
+    for name in WORKSPACES:
+        assert f'| `{name}` |' in guide
+
+
+def test_the_foxglove_layout_places_every_panel_once():
+    layout = json.loads((PACKAGE / 'config' / 'foxglove_layout.json').read_text())
+
+    def leaves(node):
+        return [node] if isinstance(node, str) else leaves(node['first']) + leaves(node['second'])
+    assert sorted(leaves(layout['layout'])) == sorted(layout['configById'])
+
+
+def test_the_perspective_configures_the_plugins_it_runs():
+    manager = json.loads((PACKAGE / 'config' / 'vgps.perspective').read_text())['groups']['pluginmanager']
+    running = ast.literal_eval(manager['keys']['running-plugins']['repr'])
+    assert sorted(manager['groups']) == sorted(
+        f'plugin__{name.replace("/", "__")}__{serial}' for name, serials in running.items() for serial in serials)
+    assert {'rqt_reconfigure/Param', 'rqt_image_view/ImageView', 'rqt_plot/Plot'} <= set(running)
+
+
+@pytest.mark.parametrize(('topic', 'field'), paths())
+def test_plotted_fields_exist(topic, field):
+    messages = pytest.importorskip('vgps_msgs.msg')
+    assert field in getattr(messages, TYPES[topic]).get_fields_and_field_types()
