@@ -26,8 +26,8 @@ class DecisionImageConfig:
     """Parameters of the node."""
 
     calibration: str = field(default='', metadata={
-        'description': "YAML file of the camera's calibration (see the lab guide), or the name of one in this package's "
-                       'config; empty: no directions are drawn',
+        'description': "YAML file of the camera's calibration (see the lab guide), or one in this package's config; "
+                       'empty: no directions are drawn',
         'read_only': True})
 
 
