@@ -15,7 +15,10 @@ setup(
         ('share/vgps_bringup/launch', glob('launch/*.py')),
         ('share/vgps_bringup/config', glob('config/*')),
     ],
-    install_requires=['numpy', 'opencv-python', 'mujoco>=3.17', 'rosbags>=0.10', 'mcap>=1.6', 'pillow', 'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro'],
+    install_requires=[
+        'numpy', 'opencv-python', 'mujoco>=3.17', 'rosbags>=0.10', 'mcap>=1.6', 'pillow',
+        'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro',
+    ],
     extras_require={'test': ['pytest']},
     zip_safe=True,
     entry_points={'console_scripts': [

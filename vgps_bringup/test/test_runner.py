@@ -42,7 +42,8 @@ def shared_memory_of(running):
     files = []
     for child in running.children.values():
         lines = pathlib.Path(f'/proc/{child.pid}/maps').read_text().splitlines()
-        files.append({pathlib.Path(line.split()[-1]) for line in lines if '/dev/shm/fast' in line and '_port' not in line})
+        files.append({pathlib.Path(line.split()[-1]) for line in lines
+                      if '/dev/shm/fast' in line and '_port' not in line})
     return set.union(*files) if all(files) else set()
 
 
