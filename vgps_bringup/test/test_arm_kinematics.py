@@ -55,9 +55,9 @@ def test_inverse_reaches_ten_thousand_poses_from_a_step_away(kinematics):
     for joints in rng.uniform(JOINT_LOWER, JOINT_UPPER, (10_000, 6)):
         pose = kinematics.forward(joints)
         seed = joints + rng.uniform(-0.3, 0.3, 6)
-        started = time.perf_counter()
+        started = time.thread_time()      # of this thread: what a busy machine does meanwhile is not counted
         result = kinematics.inverse(pose, seed)
-        milliseconds.append((time.perf_counter() - started) * 1e3)
+        milliseconds.append((time.thread_time() - started) * 1e3)
         assert result.ok, (joints, seed, result)
         reached = kinematics.forward(result.joint_positions)
         assert np.linalg.norm(reached[:3, 3] - pose[:3, 3]) < 1e-4
