@@ -6,6 +6,7 @@ import time
 
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
+os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'  # as strict as Humble, which checks the type of every number
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 200)
 
 import numpy as np

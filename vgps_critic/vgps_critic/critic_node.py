@@ -6,6 +6,7 @@ in a named fallback at the deadline. All judgement is in `steering`; this file m
 
 import time
 import warnings
+from array import array
 from collections import Counter, OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -195,8 +196,8 @@ class CriticNode(Node):
         names = dict(header=message.header, episode_id=step.episode_id, step=step.step)
         self._decisions.publish(SteeringDecision(
             **names, instruction=step.instruction, policy=message.policy, critic_hash=self._steerer.critic.hash,
-            num_candidates=message.num_candidates, num_members=decision.num_members,
-            q_values=decision.q_values.ravel(), probabilities=decision.probabilities, chosen=decision.chosen,
+            num_candidates=message.num_candidates, num_members=decision.num_members, chosen=decision.chosen,
+            q_values=array('f', decision.q_values.tobytes()), probabilities=array('f', decision.probabilities),
             action=decision.action, beta=decision.beta, seed=decision.seed, verdict=int(decision.verdict),
             reason=int(decision.reason), message=decision.message, spread=decision.spread,
             disagreement=decision.disagreement, effective_sample_size=decision.effective_sample_size,
@@ -233,12 +234,12 @@ class CriticNode(Node):
             values |= {f'{name} [ms]': f'{ms:.1f}' for name, ms in self._last.stages.items()}
             values |= {name: f'{getattr(self._last, name):.4g}' for name in (
                 'value', 'value_trend', 'spread', 'disagreement', 'effective_sample_size')}
-        level, text = self._status
-        status = DiagnosticStatus(level=level, name=f'{self.get_fully_qualified_name()[1:]}: steering', message=text)
+        status = DiagnosticStatus(name=f'{self.get_fully_qualified_name()[1:]}: steering')
+        status.level, status.message = self._status
         status.values = [KeyValue(key=k, value=str(v)) for k, v in values.items()]
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
 
 
 def main() -> None:
