@@ -122,8 +122,8 @@ class System:
         # A namespace of its own: the server of the test before may still be known to discovery.
         System.count += 1
         rclpy.init(args=['--ros-args', '-r', f'__ns:=/t{os.getpid()}_{System.count}', '-p',
-                         'num_candidates:=20', '-p', 'camera_timeout:=1.0', '-p',
-                         'critic_timeout:=1.0', '-p', 'controller_timeout:=1.0', '-p', 'policy_timeout:=1.0',
+                         'num_candidates:=20', '-p', 'camera_timeout:=2.0', '-p',
+                         'critic_timeout:=2.0', '-p', 'controller_timeout:=2.0', '-p', 'policy_timeout:=2.0',
                          '-p', 'max_steps:=4', *arguments])
         self.peers, self.node = Peers(), PolicyNode()
         self.executor = SingleThreadedExecutor()
@@ -141,7 +141,7 @@ class System:
         self.peers.destroy_node()
         rclpy.shutdown()
 
-    def until(self, condition, seconds=10.0):
+    def until(self, condition, seconds=40.0):  # the machine may be busy
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f'waited {seconds} s in vain'

@@ -212,10 +212,9 @@ class PolicyNode(Node):
 
     def _do_finish(self, effect: events.Finish) -> None:
         handle, self.goal_handle = self.goal_handle, None
-        announced = self.machine.outcome is not None
         self.answers.answer(handle, ExecuteInstruction.Result(
-            episode_id=self.machine.goal.episode_id if announced else '', outcome=int(effect.outcome),
-            message=effect.message, steps=effect.steps, duration=time.monotonic() - self.begun))
+            episode_id='' if self.machine.outcome is None else self.machine.goal.episode_id, steps=effect.steps,
+            outcome=int(effect.outcome), message=effect.message, duration=time.monotonic() - self.begun))
 
     def _soon(self, callback: Callable, *arguments) -> None:
         """Run callback in the executor, from any thread."""
