@@ -5,6 +5,9 @@ per step, 0 on reaching; discount 0.98, at most 60 steps. Data: 400 episodes of 
 actions. Judged by taking the best (worst) of 32 uniform actions at every step, 200 starts.
 Straight line: 3.7 mean steps; random: 49.5.
 
+Measured, three seeds each: IQL 4.35-4.38 steps, Spearman 0.97-0.98; Cal-QL 4.42-4.46, 0.85-0.89; worst-of-32 never
+arrives. With the paper's own target (half the squared error, target rate 0.005) Cal-QL needs 5.05, 0.66 (one seed).
+
     python test/reach.py [iql cal-ql ...]        # three seeds of every algorithm, a minute each on an idle core
 """
 import sys
