@@ -34,10 +34,12 @@ def write(out: Path, publish: Path | None = None) -> str:
         if name == 'headline':
             headline = results
     text += ['Recipe and limits: [study.md](study.md).', '']
+    # where somebody's study lay is nobody's business
+    plain = json.dumps(data, indent=1, ensure_ascii=False).replace(f'{out.resolve()}/', '')
     for folder in (out, *([publish / 'vgps_bringup/doc'] if publish else [])):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / 'results.md').write_text('\n'.join(text), encoding='utf-8')
-        (folder / 'results.json').write_text(json.dumps(data, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+        (folder / 'results.json').write_text(plain + '\n', encoding='utf-8')
         if headline is not None:
             rates_figure(headline).savefig(folder / 'headline.png', dpi=130)
     if publish and headline is not None:
