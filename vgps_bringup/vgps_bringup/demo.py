@@ -6,6 +6,7 @@ over real ROS 2, records each as a bag, and leaves a report folder with the vide
 
 import argparse
 import datetime
+import json
 import os
 import pathlib
 import signal
@@ -13,7 +14,7 @@ import sys
 import time
 
 from vgps_bringup.description import SYSTEMS
-from vgps_bringup.runner import Runner, RunnerError
+from vgps_bringup.runner import Runner, RunnerError, share
 
 CONDITIONS = {'plain policy': 'first', 'steered': 'value'}  # -> critic_node's parameter `selection`
 
@@ -39,6 +40,23 @@ def _run_conditions(options, output: pathlib.Path, log) -> list[tuple[str, objec
                 results.append((condition, result))
             time.sleep(1.5)  # the recorder closes the last bag a moment after the episode
     return results
+
+
+def measured_rates(task: str, policy: str) -> str:
+    """Return what the shipped study measured for this task and policy over many scenes, or nothing."""
+    path = share('vgps_bringup') / 'doc' / 'results.json'
+    if not path.is_file():
+        return ''
+    headline = json.loads(path.read_text())['headline']
+    steered = next((c for c in headline['study']['conditions'] if c['name'] == f'{policy}: steered'), None)
+    rows = {row['condition']: row for row in headline['table'] if row['task'] == task}
+    if steered is None or f'{policy}: base' not in rows:
+        return ''
+    base = rows[f'{policy}: base']
+    rates = ', '.join(f'{name} {100 * row["rate"]:.0f} % [{100 * row["low"]:.0f}, {100 * row["high"]:.0f}]'
+                      for name, row in (('plain policy', base), ('steered', rows[steered['name']])))
+    return (f'One scene proves nothing. Over {base["trials"]} scenes (vgps-study, K = {steered["k"]}, '
+            f'beta = {steered["beta"]:g}): {rates} success, 95 % intervals.')
 
 
 def main() -> None:
@@ -73,8 +91,8 @@ def main() -> None:
 
     from vgps_bringup.evaluation.report import comparison_report
     print('\nWriting the report ...', flush=True)
-    summary = comparison_report(
-        {condition: output / result.episode_id for condition, result in results}, output)
+    summary = comparison_report({condition: output / result.episode_id for condition, result in results}, output,
+                                measured_rates(options.task, options.policy) if options.critic == 'default' else '')
     print(f'\n{summary}\n\nReport: {output / "index.html"}\n({time.monotonic() - started:.0f} s in all)')
 
 

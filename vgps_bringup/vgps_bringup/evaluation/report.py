@@ -129,8 +129,11 @@ def _episode_page(bag: Bag, episode: EpisodeRecord, summary: dict, folder: Path,
     return page.page(f'{episode.instruction}: {episode.outcome}', *parts)
 
 
-def comparison_report(bags: dict[str, Path], output: Path | str) -> str:
-    """Report the same scene under several conditions (name -> bag) side by side; return the summary as text."""
+def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '') -> str:
+    """Report the same scene under several conditions (name -> bag) side by side; return the summary as text.
+
+    ``note`` is shown with the outcomes: what one pair of episodes cannot say.
+    """
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     opened = {name: Bag(path) for name, path in bags.items()}
@@ -146,7 +149,7 @@ def comparison_report(bags: dict[str, Path], output: Path | str) -> str:
         video.write_side_by_side(parts, folder / 'video.mp4')
         body.append(page.section('Side by side', page.video(folder / 'video.mp4', narrow=True)))
     links = {name: os.path.relpath(Path(path) / 'report/index.html', folder) for name, path in bags.items()}
-    body.append(page.section('Outcomes', page.table(
+    body.append(page.section('Outcomes', (f'<p>{escape(note)}</p>' if note else '') + page.table(
         ('condition', 'outcome', 'failure', 'steps', 'seconds', 'steps / s', 'image → command p50 [ms]',
          'added by ROS p50 [ms]', 'report'),
         [(name, page.tag(s['outcome']), s['failure'] or '–', s['steps'], s['seconds'], s['steps_per_second'],
@@ -159,7 +162,7 @@ def comparison_report(bags: dict[str, Path], output: Path | str) -> str:
                              plots.svg(plots.curves_figure(curves, 'Q (discounted return)'))))
     (folder / 'index.html').write_text(page.page(first['instruction'], *body), encoding='utf-8')
     (folder / 'summary.json').write_text(json.dumps(summaries, indent=2))
-    return '\n'.join([*(describe(name, s) for name, s in summaries.items()), *sorted(notices)])
+    return '\n'.join([*(describe(name, s) for name, s in summaries.items()), *filter(None, [note]), *sorted(notices)])
 
 
 def describe(name: str, summary: dict) -> str:
