@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -45,14 +46,17 @@ class Scale:
 
     episodes: int = 900        # demonstrations per task
     policy_steps: int = 5000   # updates of each base policy
-    encoder_steps: int = 3500  # updates of the critics' encoder, after its first 2,000
+    locate_steps: int = 2000   # updates of the critics' encoder until grasps are located
+    encoder_steps: int = 3500  # and after
     critic_steps: int = 6000   # updates of each critic's heads
     cal_ql_steps: int = 2000   # updates of Cal-QL's
     trials: int = 200          # per task and headline row
-    sweep_trials: int = 50     # per task and row of the other tables
+    control_trials: int = 50   # per task and row of controls and algorithms
+    sweep_trials: int = 20     # per task and row of the sweep over K and beta
 
 
-SMOKE = Scale(episodes=6, policy_steps=20, encoder_steps=20, critic_steps=20, cal_ql_steps=5, trials=2, sweep_trials=1)
+SMOKE = Scale(episodes=6, policy_steps=20, locate_steps=20, encoder_steps=20, critic_steps=20, cal_ql_steps=5,
+              trials=2, control_trials=1, sweep_trials=1)
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
         stage('flow', 'vgps-train-policy', '--kind', 'flow', '--data', '{out}/demonstrations', '--output',
               '{out}/flow.safetensors', '--image-size', '96', '--horizon', '1', '--batch-size', '64', '--steps',
               '{policy_steps}', '--threads', '1', needs=('collect',)),
-        stage('encoder', 'vgps-pretrain', '--data', '{out}/table', '--out', '{out}/encoder', '--steps',
-              '{encoder_steps}', needs=('table',)),
+        stage('encoder', 'vgps-pretrain', '--data', '{out}/table', '--out', '{out}/encoder', '--first-steps',
+              '{locate_steps}', '--steps', '{encoder_steps}', needs=('table',)),
         stage('binned', 'vgps-train-policy', '--kind', 'binned', '--data', '{out}/demonstrations', '--output',
               '{out}/binned.safetensors', '--image-size', '96', '--batch-size', '64', '--steps', '{policy_steps}',
               '--threads', '1', needs=('collect',)),
@@ -116,7 +120,7 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
                 row('random-policy', 'random-policy', 'first', 1)]
     controls += [row(f'steered, {name}', critic=name) for name in CRITICS]
     sweep = [row(f'K={k} β={beta:g}', k=k, beta=beta) for k in (10, 30, 50, 100) for beta in (0.0, 0.1, 1.0)]
-    return {'headline': study(headline, scale.trials), 'controls': study(controls, scale.sweep_trials),
+    return {'headline': study(headline, scale.trials), 'controls': study(controls, scale.control_trials),
             'sweep': study([row('base', selection='first', k=1), *sweep], scale.sweep_trials)}
 
 
@@ -187,6 +191,7 @@ def main() -> None:
     parser.add_argument('--publish', type=Path, metavar='CHECKOUT', help='also write its documentation and README')
     parser.add_argument('--report-only', action='store_true', help='tables of the trials finished so far')
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no stage outlives this
     scale, out = SMOKE if options.smoke else Scale(), options.output.resolve()
     if options.list:
         for stage in stages(out, scale):
