@@ -42,7 +42,8 @@ class Rig:
     """The node, and a peer that plays camera and policy and keeps what comes back."""
 
     def __init__(self):
-        rclpy.init()
+        # longer than a busy machine may take between two messages
+        rclpy.init(args=['--ros-args', '-p', 'frame_wait_ms:=1000.0'])
         self.node, self.peer = CriticNode(), rclpy.create_node('peer')
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
