@@ -16,6 +16,7 @@ import rclpy.clock
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from vgps_critic import steering
 from vgps_critic.config import CheckpointError, CriticNodeConfig
@@ -234,12 +235,10 @@ class CriticNode(Node):
             values |= {f'{name} [ms]': f'{ms:.1f}' for name, ms in self._last.stages.items()}
             values |= {name: f'{getattr(self._last, name):.4g}' for name in (
                 'value', 'value_trend', 'spread', 'disagreement', 'effective_sample_size')}
-        status = DiagnosticStatus(name=f'{self.get_fully_qualified_name()[1:]}: steering')
-        status.level, status.message = self._status
-        status.values = [KeyValue(key=k, value=str(v)) for k, v in values.items()]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        level, text = self._status
+        status = DiagnosticStatus(level=level, name=f'{self.get_fully_qualified_name()[1:]}: steering', message=text,
+                                  values=[KeyValue(key=k, value=str(v)) for k, v in values.items()])
+        self._diagnostics.publish(DiagnosticArray(header=Header(stamp=self.get_clock().now().to_msg()), status=[status]))
 
 
 def main() -> None:
