@@ -18,10 +18,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from vgps_critic import steering
 from vgps_critic.config import CheckpointError, CriticNodeConfig
 from vgps_critic.critic import Critic
-from vgps_critic.steering import Decision, Failure, Reason, Steerer, SteeringConfig
+from vgps_critic.steering import HEALTHY, PASSING, Failure, Reason, Steerer, SteeringConfig, Verdict, step_seed
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode, SteeringDecision, StepStarted
 from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
@@ -61,7 +60,7 @@ class CriticNode(Node):
         self._step: Step | None = None
         self._counts: Counter[Reason] = Counter()
         self._status = (DiagnosticStatus.OK, 'waiting for candidates')
-        self._last: Decision | None = None
+        self._last = None
         self._reconfigured = True  # publish the configuration at the next tick
         self._worker = ThreadPoolExecutor(1, 'critic')
         self._wake = self.create_guard_condition(self._advance)  # triggered by the worker
@@ -190,7 +189,7 @@ class CriticNode(Node):
         """Publish decision and command for a step, once."""
         message = step.candidates
         known = self._episode is not None and self._episode.episode_id == step.episode_id
-        seed = steering.step_seed(self._episode.seed if known else message.seed, step.step)
+        seed = step_seed(self._episode.seed if known else message.seed, step.step)
         decision = self._steerer.choose(scores, step.actions, seed=seed)
         decision.stages['candidates_to_decision'] = 1e3 * (time.monotonic() - step.arrived)
         step.decided, step.actions = True, None
@@ -204,7 +203,7 @@ class CriticNode(Node):
             disagreement=decision.disagreement, effective_sample_size=decision.effective_sample_size,
             value=decision.value, value_trend=decision.value_trend, stages=list(decision.stages),
             stage_milliseconds=list(decision.stages.values())))
-        hold = decision.verdict == steering.Verdict.HOLD
+        hold = decision.verdict == Verdict.HOLD
         command = EndEffectorCommand(
             **names, kind=EndEffectorCommand.HOLD if hold else EndEffectorCommand.ACTION,
             action=decision.action.astype(np.float64), message=decision.message if hold else '')
@@ -212,14 +211,14 @@ class CriticNode(Node):
         self._commands.publish(command)
         self._report(decision)
 
-    def _report(self, decision: Decision) -> None:
+    def _report(self, decision) -> None:
         """Count, and say it in log and diagnostics when the reason changes."""
         reason = decision.reason
         changed = self._last is None or self._last.reason != reason
         self._last = decision
         self._counts[reason] += 1
-        healthy = reason in steering.HEALTHY
-        level = DiagnosticStatus.WARN if reason in steering.PASSING else DiagnosticStatus.ERROR
+        healthy = reason in HEALTHY
+        level = DiagnosticStatus.WARN if reason in PASSING else DiagnosticStatus.ERROR
         self._status = (DiagnosticStatus.OK if healthy else level, f'{reason.name}: {decision.message}')
         if changed:
             self._diagnose()
@@ -235,10 +234,11 @@ class CriticNode(Node):
             values |= {f'{name} [ms]': f'{ms:.1f}' for name, ms in self._last.stages.items()}
             values |= {name: f'{getattr(self._last, name):.4g}' for name in (
                 'value', 'value_trend', 'spread', 'disagreement', 'effective_sample_size')}
-        level, text = self._status
-        status = DiagnosticStatus(level=level, name=f'{self.get_fully_qualified_name()[1:]}: steering', message=text,
+        status = DiagnosticStatus(level=self._status[0], message=self._status[1],
+                                  name=f'{self.get_fully_qualified_name()[1:]}: steering',
                                   values=[KeyValue(key=k, value=str(v)) for k, v in values.items()])
-        self._diagnostics.publish(DiagnosticArray(header=Header(stamp=self.get_clock().now().to_msg()), status=[status]))
+        now = Header(stamp=self.get_clock().now().to_msg())
+        self._diagnostics.publish(DiagnosticArray(header=now, status=[status]))
 
 
 def main() -> None:
