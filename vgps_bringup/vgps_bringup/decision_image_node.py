@@ -66,7 +66,7 @@ class DecisionImageNode(Node):
     def _look_for_viewers(self):
         watched = self._publisher.get_subscription_count() > 0
         if watched and self._images is None:
-            self._images = self.create_subscription(Image, 'image_raw', self._on_image, qos.IMAGE)
+            self._images = self.create_subscription(Image, 'image_raw', self._on_image, qos.FRAMES)
         elif not watched and self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None

@@ -68,7 +68,7 @@ class CriticNode(Node):
         self._commands = self.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
         self._configuration = ConfigurationPublisher(self, 'vgps_critic')
-        self.create_subscription(Image, 'image_raw', self._on_image, qos.IMAGE)
+        self.create_subscription(Image, 'image_raw', self._on_image, qos.FRAMES)
         self.create_subscription(Episode, 'episode', self._on_episode, qos.LATCHED)
         self.create_subscription(StepStarted, 'step_started', self._on_step_started, qos.EVENT)
         self.create_subscription(ActionCandidates, 'candidates', self._on_candidates, qos.EVENT)

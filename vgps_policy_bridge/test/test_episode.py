@@ -48,7 +48,9 @@ def run_step(machine, stamp, now, reason='ACCEPTED', state=ArmState.READY, refus
 def test_scene_then_arm_are_reset_before_the_episode_is_announced():
     machine = EpisodeMachine(LIMITS)
     assert machine.start(Goal('e', '', task='carrot', reset=True), 0.0) == [ResetScene()]
-    assert machine.scene_reset(True, '', 'put carrot on plate', 1.0) == [ResetArm()]
+    assert machine.scene_reset(True, '', 'put carrot on plate', 1.0) == []
+    assert machine.tick(1.4) == [], 'the controller has to see first where the new scene put the arm'
+    assert machine.tick(1.6) == [ResetArm()]
     assert machine.goal.instruction == 'put carrot on plate'
     assert machine.arm_reset(True, '', 1000, 2.0) == []
     assert machine.arm(ready(999), 2.0) == []  # sent before the motion began

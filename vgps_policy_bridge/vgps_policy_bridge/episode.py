@@ -47,7 +47,7 @@ class Phase(Enum):
     DECIDE = 'the critic'
     MOVE = 'the controller to finish the step'
 
-RESET_RETRY = 0.5  # [s] between two attempts to reset the arm
+RESET_RETRY = 0.5  # [s] between two attempts to reset the arm, and from a new scene to the first
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,15 @@ class EpisodeMachine:
     def _scene_ready(self, now: float) -> Effects:
         if not self.goal.instruction.strip():
             return self._over(Outcome.ABORTED, 'the goal has no instruction and names no task to take one from')
-        if self.goal.reset or self.goal.task:  # a new scene moves the arm: the controller's target must follow
-            self._refusal, self._retry_at = '', math.inf
+        if self.goal.task or self.goal.reset:
+            self._refusal = ''
             self._enter(Phase.ARM, now)
+            if self.goal.task:
+                # The new scene put the arm elsewhere: homing that begins before the controller has seen its joints
+                # jump would be stopped by that jump.
+                self._retry_at = now + RESET_RETRY
+                return []
+            self._retry_at = math.inf
             return [ResetArm()]
         return self._begin(now)
 
