@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
-from vgps_policy_bridge.events import Outcome
+from vgps_policy_bridge.episode import episode_name
+from vgps_policy_bridge.events import Goal, Outcome
+
+BUSY_PATIENCE = 2.0  # [s] a new goal waits for a sample that the episode before no longer wants
+
+
+def goal_of(request, max_steps: int) -> Goal:
+    """Return the goal of an ExecuteInstruction request, named by the present time; max_steps where it gives none."""
+    utc = datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S%f')[:-3]
+    return Goal(episode_name(utc, request.task, request.instruction, request.seed), request.instruction, request.task,
+                request.seed, request.max_steps or max_steps, request.reset)
 
 
 class GoalAnswers:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -25,9 +24,8 @@ from vgps_msgs.srv import JudgeEpisode, ResetScene
 from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_policy_bridge import events
-from vgps_policy_bridge.episode import Effects, EpisodeMachine, episode_name
-from vgps_policy_bridge.events import Goal, Outcome
-from vgps_policy_bridge.goals import GoalAnswers, PatientCall
+from vgps_policy_bridge.episode import Effects, EpisodeMachine
+from vgps_policy_bridge.goals import BUSY_PATIENCE, GoalAnswers, PatientCall, goal_of
 from vgps_policy_bridge.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.session import PolicySession
 from vgps_policy_bridge.state7 import state7
@@ -49,7 +47,7 @@ class PolicyNode(Node):
         self.call: PatientCall | None = None  # of the running goal's reset
         self.begun = 0.0
         self.health = (DiagnosticStatus.WARN, f'loading {self.config.policy}')
-        self.loaded, self.action_server = False, None
+        self.loaded, self.action_server, self.waiting = False, None, []
 
         self.step_started = self.create_publisher(StepStarted, 'step_started', qos.EVENT)
         self.candidates = self.create_publisher(ActionCandidates, 'candidates', qos.EVENT)
@@ -100,20 +98,20 @@ class PolicyNode(Node):
         self.machine.limits = config.limits()
         self._soon(self.configuration.publish, self.session.identity)  # after the change has taken place
 
-    def _on_goal(self, handle) -> None:
-        """Begin an episode, or answer at once why not (a rejected goal could not carry a reason)."""
+    def _on_goal(self, handle, give_up: float | None = None) -> None:
+        """Begin an episode, or answer why not (a rejected goal could not carry a reason)."""
+        give_up = give_up or time.monotonic() + BUSY_PATIENCE
+        if self.session.busy and not self.machine.running and time.monotonic() < give_up:
+            self.waiting.append(partial(self._on_goal, handle, give_up))  # an unwanted answer is still computed
+            return
         if self.machine.running or self.session.busy:
             busy = f'episode {self.machine.goal.episode_id} is running: cancel it first' if self.machine.running \
                 else 'the policy is still busy with a request of an earlier episode'
             self.get_logger().warning(f'goal refused: {busy}')
-            self.answers.answer(handle, ExecuteInstruction.Result(outcome=int(Outcome.ABORTED), message=busy))
+            self.answers.answer(handle, ExecuteInstruction.Result(outcome=int(events.Outcome.ABORTED), message=busy))
             return
-        request = handle.request
-        utc = datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S%f')[:-3]
-        goal = Goal(episode_name(utc, request.task, request.instruction, request.seed), request.instruction,
-                    request.task, request.seed, request.max_steps or self.config.max_steps, request.reset)
         self.goal_handle, self.begun = handle, time.monotonic()
-        self._apply(self.machine.start(goal, time.monotonic()))
+        self._apply(self.machine.start(goal_of(handle.request, self.config.max_steps), self.begun))
 
     def _on_cancel(self, _handle) -> CancelResponse:
         """Accept; the goal handle may be answered only after this returned."""
@@ -145,6 +143,9 @@ class PolicyNode(Node):
         """Retry a service that was not there yet; check the limits."""
         if self.call is not None:
             self.call.retry()
+        waiting, self.waiting = self.waiting, []
+        for goal in waiting:
+            goal()
         if self.loaded and self.action_server is None:
             self._open()
         self._apply(self.machine.tick(time.monotonic()))
@@ -190,7 +191,7 @@ class PolicyNode(Node):
         message = Episode(episode_id=goal.episode_id, instruction=goal.instruction, task=goal.task, seed=goal.seed,
                           max_steps=goal.max_steps, outcome=int(effect.outcome), message=effect.message)
         message.header.stamp = self.get_clock().now().to_msg()
-        if effect.outcome is Outcome.RUNNING:
+        if effect.outcome is events.Outcome.RUNNING:
             self.session.begin(goal.instruction, goal.seed)
         self.episode.publish(message)
         self.get_logger().info(f'episode {goal.episode_id}: {effect.outcome.name} {effect.message}')
