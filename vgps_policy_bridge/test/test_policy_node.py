@@ -267,6 +267,25 @@ def test_policy_that_raises_aborts_and_recovers(system):
     assert system.run().result.outcome == Episode.TIMEOUT
 
 
+def test_goal_that_follows_a_judgement_at_once_waits_for_the_unwanted_sample(system):
+    sampling = []
+
+    def slow():
+        sampling.append(True)
+        time.sleep(0.5)
+    system.policy.trouble = slow
+    handle = system.begin()
+    system.until(lambda: sampling)
+    judge = system.peers.create_client(JudgeEpisode, 'judge_episode')
+    system.until(judge.service_is_ready)
+    answer = judge.call_async(JudgeEpisode.Request(success=True))
+    system.until(answer.done)
+    assert system.result(handle).result.outcome == Episode.SUCCESS
+    assert system.node.session.busy
+    system.policy.trouble = lambda: None
+    assert system.run().result.outcome == Episode.TIMEOUT
+
+
 def test_policy_that_hangs_blocks_neither_the_node_nor_cancelling(system):
     system.until(system.client.server_is_ready)
     hanging = [True]
