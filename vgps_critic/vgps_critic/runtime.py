@@ -75,6 +75,8 @@ def _onnxruntime(network: CriticNetwork) -> Encoder:
         raise ImportError('runtime onnxruntime needs: pip install onnxruntime onnx') from e
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # its threads would go on spinning after the encoder and take the cores from the scoring in torch
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     example = _example(network)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter('ignore')  # the exporter warns of its own deprecation; its successor takes a minute
