@@ -1,4 +1,4 @@
-# make demo   watch a simulated WidowX fail with the plain policy and be steered to success
+# make demo   watch a simulated WidowX in one scene, with the plain policy and steered
 # make test   every test of every package
 # Everything stays inside this folder; `make clean` removes it again.
 SHELL := /bin/bash
