@@ -81,7 +81,7 @@ def test_one_call_with_k_samples_is_what_the_package_itself_computes(checkpoint)
     own = model.sample_actions(
         {'image_primary': frames, 'timestep_pad_mask': np.ones((1, 2), bool)}, model.create_tasks(texts=['put carrot']),
         unnormalization_statistics=STATISTICS['bridge_dataset']['action'], rng=key, sample_shape=(10,))
-    own = np.asarray(own)[:, 0]
+    own = np.asarray(own)[:, 0].copy()
     own[..., 6] = np.clip(own[..., 6], 0, 1)
     np.testing.assert_allclose(candidates.actions, own, atol=1e-5)
 

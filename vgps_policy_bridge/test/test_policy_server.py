@@ -3,10 +3,9 @@
 import os
 import pickle
 import socket
-import subprocess
-import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import msgpack
 import numpy as np
@@ -30,14 +29,19 @@ class Moody(RandomPolicy):
 
     mood = 'good'
     built = 0
+    told: list = []
 
     def __init__(self):
         super().__init__()
         Moody.built += 1
         self.temperature = 1.0
 
+    def committed(self, index):
+        Moody.told.append(index)
+
     def propose(self, observation, k):
         Moody.seen, Moody.temperature_seen = observation, self.temperature
+        Moody.told_before = Moody.told.copy()
         if Moody.mood == 'hangs':
             time.sleep(1.5)
         if Moody.mood == 'raises':
@@ -53,15 +57,21 @@ class Moody(RandomPolicy):
         return super().propose(observation, k)
 
 
-@pytest.fixture
-def url():
-    Moody.mood, Moody.built = 'good', 0
-    with server.PolicyServer(Moody, timeout=0.5).listen(port=0) as listening:
+@contextmanager
+def serving(episodes=1, port=0):
+    Moody.mood, Moody.built, Moody.told = 'good', 0, []
+    with server.PolicyServer(Moody, timeout=0.5, episodes=episodes).listen(port=port) as listening:
         thread = threading.Thread(target=listening.serve_forever, daemon=True)
         thread.start()
         yield f'ws://127.0.0.1:{listening.socket.getsockname()[1]}'
         listening.shutdown()
     thread.join(5)
+
+
+@pytest.fixture
+def url():
+    with serving() as address:
+        yield address
 
 
 @pytest.fixture
@@ -135,7 +145,8 @@ def array(name, shape, content):
     frame(type='propose', k=2, stamp=0.0, temperature=1.0, image=msgpack.ExtType(9, b'x')),
     frame(type='propose', k=2, stamp=0.0, temperature=1.0, image=array('uint8', [4, 4], b'0' * 16)),
     frame(type='propose', k='50', stamp=0.0, temperature=1.0),
-], ids=range(25))
+    frame(type='propose', k=2, stamp=0.0, temperature=1.0, image=array('uint8', [2, 2, 3], b'0' * 12), committed='1'),
+], ids=range(26))
 def test_malformed_frame_gets_a_named_error_on_the_same_connection(url, client, bad):
     with raw(url) as connection:
         answer = ask(connection, bad)
@@ -199,11 +210,74 @@ def test_second_client_takes_over_and_the_first_is_told(url, client):
     second.close()
 
 
-def test_client_names_a_server_that_is_not_there_or_goes_away(url):
+def test_episodes_at_the_same_time_have_a_policy_each():
+    with serving(episodes=2) as url:
+        clients = [ServerPolicy(url, timeout=5) for _ in range(3)]
+        for seed, client in enumerate(clients[:2]):
+            client.reset('put carrot on plate', seed)
+        for _ in range(3):
+            for client in clients[:2]:
+                client.propose(OBSERVATION, 2)
+        alone = RandomPolicy()
+        alone.reset('put carrot on plate', 1)
+        expected = [alone.propose(OBSERVATION, 2).actions for _ in range(4)][-1]
+        np.testing.assert_array_equal(clients[1].propose(OBSERVATION, 2).actions, expected)
+        clients[2].reset('put carrot on plate', 2)  # one too many: the episode that began first is over
+        assert len(clients[2].propose(OBSERVATION, 2)) == len(clients[1].propose(OBSERVATION, 2)) == 2
+        with pytest.raises(RemotePolicyError, match='NotYourEpisodeError'):
+            clients[0].propose(OBSERVATION, 2)
+        clients[1].close()
+        deadline = time.monotonic() + 5
+        while not works(clients[0]) or not len(clients[2].propose(OBSERVATION, 2)):  # the seat of who left is free
+            assert time.monotonic() < deadline
+        assert Moody.built == 2
+        clients[0].close(), clients[2].close()
+
+
+def test_policy_is_told_what_was_committed_before_it_is_asked_again(client):
+    client.propose(OBSERVATION, 3)
+    client.committed(2)
+    assert Moody.told == []  # costs no message of its own
+    client.propose(OBSERVATION, 3)
+    assert Moody.told_before == [2]
+    client.committed(1)
+    client.reset('put carrot on plate', 8)
+    client.propose(OBSERVATION, 3)
+    assert Moody.told == [2]  # an episode that is over is nobody's business
+
+
+def test_client_waits_for_a_server_that_is_still_loading():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    found = []
+    thread = threading.Thread(target=lambda: found.append(ServerPolicy(f'ws://127.0.0.1:{port}', connect_timeout=20)))
+    thread.start()
+    time.sleep(0.5)
+    with serving(port=port):
+        thread.join(20)
+        assert works(found[0])
+        found[0].close()
+
+
+def test_client_names_a_server_that_is_not_there(url):
     with pytest.raises(ServerLostError, match='is vgps-policy-server running'):
-        ServerPolicy('ws://127.0.0.1:1', connect_timeout=1)
+        ServerPolicy('ws://127.0.0.1:1', connect_timeout=0.3)
     with pytest.raises(PolicyError, match='must look like'):
         ServerPolicy('http://127.0.0.1')
+
+
+def test_client_names_a_server_that_went_away_and_goes_on_when_it_is_back():
+    with serving() as url:
+        client = ServerPolicy(url, timeout=5, connect_timeout=0.3)
+        client.reset('put carrot on plate', 7)
+    with pytest.raises(ServerLostError, match='is vgps-policy-server running'):
+        client.propose(OBSERVATION, 2)
+    with serving(port=int(url.rsplit(':')[-1])):
+        with pytest.raises(RemotePolicyError, match='NotYourEpisodeError'):
+            client.propose(OBSERVATION, 2)  # the episode went with the old server: no silent restart in mid-air
+        assert works(client)
+        client.close()
 
 
 @pytest.mark.parametrize('answer, error', [
@@ -230,24 +304,3 @@ def test_client_does_not_trust_the_server(answer, error):
             client.propose(OBSERVATION, 3)
         assert not hasattr(client, 'temperature')
         listening.shutdown()
-
-
-def test_command_serves_a_policy_and_refuses_other_machines():
-    def command(*arguments):
-        return [sys.executable, '-c', 'from vgps_policy_bridge.server.server import main; main()', *arguments]
-    refused = subprocess.run(command('random-policy', '--host', '0.0.0.0'), capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 2 and '--allow-remote' in refused.stderr
-    unknown = subprocess.run(command('no-such-policy', '--port', '0'), capture_output=True, text=True, timeout=60)
-    assert unknown.returncode == 1 and 'random-policy' in unknown.stderr
-    process = subprocess.Popen(command('random-policy', '--port', '0', '--options', '{horizon: 3}'),
-                               stderr=subprocess.PIPE, text=True)
-    try:
-        line = process.stderr.readline()
-        client = ServerPolicy(line.split()[-1], timeout=20)
-        client.reset('x', 1)
-        assert client.propose(OBSERVATION, 4).actions.shape == (4, 3, 7)
-        client.close()
-    finally:
-        process.terminate()
-        process.wait(10)
-        process.stderr.close()

@@ -114,7 +114,8 @@ class Policy(Protocol):
     """A generalist policy. Optional besides the two methods:
 
     `temperature: float`: sampling temperature, settable between steps; absent where the policy has none.
-    `committed(index: int, action: (7,))`: told which candidate was sent to the robot (-1 for hold).
+    `committed(index: int)`: told which candidate was sent to the robot (-1 for hold) before it is asked again; not
+        told when proposal tools stand between, for they change the rows.
     `close()`: release the model or the connection.
     """
 

@@ -22,7 +22,9 @@ class PolicySession:
     def __init__(self, config: PolicyNodeConfig):
         self._config = config
         self._policy = None
-        self._episode: tuple[str, int] | None = None  # to be begun by the next request
+        # To be told to the policy by the next request, in its own thread.
+        self._episode: tuple[str, int] | None = None
+        self._committed: int | None = None
         self.identity = ''  # of the policy, as in Candidates.policy
         self.busy = False  # within a request
         self.stages: dict[str, float] = {}  # [ms] of the last request
@@ -43,12 +45,11 @@ class PolicySession:
 
     def begin(self, instruction: str, seed: int) -> None:
         """Begin an episode: the next request resets the policy first, so that a failing reset fails that request."""
-        self._episode = instruction, seed
+        self._episode, self._committed = (instruction, seed), None
 
     def committed(self, index: int) -> None:
-        """Tell a policy that wants to know which candidate went to the robot. Call between two requests."""
-        if hasattr(self._policy, 'committed'):
-            self._policy.committed(index)
+        """Take note of the candidate that went to the robot; a policy that wants to know hears of it when asked."""
+        self._committed = index
 
     def propose(self, image: Callable[[], np.ndarray], stamp: float, state: np.ndarray | None, k: int,
                 temperature: float) -> Candidates:
@@ -74,6 +75,9 @@ class PolicySession:
             if self._episode is not None:
                 self._policy.reset(*self._episode)
                 self._episode = None
+            if self._committed is not None and hasattr(self._policy, 'committed'):
+                self._policy.committed(self._committed)
+            self._committed = None
             candidates = check_candidates(self._policy.propose(observation, k), k)
             self.stages = {'convert': 1e3 * (converted - start)} | candidates.stages | {
                 'total': 1e3 * (time.perf_counter() - start)}

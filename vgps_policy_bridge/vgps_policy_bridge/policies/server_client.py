@@ -9,12 +9,14 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from vgps_policy_bridge.errors import PolicyError
 from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
 from vgps_policy_bridge.server import protocol
 from vgps_policy_bridge.server.server import DEFAULT_PORT
+
+RETRY = 0.2  # [s] between two attempts to reach a server that is still loading
 
 
 class ServerLostError(PolicyError):
@@ -35,7 +37,7 @@ class ServerPolicy:
     Args:
         url: of the server.
         timeout: [s] for an answer.
-        connect_timeout: [s] for the connection.
+        connect_timeout: [s] for the connection; a server that is still loading is waited for this long.
     """
 
     def __init__(self, url: str = f'ws://127.0.0.1:{DEFAULT_PORT}', timeout: float = 90.0,
@@ -46,12 +48,17 @@ class ServerPolicy:
             raise PolicyError(f'server: url must look like ws://127.0.0.1:{DEFAULT_PORT}, not {url!r}')
         self._address = parts.hostname, parts.port or DEFAULT_PORT
         self._stack, self._connection = ExitStack(), None
+        self._committed: int | None = None
         # Only where the policy behind the server has one; its absence is how a policy says so.
         if self._request({'type': 'hello'}, 'hello').get('has_temperature'):
             self.temperature = 1.0
 
     def reset(self, instruction: str, seed: int = 0) -> None:
-        """Begin an episode; connects again when the connection was lost."""
+        """Begin an episode; connects again when the connection was lost.
+
+        The seed is the policy's own: candidates are those it would draw in this process.
+        """
+        self._committed = None
         self._request({'type': 'reset', 'instruction': instruction, 'seed': int(seed)}, 'ok')
 
     def propose(self, observation: Observation, k: int) -> Candidates:
@@ -63,15 +70,33 @@ class ServerPolicy:
         answer = self._request({
             'type': 'propose', 'k': int(k), 'temperature': float(getattr(self, 'temperature', 1.0)),
             'stamp': float(observation.stamp), 'image': observation.image, 'state': observation.state,
-            'wrist_image': observation.wrist_image}, 'candidates')
+            'wrist_image': observation.wrist_image, 'committed': self._committed}, 'candidates')
         candidates = check_candidates(protocol.read_candidates(answer), k)
         return replace(candidates, policy=f'server {candidates.policy}',
                        stages=candidates.stages | {'server': 1e3 * (time.perf_counter() - start)})
+
+    def committed(self, index: int) -> None:
+        """Take note of the candidate that went to the robot; the policy hears of it with the next request."""
+        self._committed = int(index)
 
     def close(self) -> None:
         """Close the connection."""
         self._connection = None
         self._stack.close()
+
+    def _connect(self) -> ClientConnection:
+        deadline = time.monotonic() + self._connect_timeout
+        while True:
+            try:
+                # A socket of our own: proxies of the environment are for the web, not for a robot's loopback.
+                peer = socket.create_connection(self._address, self._connect_timeout)
+                break
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY)
+        return connect(self._url, sock=peer, open_timeout=self._connect_timeout, max_size=protocol.MAX_FRAME,
+                       compression=None)
 
     def _request(self, message: dict, expected: str) -> dict:
         frame = protocol.encode(message | {'version': protocol.VERSION})
@@ -80,11 +105,7 @@ class ServerPolicy:
                                                'are allowed: use a smaller image')
         try:
             if self._connection is None:
-                # A socket of our own: proxies of the environment are for the web, not for a robot's loopback.
-                peer = socket.create_connection(self._address, self._connect_timeout)
-                self._connection = self._stack.enter_context(
-                    connect(self._url, sock=peer, open_timeout=self._connect_timeout, max_size=protocol.MAX_FRAME,
-                            compression=None))
+                self._connection = self._stack.enter_context(self._connect())
             self._connection.send(frame)
             answer = protocol.decode(self._connection.recv(timeout=self._timeout))
         except TimeoutError as error:

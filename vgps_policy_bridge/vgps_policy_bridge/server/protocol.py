@@ -1,8 +1,8 @@
 """Frames of the policy server: msgpack maps; arrays as [dtype, shape, bytes] in an extension type. No pickle.
 
-    hello                                          -> hello {policy, has_temperature}
+    hello                                          -> hello {has_temperature}
     reset {instruction, seed}                      -> ok
-    propose {k, temperature, stamp, image, state?, wrist_image?} -> candidates {...}
+    propose {k, temperature, stamp, image, state?, wrist_image?, committed?} -> candidates {...}
     anything that goes wrong                       -> error {name, message}
 
 Every request carries its `type` and the protocol's `version`.
@@ -91,14 +91,18 @@ def read_reset(message: dict) -> tuple[str, int]:
     return instruction, seed
 
 
-def read_propose(message: dict) -> tuple[Observation, int, float]:
-    """Return observation, k and temperature of a propose request; ObservationError for arrays that do not fit."""
+def read_propose(message: dict) -> tuple[Observation, int, float, int | None]:
+    """Return a propose request's observation, k, temperature and which candidate before it went to the robot.
+
+    ObservationError for arrays that do not fit.
+    """
     k = field(message, 'k', int)
     if not 1 <= k <= MAX_CANDIDATES:
         raise MalformedFrameError(f'propose: k must be 1 .. {MAX_CANDIDATES}, got {k}')
     observation = Observation(message.get('image'), float(field(message, 'stamp', (int, float))),
                               message.get('state'), message.get('wrist_image'))
-    return observation, k, float(field(message, 'temperature', (int, float)))
+    committed = None if message.get('committed') is None else field(message, 'committed', int)
+    return observation, k, float(field(message, 'temperature', (int, float))), committed
 
 
 def write_candidates(candidates: Candidates) -> dict[str, Any]:
