@@ -10,8 +10,9 @@ import numpy as np
 
 from vgps_bringup.arm import bridge
 from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
-from vgps_bringup.evaluation.bag_reader import Bag
+from vgps_bringup.evaluation.bag_reader import Bag, Frame
 from vgps_bringup.evaluation.bag_storage import BagError
+from vgps_bringup.evaluation.rejudge import ahead
 from vgps_msgs_py import stamps
 
 PERIOD = 200_000_000          # [ns] BridgeData's 5 Hz
@@ -98,10 +99,14 @@ def value_curve(bag: Bag, critic, instruction: str, topic: str | None = None) ->
     by_stamp = {}
     for done in done_actions(bag, topic):
         by_stamp.setdefault(done.stamp, done)
-    points, first = [], min(by_stamp)
-    for frame in bag.frames(topic, wanted=set(by_stamp)):
-        encoded = critic.encode(frame.image(), instruction)
-        q_values = critic.score(encoded, by_stamp[frame.stamp].action[None])[:, 0]
-        points.append(ValuePoint(frame.stamp, (frame.stamp - first) * 1e-9, float(q_values.min()),
-                                 float(np.ptp(q_values))))
-    return points
+    def judge(frame: Frame) -> tuple[int, np.ndarray]:
+        try:
+            image = frame.image()
+        except ValueError as error:
+            raise BagError(f'{bag.path}: frame {frame.stamp}: {error}') from error
+        encoded = critic.encode(image, instruction)
+        return frame.stamp, critic.score(encoded, by_stamp[frame.stamp].action[None])[:, 0]
+
+    first = min(by_stamp)
+    return [ValuePoint(stamp, (stamp - first) * 1e-9, float(q_values.min()), float(np.ptp(q_values)))
+            for stamp, q_values in ahead(judge, bag.frames(topic, wanted=set(by_stamp)))]

@@ -44,6 +44,12 @@ def _definition_text(type_name: str) -> str | None:
     return None
 
 
+@cache
+def _parse(type_name: str, text: str, encoding: str) -> dict:
+    """Return parsed definitions by name; cached, for every bag repeats them and parsing takes longer than reading."""
+    return get_types_from_idl(text) if encoding == 'ros2idl' else get_types_from_msg(text, type_name)
+
+
 class MessageTypes:
     """Definitions, hashes and deserialisation of the message types of one bag or one recording."""
 
@@ -56,7 +62,7 @@ class MessageTypes:
 
         The bag's word counts, not the installed package's: the bytes were written with it. Standard types stay.
         """
-        types = get_types_from_idl(text) if encoding == 'ros2idl' else get_types_from_msg(text, type_name)
+        types = _parse(type_name, text, encoding)
         self.store.register({name: value for name, value in types.items() if name not in self.store.fielddefs})
 
     def require(self, type_name: str) -> None:
@@ -72,7 +78,7 @@ class MessageTypes:
         if text is None:
             raise UnknownTypeError(f"no definition of message type '{type_name}': build and source the package "
                                    f"'{type_name.split('/')[0]}' (looked for its .msg file in AMENT_PREFIX_PATH)")
-        types = get_types_from_msg(text, type_name)
+        types = _parse(type_name, text, 'ros2msg')
         self.store.register(types)
         for dependency in _dependencies(types[type_name]):
             self.require(dependency)

@@ -1,0 +1,77 @@
+"""How fast recordings are judged again, against real time, and what a sweep over K and beta costs against one setting.
+
+::
+
+    python -m vgps_bringup.benchmarks.rejudging                    # records episodes of its own first, without ROS
+    python -m vgps_bringup.benchmarks.rejudging --bags runs/*
+
+Times are those of ``vgps-evaluate bag`` without writing its report: reading the bag, decoding and encoding every
+judged frame, scoring and choosing. Real time is the time from the first to the last judged frame.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+KS, BETAS = (1, 2, 5, 8, 10), (0.0, 0.05, 0.1, 0.5, 1.0)
+
+
+def record(folder: Path, episodes: int) -> list[Path]:
+    """Play episodes of the simulation in lockstep, steered by the shipped critic, and return their bags."""
+    from vgps_bringup.evaluation.lockstep import LockstepRunner
+    from vgps_bringup.evaluation.study import Condition, Study, task_list
+    from vgps_bringup.evaluation.trials import collect, run_study
+    from vgps_critic.critic import Critic
+    condition = Condition('steered', 'flow', 'default', k=max(KS))
+    study = Study(task_list(['put_eggplant_in_basket']), (condition,), trials=episodes)
+    runner = LockstepRunner(study.max_steps, load_critic=Critic.load)
+    try:
+        run_study(study, runner, folder)
+    finally:
+        runner.close()
+    return [folder / row['bag'] for row in collect(folder)[1]]
+
+
+def seconds_to_judge(bags: list[Path], critic, ks: tuple[int, ...], betas: tuple[float, ...], rounds: int):
+    """Return the shortest of ``rounds`` times [s], and the recorded time [s]."""
+    from vgps_bringup.evaluation.rejudge import Rejudge
+    from vgps_bringup.evaluation.rejudge_report import judge_bags
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        collected = judge_bags(bags, Rejudge({'critic': critic}, ks, betas))
+        times.append(time.perf_counter() - began)
+    return min(times), collected.recorded_seconds
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--bags', nargs='+', type=Path, help='recordings with at least 10 candidates a step')
+    parser.add_argument('--episodes', type=int, default=4, help='episodes to record where no bags are given')
+    parser.add_argument('--critic', action='append', help="default: 'default' (shipped) and 'untrained' (full width)")
+    parser.add_argument('--rounds', type=int, default=3, help='the shortest time counts')
+    options = parser.parse_args()
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # as vgps-evaluate does, and why: there
+
+    import torch
+
+    from vgps_bringup.evaluation.cli import load_critics
+    with tempfile.TemporaryDirectory(prefix='vgps_rejudging_') as folder:
+        bags = options.bags or record(Path(folder), options.episodes)
+        cores = len(os.sched_getaffinity(0))
+        print(f'{len(bags)} recordings, {cores} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}\n')
+        print(f'| critic | real time / one setting | one setting [s] | {len(KS)} x {len(BETAS)} sweep [s] '
+              '| sweep / one setting |\n|---|---|---|---|---|')
+        for name in options.critic or ('default', 'untrained'):
+            critic, = load_critics([name]).values()
+            single, recorded = seconds_to_judge(bags, critic, (max(KS),), (0.0,), options.rounds)
+            sweep, _ = seconds_to_judge(bags, critic, KS, BETAS, options.rounds)
+            print(f'| {name} | {recorded / single:.1f} | {single:.2f} | {sweep:.2f} | {sweep / single:.2f} |',
+                  flush=True)
+
+
+if __name__ == '__main__':
+    main()
