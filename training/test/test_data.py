@@ -12,7 +12,7 @@ from vgps_training.episode import Malformed
 from vgps_training.labels import LabelConfig, label, label_failure, label_success
 from vgps_training.sources import read_episodes
 from vgps_training.standardise import absolute_gripper, binarise_gripper
-from vgps_training.table import held_out, is_saved, read_table, save
+from vgps_training.table import held_out, is_saved, read_table, save, thin
 
 SIZE = 64
 
@@ -178,3 +178,21 @@ def test_held_out_episodes_stay_held_out_when_data_are_added(tmp_path):
     training, validation = held_out(few, 0.2)
     assert set(held_out(many, 0.2)[1]) & set(range(30)) == set(validation)
     assert not set(training) & set(validation) and 1 <= len(validation) <= 15
+
+
+def test_smaller_share_is_part_of_a_larger_one_and_keeps_episodes_whole(tmp_path):
+    lengths = [3 + i % 4 for i in range(40)]
+    payloads = [rlds_factory.example(rlds_factory.steps(pictures(n, i), moves(n, i))) for i, n in enumerate(lengths)]
+    rlds_factory.folder(tmp_path / 'vgps', 'vgps', payloads)
+    whole = read_table([tmp_path / 'vgps'], SIZE, progress=False)[0]
+    tenth, half = thin(whole, 0.1), thin(whole, 0.5)
+    assert len(tenth.sources) == 4 and len(half.sources) == 20 and set(tenth.sources) < set(half.sources)
+    for i, source in enumerate(half.sources):
+        n, start = half.lengths[i], half.starts[i]
+        origin = whole.starts[whole.sources.index(source)]
+        assert n == lengths[whole.sources.index(source)]
+        np.testing.assert_array_equal(half.frames[start:start + n], whole.frames[origin:origin + n])
+        np.testing.assert_array_equal(half.actions[start:start + n], whole.actions[origin:origin + n])
+    assert thin(whole, 1.0) is whole
+    with pytest.raises(ValueError, match='share is 0'):
+        thin(whole, 0)

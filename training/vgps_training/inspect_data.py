@@ -18,7 +18,7 @@ from PIL import Image
 from vgps_critic.model_card import DIMENSIONS
 from vgps_training import normalisation
 from vgps_training.labels import LabelConfig
-from vgps_training.table import Report, StepTable, read_table, save
+from vgps_training.table import Report, StepTable, read_table, save, thin
 
 ROWS, COLUMNS = 8, 8  # of the contact sheet: episodes x frames
 
@@ -44,6 +44,7 @@ class SaveConfig:
     image_size: int = 256      # pixels, side of the critic's input
     split: str = 'train'       # of RLDS data sets
     unjudged: str = 'skip'     # episodes whose outcome nobody recorded: 'skip' or 'successes'
+    share: float = 1.0         # of the episodes that are kept, drawn by their names: (0, 1]
 
 
 def describe(table: StepTable, report: Report, discount: float, action_space: str) -> str:
@@ -108,8 +109,11 @@ def inspect(config: InspectConfig) -> None:
 def prepare(config: SaveConfig) -> None:
     """Write a table."""
     table, report = read_table(config.paths, config.image_size, split=config.split, unjudged=config.unjudged)
+    table = thin(table, config.share)
     save(table, config.out)
     print(report.text())
+    if config.share < 1:
+        print(f'kept: {len(table.starts)} episodes, {len(table)} steps')
     print(f'saved: {config.out}; train with --data {config.out}')
 
 

@@ -233,15 +233,38 @@ def _saved_episodes(folder: Path, image_size: int):
                       None if states is None else states[start:stop])
 
 
+def _draw(table: StepTable, salt: str) -> np.ndarray:
+    """Return a number (M,) in [0, 1) for each episode that depends on its name alone."""
+    names = (salt + '/'.join(Path(source).parts[-2:]) for source in table.sources)
+    return np.array([int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big') / 2**64 for name in names])
+
+
 def held_out(table: StepTable, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Return (training, validation) episode indices, chosen by the episode's name: stable when data are added."""
-    def position(source: str) -> float:
-        name = '/'.join(Path(source).parts[-2:])
-        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big') / 2**64
-    order = np.array([position(source) for source in table.sources])
+    order = _draw(table, '')
     validation = order < share
     if share > 0 and not validation.any() and len(order) > 1:
         validation[order.argmin()] = True
     if validation.all():
         validation[order.argmax()] = False
     return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def thin(table: StepTable, share: float) -> StepTable:
+    """Return a table with a share of the episodes, at least one; a smaller share is part of a larger one.
+
+    Which are kept is independent of `held_out`. Raises ValueError for a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f'share is {share:g}; it must be above 0 and at most 1')
+    if share == 1:
+        return table
+    count = max(1, round(share * len(table.starts)))
+    kept = np.sort(np.argsort(_draw(table, 'share '), kind='stable')[:count])
+    selection = table.select(kept)
+    steps, lengths = selection.steps(), table.lengths[kept]
+    return replace(table, frames=table.frames[steps], actions=table.actions[steps],
+                   starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]), instruction=table.instruction[kept],
+                   success=table.success[kept], dataset=table.dataset[kept],
+                   sources=tuple(table.sources[i] for i in kept),
+                   states=None if table.states is None else table.states[steps])

@@ -25,18 +25,39 @@ TASKS = ('put_eggplant_in_basket', 'put_carrot_on_plate')
 # Demonstrations have seeds from 1,000,000 on; recipes, K and beta were chosen on 0 .. 99; these are for the report.
 FIRST_SEED = 10_000
 NETWORK = ('--network.stage-sizes', '1', '1', '1', '1', '--network.num-filters', '24', '--network.image-size', '96')
-HEADS = ('--encoder', '{out}/encoder', '--data.paths', '{out}/table', '--data.action-space', 'bridge', *NETWORK,
-         '--batch-size', '256', '--optimiser.learning-rate', '5e-4', '--threads', '1',
-         '--validate-every', '0')
-CRITICS = {  # name -> arguments of vgps-train; the first is the one that ships
-    'monte-carlo': ('monte-carlo', '--algorithm.target-rate', '0.02'),
-    'iql': ('iql', '--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0'),
-    'cal-ql': ('cal-ql', '--algorithm.target-rate', '0.02'),  # 20 times slower per update: a third of the updates
+HEADS = ('--data.action-space', 'bridge', *NETWORK, '--batch-size', '256', '--optimiser.learning-rate', '5e-4',
+         '--threads', '1', '--validate-every', '0')
+MONTE_CARLO = ('monte-carlo', '--algorithm.target-rate', '0.02')
+
+
+@dataclass(frozen=True)
+class CriticRecipe:
+    """A critic that is trained."""
+
+    arguments: tuple[str, ...]             # of vgps-train, beside HEADS
+    steps: str = 'critic_steps'            # which field of Scale
+    encoder: str | None = 'encoder'        # stage that pre-trained it; None: learnt with the value, as in the paper
+    table: str = 'table'                   # stage that made its data
+
+
+CRITICS = {  # the first is the one that ships
+    'monte-carlo': CriticRecipe(MONTE_CARLO),
+    'iql': CriticRecipe(('iql', '--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0')),
     # the paper takes every demonstration for a success
-    'monte-carlo-paper-labels': ('monte-carlo', '--algorithm.target-rate', '0.02',
-                                 '--data.labels.failures', 'successes'),
+    'monte-carlo-paper-labels': CriticRecipe((*MONTE_CARLO, '--data.labels.failures', 'successes')),
+    # 20 times slower per update: a third of the updates
+    'cal-ql': CriticRecipe(('cal-ql', '--algorithm.target-rate', '0.02'), 'cal_ql_steps'),
+    'monte-carlo-end-to-end': CriticRecipe((*MONTE_CARLO, '--batch-size', '64'), 'end_to_end_steps', None),
 }
 SHIPPED = next(iter(CRITICS))
+SHARES = {'10': '0.1', '50': '0.5'}  # of the demonstrations, percent and share
+SEEDS = ('1', '2')                   # beside seed 0, the shipped one: other draws, other starting weights
+ABLATIONS = {  # the shipped recipe with less data or another seed, encoder and heads
+    **{f'data-{percent}-percent': CriticRecipe(MONTE_CARLO, encoder=f'encoder-{percent}', table=f'table-{percent}')
+       for percent in SHARES},
+    **{f'seed-{seed}': CriticRecipe((*MONTE_CARLO, '--seed', seed), encoder=f'encoder-seed-{seed}') for seed in SEEDS},
+}
+SERVER_PORT = '8791'
 POLL = 0.5  # s
 
 
@@ -50,13 +71,15 @@ class Scale:
     encoder_steps: int = 3500  # and after
     critic_steps: int = 6000   # updates of each critic's heads
     cal_ql_steps: int = 2000   # updates of Cal-QL's
+    end_to_end_steps: int = 6000  # updates of the critic whose encoder learns from the value alone
     trials: int = 200          # per task and headline row
     control_trials: int = 50   # per task and row of controls and algorithms
     sweep_trials: int = 20     # per task and row of the sweep over K and beta
+    videos: int = 8            # recorded trials per task, for the page with videos and value curves
 
 
 SMOKE = Scale(episodes=6, policy_steps=20, locate_steps=20, encoder_steps=20, critic_steps=20, cal_ql_steps=5,
-              trials=2, control_trials=1, sweep_trials=1)
+              end_to_end_steps=5, trials=2, control_trials=1, sweep_trials=1, videos=1)
 
 
 @dataclass(frozen=True)
@@ -76,7 +99,24 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
     def stage(name: str, *command: str, needs: tuple[str, ...] = (), cores: int = 1) -> Stage:
         return Stage(name, tuple(part.format(**values) for part in command), needs, cores)
 
-    result = [
+    def encoder(name: str, table: str = 'table', seed: str = '0') -> Stage:
+        return stage(name, 'vgps-pretrain', '--data', '{out}/' + table, '--out', '{out}/' + name, '--first-steps',
+                     '{locate_steps}', '--steps', '{encoder_steps}', '--seed', seed, needs=(table,))
+
+    def critic(name: str, recipe: CriticRecipe) -> Stage:
+        encoded = ('--encoder', '{out}/' + recipe.encoder) if recipe.encoder else ()
+        return stage(name, 'vgps-train', recipe.arguments[0], *encoded, '--data.paths', '{out}/' + recipe.table,
+                     *HEADS, *recipe.arguments[1:], '--steps', '{' + recipe.steps + '}', '--out', '{out}/' + name,
+                     needs=(recipe.encoder or recipe.table,))
+
+    def trials(name: str, *critics: str, before: str = '') -> Stage:
+        command = ('vgps-evaluate', 'trials', '--study', '{out}/' + f'{name}.yaml', '--workers', '2',
+                   *(() if name == 'videos' else ('--no-record',)), '--output', '{out}/' + f'trials-{name}')
+        if before:
+            command = ('sh', '-c', before + ' & trap "kill $!" EXIT; ' + shlex.join(command))
+        return stage(f'trials-{name}', *command, needs=('flow', 'binned', *critics), cores=2)
+
+    return [
         stage('collect', 'vgps-collect', '--output', '{out}/demonstrations', '--tasks', *TASKS, '--episodes',
               '{episodes}', '--looks', 'light', '--image-size', '256', '--max-steps', '60', '--processes', '2',
               cores=2),
@@ -85,28 +125,29 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
         stage('flow', 'vgps-train-policy', '--kind', 'flow', '--data', '{out}/demonstrations', '--output',
               '{out}/flow.safetensors', '--image-size', '96', '--horizon', '1', '--batch-size', '64', '--steps',
               '{policy_steps}', '--threads', '1', needs=('collect',)),
-        stage('encoder', 'vgps-pretrain', '--data', '{out}/table', '--out', '{out}/encoder', '--first-steps',
-              '{locate_steps}', '--steps', '{encoder_steps}', needs=('table',)),
+        encoder('encoder'),
         stage('binned', 'vgps-train-policy', '--kind', 'binned', '--data', '{out}/demonstrations', '--output',
               '{out}/binned.safetensors', '--image-size', '96', '--batch-size', '64', '--steps', '{policy_steps}',
               '--threads', '1', needs=('collect',)),
+        *(critic(name, recipe) for name, recipe in CRITICS.items()),
+        trials('headline', SHIPPED), trials('controls', *CRITICS), trials('videos', SHIPPED),
+        trials('server', SHIPPED, before='vgps-policy-server flow --options '
+               '"{{checkpoint: {out}/flow.safetensors}}" --episodes 2 --port ' + SERVER_PORT),
+        *(stage(f'table-{percent}', 'vgps-data', 'save', '{out}/table', '--out', '{out}/table-' + percent,
+                '--image-size', '96', '--share', share, needs=('table',)) for percent, share in SHARES.items()),
+        *(encoder(f'encoder-{percent}', f'table-{percent}') for percent in SHARES),
+        *(encoder(f'encoder-seed-{seed}', seed=seed) for seed in SEEDS),
+        *(critic(name, recipe) for name, recipe in ABLATIONS.items()),
+        trials('ablations', SHIPPED, *ABLATIONS), trials('sweep', SHIPPED),
     ]
-    result += [stage(name, 'vgps-train', *arguments, *HEADS, '--steps',
-                     '{cal_ql_steps}' if name == 'cal-ql' else '{critic_steps}', '--out', '{out}/' + name,
-                     needs=('encoder',))
-               for name, arguments in CRITICS.items()]
-    trained = ('flow', 'binned', *CRITICS)
-    result += [stage(f'trials-{name}', 'vgps-evaluate', 'trials', '--study', '{out}/' + f'{name}.yaml',
-                     '--workers', '2', '--no-record', '--output', '{out}/' + f'trials-{name}', needs=trained, cores=2)
-               for name in studies(out, scale)]
-    return result
 
 
 def studies(out: Path, scale: Scale) -> dict[str, dict]:
     """Return the comparisons by name, as ``vgps-evaluate trials --study`` reads them."""
     def row(name: str, policy: str = 'flow', selection: str = 'value', k: int = 10, beta: float = 1.0,
             critic: str = SHIPPED) -> dict:
-        options = {} if policy == 'random-policy' else {'checkpoint': str(out / f'{policy}.safetensors')}
+        options = {'random-policy': {}, 'server': {'url': f'ws://127.0.0.1:{SERVER_PORT}', 'connect_timeout': 120}
+                   }.get(policy, {'checkpoint': str(out / f'{policy}.safetensors')})
         return {'name': name, 'policy': policy, 'critic': str(out / critic / 'critic') if selection == 'value' else '',
                 'selection': selection, 'k': k, 'beta': beta, 'policy_options': options}
 
@@ -116,12 +157,16 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
     headline = []
     for policy in ('flow', 'binned'):
         headline += [row(f'{policy}: base', policy, 'first', 1), row(f'{policy}: steered', policy)]
-    controls = [row('base', selection='first', k=1), row('random-select', selection='random'),
-                row('random-policy', 'random-policy', 'first', 1)]
+    base = row('base', selection='first', k=1)
+    controls = [base, row('random-select', selection='random'), row('random-policy', 'random-policy', 'first', 1)]
     controls += [row(f'steered, {name}', critic=name) for name in CRITICS]
+    ablations = [row(name.replace('-', ' '), critic=name) for name in ABLATIONS]
     sweep = [row(f'K={k} β={beta:g}', k=k, beta=beta) for k in (10, 30, 50, 100) for beta in (0.0, 0.1, 1.0)]
+    server = [row('in process'), row('through the policy server', 'server')]
     return {'headline': study(headline, scale.trials), 'controls': study(controls, scale.control_trials),
-            'sweep': study([row('base', selection='first', k=1), *sweep], scale.sweep_trials)}
+            'server': study(server, scale.sweep_trials),
+            'ablations': study([base, row('all data, seed 0'), *ablations], scale.control_trials),
+            'sweep': study([base, *sweep], scale.sweep_trials), 'videos': study(headline[:2], scale.videos)}
 
 
 def run(out: Path, scale: Scale, cores: int = 2) -> None:
@@ -135,8 +180,8 @@ def run(out: Path, scale: Scale, cores: int = 2) -> None:
     try:
         while True:
             done = {stage.name for stage in plan if _marker(out, stage).exists()}
-            for name, (stage, process) in list(running.items()):
-                code = process.poll()
+            for name, (stage, process, started) in list(running.items()):
+                code = _reap(out, name, process, started, os.WNOHANG)
                 if code is None:
                     continue
                 del running[name]
@@ -147,7 +192,7 @@ def run(out: Path, scale: Scale, cores: int = 2) -> None:
                 _say(began, f'{len(done)} of {len(plan)} done: {name}')
             if len(done) == len(plan):
                 return
-            free = cores - sum(min(stage.cores, cores) for stage, _ in running.values())
+            free = cores - sum(min(stage.cores, cores) for stage, *_ in running.values())
             for stage in plan:
                 if stage.name in done or stage.name in running or not done.issuperset(stage.needs):
                     continue
@@ -155,14 +200,28 @@ def run(out: Path, scale: Scale, cores: int = 2) -> None:
                     break  # in order: a stage for all cores is not overtaken for ever
                 _say(began, f'{stage.name}: {out / "logs" / stage.name}.log')
                 log = (out / 'logs' / f'{stage.name}.log').open('a')
-                running[stage.name] = stage, subprocess.Popen(stage.command, stdout=log, stderr=log, env=environment)
+                process = subprocess.Popen(stage.command, stdout=log, stderr=log, env=environment)
+                running[stage.name] = stage, process, time.monotonic()
                 free -= min(stage.cores, cores)
             time.sleep(POLL)
     finally:
-        for _, process in running.values():
+        for _, process, _ in running.values():
             process.terminate()
-        for _, process in running.values():
-            process.wait()
+        for stage, process, started in running.values():
+            _reap(out, stage.name, process, started)
+
+
+def _reap(out: Path, name: str, process: subprocess.Popen, started: float, flags: int = 0) -> int | None:
+    """Return the exit code of an ended stage, None while it runs; its cost goes to ``logs/costs.jsonl``."""
+    pid, status, usage = os.wait4(process.pid, flags)  # poll() does not tell the CPU time
+    if not pid:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    cost = {'stage': name, 'minutes': (time.monotonic() - started) / 60,
+            'cpu_minutes': (usage.ru_utime + usage.ru_stime) / 60}
+    with (out / 'logs' / 'costs.jsonl').open('a') as ledger:
+        ledger.write(json.dumps(cost) + '\n')
+    return process.returncode
 
 
 def _say(began: float, text: str) -> None:

@@ -1,6 +1,8 @@
 """The tables and the figure of ``vgps-study``, written from the trials' journals and from nothing else."""
 
 import json
+import os
+from collections import Counter
 from pathlib import Path
 
 from vgps_bringup.evaluation.trial_report import Results, markdown, rates_figure
@@ -9,10 +11,10 @@ from vgps_bringup.evaluation.trials import collect
 TITLES = {
     'headline': 'Does steering help? Two policies of different kind, one critic file',
     'controls': 'Controls, and the critic\'s algorithm',
+    'ablations': 'How much of the data, and which training seed',
+    'server': 'The same policy as a black box: in its own process, behind the policy server',
     'sweep': 'Number of candidates K and temperature β',
 }
-
-
 BEGIN, END = '<!-- study: written by vgps-study --publish -->', '<!-- /study -->'
 
 
@@ -33,7 +35,7 @@ def write(out: Path, publish: Path | None = None) -> str:
         data[name] = results.as_dict()
         if name == 'headline':
             headline = results
-    text += ['Recipe and limits: [study.md](study.md).', '']
+    text += [*_cost(out / 'logs' / 'costs.jsonl'), 'Recipe and limits: [study.md](study.md).', '']
     # where somebody's study lay is nobody's business
     plain = json.dumps(data, indent=1, ensure_ascii=False).replace(f'{out.resolve()}/', '')
     for folder in (out, *([publish / 'vgps_bringup/doc'] if publish else [])):
@@ -45,6 +47,21 @@ def write(out: Path, publish: Path | None = None) -> str:
     if publish and headline is not None:
         _write_readme(publish / 'README.md', headline)
     return '\n'.join(text)
+
+
+def _cost(ledger: Path) -> list[str]:
+    """Return what each stage took, interrupted attempts included; nothing where no stage was run."""
+    if not ledger.exists():
+        return []
+    wall, cpu = Counter(), Counter()
+    for line in ledger.read_text().splitlines():
+        entry = json.loads(line)
+        wall[entry['stage']] += entry['minutes']
+        cpu[entry['stage']] += entry['cpu_minutes']
+    rows = [f'| {name} | {wall[name]:.1f} | {cpu[name]:.1f} |' for name in wall]
+    return ['## What it cost', '', f'On {os.cpu_count()} CPU cores; stages of one core run side by side.', '',
+            '| Stage | minutes | CPU minutes |', '|---|---|---|', *rows,
+            f'| **sum** | {wall.total():.0f} | {cpu.total():.0f} |', '']
 
 
 def _write_readme(path: Path, headline: Results) -> None:
