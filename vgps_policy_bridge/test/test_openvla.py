@@ -9,7 +9,8 @@ torch = pytest.importorskip('torch', reason='needs torch')
 transformers = pytest.importorskip('transformers', reason='needs pip install transformers')
 from scipy import stats  # noqa: E402
 
-from vgps_policy_bridge.benchmark import measure, random_llama  # noqa: E402
+from vgps_policy_bridge import random_weights  # noqa: E402
+from vgps_policy_bridge.benchmark import measure  # noqa: E402
 from vgps_policy_bridge.errors import MissingExtraError  # noqa: E402
 from vgps_policy_bridge.policies.openvla import (  # noqa: E402
     BLANK,
@@ -87,7 +88,7 @@ def test_nucleus_keeps_the_most_probable_and_drops_the_tail():
 
 
 def test_fifty_candidates_cost_at_most_six_times_one():
-    run = random_llama(layers=2, width=128)
+    run = random_weights.llama(layers=2, width=128)
     # On a busy machine a single measurement may be disturbed: the best of three counts.
     ratios = []
     for _ in range(3):

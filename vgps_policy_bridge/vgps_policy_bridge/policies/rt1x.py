@@ -9,7 +9,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -18,6 +21,10 @@ from vgps_policy_bridge.policy import Candidates, Observation, StepSeeds
 
 FRAMES, IMAGE_SIZE, VOCABULARY = 15, 300, 512
 IMAGE_TOKENS, ACTION_TOKENS = 81, 11
+EMBEDDING = 512  # of an instruction by USE-large/5
+# Arguments of rt1.RT1 that the checkpoint was trained with.
+MODEL = {'num_image_tokens': IMAGE_TOKENS, 'num_action_tokens': ACTION_TOKENS, 'layer_size': 256,
+         'vocab_size': VOCABULARY, 'use_token_learner': True, 'world_vector_range': (-2.0, 2.0)}
 # Tokens of the arm within the 11: world vector, rotation, gripper closedness. Token 0 terminates, 8..10 move a base.
 ARM = slice(1, 8)
 LOW = np.array([-2.0] * 3 + [-np.pi / 2] * 3 + [-1.0])
@@ -67,6 +74,15 @@ def resize(image: np.ndarray) -> np.ndarray:
     return (upper * (1 - down) + lower * down) / 255.0
 
 
+def import_model_code(source: str) -> ModuleType:
+    """Return the module rt1 of the folder."""
+    sys.path.insert(0, str(source))  # the files import each other by these names
+    try:
+        return import_module('rt1')
+    finally:
+        sys.path.remove(str(source))
+
+
 class RT1XPolicy:
     """RT-1-X behind the seam.
 
@@ -84,30 +100,33 @@ class RT1XPolicy:
         if (Path(checkpoint) / 'saved_model.pb').exists():
             raise PolicyError('rt-1-x: this is the TensorFlow SavedModel. It takes the argmax inside its graph, so all '
                               'K candidates would be equal; use the JAX checkpoint rt_1_x_jax')
-        sys.path.insert(0, str(source))  # the files import each other by these names
         try:
             import jax
-            import rt1
             from flax.training import checkpoints
+            model = import_model_code(source).RT1(**MODEL)
         except ImportError as error:
             raise MissingExtraError('rt-1-x', 'rt1x', error) from error
-        finally:
-            sys.path.remove(str(source))
-        model = rt1.RT1(num_image_tokens=IMAGE_TOKENS, num_action_tokens=ACTION_TOKENS, layer_size=256,
-                        vocab_size=VOCABULARY, use_token_learner=True, world_vector_range=(-2.0, 2.0))
         state = checkpoints.restore_checkpoint(checkpoint, None)
         if state is None:
             raise PolicyError(f'rt-1-x: no checkpoint in {checkpoint}')
-        variables = {'params': state['params'], 'batch_stats': state['batch_stats']}
+        unused = jax.random.PRNGKey(0)  # asked for by the encoder's dropout even when that is off
 
-        def logits(images, words):
-            inputs = {'image': images[None], 'natural_language_embedding': words[None]}
-            tokens = jax.numpy.zeros((1, FRAMES, ACTION_TOKENS))  # zeroed inside: the model sees no past actions
-            output = model.apply(variables, inputs, act=None, act_tokens=tokens, train=False,
-                                 rngs={'random': jax.random.PRNGKey(0)})
+        def image_tokens(weights, image, words):
+            return model.apply(weights, image[None, None], words[None, None], train=False,
+                               rngs={'random': unused}, method='tokenize_image')[0, 0]
+
+        def logits(weights, tokens):
+            inputs = {'image': jax.numpy.empty((1, FRAMES))}  # only its leading sizes are read
+            past = jax.numpy.zeros((1, FRAMES, ACTION_TOKENS))  # zeroed inside: the model sees no past actions
+            output = model.apply(weights, inputs, act=None, obs_tokens=tokens[None], act_tokens=past, train=False)
             last = output.reshape(FRAMES, IMAGE_TOKENS + ACTION_TOKENS, -1)[-1]
             return last[IMAGE_TOKENS - 1:-1]  # each position predicts the next token
-        self._logits = jax.jit(logits)
+        # The weights are an argument: closed over they would be constants, which XLA takes minutes to fold.
+        weights = jax.device_put({'params': state['params'], 'batch_stats': state['batch_stats']})
+        self._image_tokens, self._logits = (partial(jax.jit(f), weights) for f in (image_tokens, logits))
+        # Before the episode there was nothing: zeros, words included, as the training data were padded.
+        self._nothing = self._image_tokens(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.float32),
+                                           np.zeros(EMBEDDING, np.float32))
         self._embed = _embedder(embeddings)
         self._identity = f'rt-1-x {checkpoint}'
         self.temperature = 1.0
@@ -125,21 +144,20 @@ class RT1XPolicy:
         if self._words is None:
             raise PolicyError('propose was called before reset')
         seed, start = self._seeds.next(), time.perf_counter()
-        self._history.append(resize(observation.image))
-        # Before the episode there was nothing: zeros, words included, as the training data were padded.
-        images = np.zeros((FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
-        words = np.zeros((FRAMES, len(self._words)), np.float32)
-        images[-len(self._history):] = self._history
-        words[-len(self._history):] = self._words
+        image = resize(observation.image)
         prepared = time.perf_counter()
-        logits = np.asarray(self._logits(images, words))[ARM]
+        # A frame's tokens do not depend on other frames: each is encoded once, not 15 times.
+        self._history.append(self._image_tokens(image, self._words))
+        frames = np.stack([self._nothing] * (FRAMES - len(self._history)) + list(self._history))
+        encoded = time.perf_counter()
+        logits = np.asarray(self._logits(frames))[ARM]
         computed = time.perf_counter()
         tokens, log_p = draw_tokens(logits, k, float(self.temperature), np.random.default_rng(seed))
         return Candidates(
             unnormalise(tokens)[:, None], policy=self._identity, log_probabilities=log_p, seed=seed,
             temperature=float(self.temperature), stages={
-                'prepare': 1e3 * (prepared - start), 'forward': 1e3 * (computed - prepared),
-                'sample': 1e3 * (time.perf_counter() - computed)})
+                'prepare': 1e3 * (prepared - start), 'encode': 1e3 * (encoded - prepared),
+                'forward': 1e3 * (computed - encoded), 'sample': 1e3 * (time.perf_counter() - computed)})
 
 
 def _embedder(path: str):

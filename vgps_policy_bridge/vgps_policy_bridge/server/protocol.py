@@ -70,7 +70,7 @@ def _unpack_array(code: int, data: bytes) -> np.ndarray:
             size *= n
         if size != len(content):
             raise ValueError(f'{name} {shape} needs {size} bytes, got {len(content)}')
-        return np.frombuffer(content, name).reshape(shape)
+        return np.frombuffer(bytearray(content), name).reshape(shape)  # writable, as in process
     except Exception as error:
         raise MalformedFrameError(f'bad array: {error}') from error
 
