@@ -19,8 +19,7 @@ from state_task import make_learner, q_values, train
 
 from vgps_training.cal_ql import CalQL, CalQLConfig
 from vgps_training.iql import IQL, IQLConfig
-from vgps_training.monte_carlo import MonteCarlo, MonteCarloConfig
-from vgps_training.sarsa import SARSA, SARSAConfig
+from vgps_training.policy_evaluation import SARSA, MonteCarlo, MonteCarloConfig, SARSAConfig
 
 STRIDE, RADIUS, LIMIT, DISCOUNT = 0.15, 0.2, 60, 0.98
 RATE = 1e-3  # of Adam: 1,500 steps are few

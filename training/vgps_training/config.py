@@ -13,8 +13,7 @@ from vgps_training.cal_ql import CalQL, CalQLConfig
 from vgps_training.iql import IQL, IQLConfig
 from vgps_training.labels import LabelConfig
 from vgps_training.learner import OptimiserConfig
-from vgps_training.monte_carlo import MonteCarlo, MonteCarloConfig
-from vgps_training.sarsa import SARSA, SARSAConfig
+from vgps_training.policy_evaluation import SARSA, MonteCarlo, MonteCarloConfig, SARSAConfig
 
 AlgorithmConfig = CalQLConfig | IQLConfig | SARSAConfig | MonteCarloConfig
 ALGORITHMS = {'cal-ql': (CalQLConfig, CalQL), 'iql': (IQLConfig, IQL), 'sarsa': (SARSAConfig, SARSA),

@@ -108,7 +108,7 @@ def test_launch_file_declares_the_same_arguments_and_nodes(name):
     assert sum(isinstance(node, Node) for node in nodes) == len(processes(name))
 
 
-def test_parameter_tables_of_the_readme_are_those_of_the_nodes():
+def test_parameter_page_is_that_of_the_nodes():
     pytest.importorskip('rclpy')
     script = pathlib.Path(__file__).resolve().parents[1] / 'workspace' / 'node_reference.py'
     done = subprocess.run([sys.executable, str(script), '--check'], capture_output=True, text=True)

@@ -1,6 +1,6 @@
-"""Write the parameter tables of the README from the nodes' own configuration classes.
+"""Write doc/parameters.md from the nodes' own configuration classes.
 
-python vgps_bringup/workspace/node_reference.py          # rewrites README.md between its markers
+python vgps_bringup/workspace/node_reference.py          # rewrites it
 python vgps_bringup/workspace/node_reference.py --check  # says whether it is up to date
 """
 
@@ -21,8 +21,13 @@ from vgps_critic.critic_node import CriticNodeConfig
 from vgps_critic.steering import SteeringConfig
 from vgps_policy_bridge.policy_config import PolicyNodeConfig
 
-README = pathlib.Path(__file__).resolve().parents[2] / 'README.md'
-BEGIN, END = '<!-- parameters: written by node_reference.py -->\n', '<!-- end of parameters -->\n'
+PAGE = pathlib.Path(__file__).resolve().parents[1] / 'doc' / 'parameters.md'
+HEAD = """# Parameters of the nodes
+
+Written by `workspace/node_reference.py` from the nodes' own configuration classes; `live` ones can be changed while the
+node runs (`ros2 param set`, `rqt_reconfigure`), values outside their range are refused.
+
+"""
 # node -> (configuration classes, those of them that are fixed while the node runs)
 NODES = {
     'policy_node': ((PolicyNodeConfig,), ()),
@@ -53,26 +58,19 @@ def _row(field: dataclasses.Field, fixed: bool) -> str:
             f'{field.metadata.get("description", "").replace("|", chr(92) + "|")} |')
 
 
-def tables() -> str:
-    """Return the tables as Markdown."""
+def page() -> str:
+    """Return the page as Markdown."""
     lines = []
     for node, (classes, fixed) in NODES.items():
-        lines += [f'**`{node}`**', '', '| parameter | type | default | range | | meaning, unit |',
+        lines += [f'## {node}', '', '| parameter | type | default | range | | meaning, unit |',
                   '|---|---|---|---|---|---|']
         lines += [_row(f, c in fixed) for c in classes for f in dataclasses.fields(c) if not f.metadata.get('internal')]
         lines.append('')
-    return '\n'.join(lines) + '\n'
-
-
-def updated(text: str) -> str:
-    """Return the README with its tables renewed."""
-    head, rest = text.split(BEGIN)
-    return head + BEGIN + '\n' + tables() + END + rest.split(END)[1]
+    return HEAD + '\n'.join(lines)
 
 
 if __name__ == '__main__':
-    before = README.read_text()
-    after = updated(before)
-    if '--check' in sys.argv:
-        sys.exit(0 if after == before else 'README.md: parameter tables are out of date, run node_reference.py')
-    README.write_text(after)
+    if '--check' not in sys.argv:
+        PAGE.write_text(page(), encoding='utf-8')
+    elif not PAGE.exists() or PAGE.read_text(encoding='utf-8') != page():
+        sys.exit(f'{PAGE.name} is out of date: run node_reference.py')
