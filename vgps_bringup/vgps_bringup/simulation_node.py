@@ -1,7 +1,7 @@
 """The simulated WidowX as a ROS node: its joints, its camera, the truth about its task. See ``simulation/``.
 
-``reset_scene`` puts arm and objects into the start state of a seed at once; call ``widowx_node/reset`` after it, as the
-policy node does, so that the controller's target is where the arm now stands.
+``reset_scene`` puts arm and objects into the start state of a seed at once. The frame_id of ``joint_states`` names the
+scene, so that the controller can tell an arm that was put elsewhere from one whose joints jumped.
 """
 
 import threading
@@ -66,6 +66,7 @@ class SimulationNode(Node):
         self.config = c = parameters.declare(self, SimulationConfig)
         self.robot = SimulatedWidowX(c.task, (c.image_height, c.image_width), c.renderer, LOOKS[c.looks])
         self.robot.reset(c.seed)
+        self.scene = 0  # counts reset_scene
         self.elapsed = 0.0  # simulated seconds since the start of the node
         self.seen = time.monotonic()  # the last look at the wall clock
         self.due = {'camera': 0.0, 'joints': 0.0, 'task': 0.0}
@@ -114,7 +115,7 @@ class SimulationNode(Node):
     def publish_joints(self, stamp) -> None:
         """Publish the joints as Interbotix's driver does."""
         message = JointState(name=list(STATE_NAMES))
-        message.header.stamp = stamp
+        message.header.stamp, message.header.frame_id = stamp, f'scene {self.scene}'
         message.position = state_positions(self.robot.joint_positions(), self.robot.finger_position())
         message.velocity = [*self.robot.joint_velocities().tolist(), 0.0, 0.0, 0.0]
         message.effort = [0.0] * len(STATE_NAMES)
@@ -182,7 +183,7 @@ class SimulationNode(Node):
         self.camera.settle()
         try:
             response.instruction = self.robot.reset(request.seed, request.task or None)
-            response.success = True
+            response.success, self.scene = True, self.scene + 1
         except ValueError as error:
             response.message = str(error)
             response.instruction = self.robot.task.instruction

@@ -18,6 +18,7 @@ class Reading:
     positions: np.ndarray         # (6,) rad
     efforts: np.ndarray | None    # (6,) mA, None where the arm does not measure them
     finger: float                 # m, of one finger from the centre
+    relocated: bool = False       # a simulation has put the arm here on purpose; never true of a real one
 
     @property
     def openness(self):

@@ -87,9 +87,13 @@ class ArmController:
 
     def on_reading(self, reading, now):
         """Take a frame of joint states."""
+        if reading.relocated:
+            self.watchdog.relocated()
         sane = self.watchdog.joints(reading.positions, reading.efforts, now)
         if sane:
             self.reading = reading
+            if reading.relocated:
+                self._begin_here()
 
     def on_command(self, command, now, ros_now):
         """Take or refuse one Command; `ros_now` is the clock that stamps the images [s]."""
@@ -255,6 +259,14 @@ class ArmController:
     def _abandon(self, reason, message):
         self._freeze()
         self._enter(State.STOPPED, reason, message)
+
+    def _begin_here(self):
+        """Go on from where a simulation has put the arm: the last command belongs to the scene before."""
+        if self.state is not State.STARTING:
+            self._anchor(force=True)
+        if self.state is State.HOMING and self._motion is not None:
+            self._waypoints.insert(0, self._motion.goal)
+            self._motion = None
 
     # ---- helpers -----------------------------------------------------------------------------------------------
 

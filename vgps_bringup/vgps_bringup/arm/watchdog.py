@@ -69,6 +69,10 @@ class Watchdog:
         self._present, self._since = None, -np.inf
         self._episode = False
 
+    def relocated(self):
+        """Expect the next frame anywhere: a simulation has put the arm elsewhere."""
+        self._last_frame = None
+
     def joints(self, positions, efforts, now):
         """Take a frame of (6,) positions [rad] and (6,) efforts [mA] or None; return whether it is sane."""
         self._heard['joint states'] = now
