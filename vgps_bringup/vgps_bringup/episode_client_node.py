@@ -12,7 +12,8 @@ import time
 
 import rclpy
 from action_msgs.msg import GoalStatus
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -41,6 +42,7 @@ class EpisodeClient:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.action = ActionClient(self.node, ExecuteInstruction, 'execute_instruction')
+        self._services = {}  # by name
 
     def __enter__(self):
         return self
@@ -76,6 +78,26 @@ class EpisodeClient:
             raise EpisodeError(f'no answer from {what} within {timeout:.0f} s')
         return future.result()
 
+    def _service(self, kind, name: str):
+        """Return the client of a service of this namespace; it is kept, for finding it takes a moment."""
+        if name not in self._services:
+            self._services[name] = self.node.create_client(kind, name)
+        if not self._services[name].wait_for_service(timeout_sec=10.0):
+            raise EpisodeError(f'{self.namespace}/{name} is not there: is the node running?')
+        return self._services[name]
+
+    def get_parameters(self, node_name: str, *names: str) -> list:
+        """Return values of a node's parameters.
+
+        Raises:
+            EpisodeError: the node does not answer.
+
+        """
+        service = self._service(GetParameters, f'{node_name}/get_parameters')
+        answer = self._complete(service.call_async(GetParameters.Request(names=list(names))), 10.0, node_name)
+        return [Parameter.from_parameter_msg(ParameterMessage(name=name, value=value)).value
+                for name, value in zip(names, answer.values)]
+
     def set_parameters(self, node_name: str, **values) -> None:
         """Set live parameters of a node.
 
@@ -83,19 +105,13 @@ class EpisodeClient:
             EpisodeError: the node does not answer or rejects a value.
 
         """
-        service = f'{self.namespace}/{node_name}/set_parameters'
-        client = self.node.create_client(SetParameters, service)
-        try:
-            if not client.wait_for_service(timeout_sec=10.0):
-                raise EpisodeError(f'{service} is not there: is {node_name} running?')
-            request = SetParameters.Request(
-                parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()])
-            answer = self._complete(client.call_async(request), 10.0, service)
-            for name, result in zip(values, answer.results):
-                if not result.successful:
-                    raise EpisodeError(f'{node_name} rejects {name} = {values[name]}: {result.reason}')
-        finally:
-            self.node.destroy_client(client)
+        service = self._service(SetParameters, f'{node_name}/set_parameters')
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()])
+        answer = self._complete(service.call_async(request), 10.0, node_name)
+        for name, result in zip(values, answer.results):
+            if not result.successful:
+                raise EpisodeError(f'{node_name} rejects {name} = {values[name]}: {result.reason}')
 
     def run(self, instruction: str = '', task: str = '', seed: int = 0, max_steps: int = 0, reset: bool = True,
             on_feedback=lambda feedback: None) -> ExecuteInstruction.Result:

@@ -25,7 +25,7 @@ class RecorderNode(Node):
 
     def __init__(self):
         super().__init__('recorder_node')
-        self.config = parameters.declare(self, RecorderConfig)
+        self.config = parameters.declare(self, RecorderConfig, self.on_parameters)
         self.recording = Recording(self.config)
         self.topics: dict[str, Topic] = {}         # subscribed, by resolved name
         self.taps: dict[str, object] = {}          # their subscriptions
@@ -38,6 +38,10 @@ class RecorderNode(Node):
     def now(self) -> int:
         """Return the node's clock in nanoseconds."""
         return self.get_clock().now().nanoseconds
+
+    def on_parameters(self, config: RecorderConfig) -> None:
+        """Take a new folder or new times; an open bag stays where it is."""
+        self.config = self.recording.config = config
 
     def look_around(self) -> None:
         """Subscribe to wanted topics that have appeared or whose offered quality of service has changed."""

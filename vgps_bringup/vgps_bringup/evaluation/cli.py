@@ -104,9 +104,11 @@ def add_trials(commands) -> None:
     parser = commands.add_parser('trials', help='blind, interleaved, resumable trials with confidence intervals')
     _add_study(parser, tasks=('put_eggplant_in_basket',), policy='flow', max_steps=60, output=Path('trials'))
     parser.add_argument('--runner', choices=('lockstep', 'ros-simulation', 'robot'), default='lockstep',
-                        help='lockstep: simulation without ROS, fast; the others: the system running in --namespace')
-    parser.add_argument('--namespace', default='vgps')
-    parser.add_argument('--image-size', type=int, default=256, help='lockstep camera, pixels')
+                        help='lockstep: simulation without ROS, fast; ros-simulation: the live nodes, started for the '
+                             'trials; robot: the system that is running, judged by the operator')
+    parser.add_argument('--namespace', help='of a system that is running; default: vgps for the robot, and '
+                                            'ros-simulation starts its own')
+    parser.add_argument('--image-size', type=int, default=256, help="the simulation's camera, pixels")
     parser.add_argument('--looks', default='plain', choices=('plain', 'varied'), help='lockstep scene appearance')
     parser.add_argument('--workers', type=int, default=1, help='lockstep processes')
     parser.add_argument('--worker', type=int, help=argparse.SUPPRESS)  # which of them this is
@@ -191,13 +193,14 @@ def _play(study, options) -> None:
         from vgps_bringup.evaluation.simpler import SimplerRunner
         runner = SimplerRunner(study.max_steps, lambda name: next(iter(load_critics([name]).values())))
     else:
-        from vgps_bringup.evaluation.robot_runner import RobotRunner
-        RobotRunner.check(study)
-        runner = RobotRunner(options.namespace, study.max_steps, simulated=options.runner == 'ros-simulation')
+        from vgps_bringup.evaluation.robot_runner import RobotRunner, simulation
+        simulated = options.runner == 'ros-simulation'
+        own = simulated and not options.namespace
+        runner = RobotRunner(study, options.namespace or 'vgps', simulated=simulated, system=simulation(
+            study, options.image_size, not options.no_record) if own else None)
     try:
-        # a live system has its own recorder
-        run_study(study, runner, options.output, options.runner in ('lockstep', 'simpler') and not options.no_record,
-                  (options.worker or 0, options.workers), say=lambda text: print(text, flush=True))
+        run_study(study, runner, options.output, not options.no_record, (options.worker or 0, options.workers),
+                  say=lambda text: print(text, flush=True))
         if options.runner == 'simpler' and runner.seconds:
             print(f'{runner.steps / runner.seconds:.1f} control steps per second, policy and critic included')
     finally:
@@ -206,13 +209,15 @@ def _play(study, options) -> None:
 
 def main() -> None:
     """Dispatch."""
-    # one small batch at a time: more threads only wait for each other
-    os.environ.setdefault('OMP_NUM_THREADS', '2')
+    # numpy's own threads would go on spinning beside torch's: resize and encoder together took 8 times as long
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     parser = argparse.ArgumentParser(prog='vgps-evaluate', description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
     for add in (add_bag, add_trials, add_simpler, add_overhead):
         add(commands)
     options = parser.parse_args()
+    if options.command == 'trials':  # small networks, one frame at a time: more threads only wait for each other
+        os.environ.setdefault('OMP_NUM_THREADS', '2')
     options.run(options)
 
 

@@ -20,9 +20,11 @@ class RecorderConfig:
     output_directory: str = field(default='runs', metadata={
         'description': 'folder that receives one bag folder per episode'})
     per_episode: bool = field(default=True, metadata={
-        'description': 'true: a bag per episode, named by its episode_id; false: one bag from start to stop'})
+        'description': 'true: a bag per episode, named by its episode_id; false: one bag from start to stop',
+        'read_only': True})
     topics: tuple[str, ...] = field(default=DEFAULT_TOPICS, metadata={
-        'description': 'topics to record, any type whose package is sourced; remapping applies'})
+        'description': 'topics to record, any type whose package is sourced; remapping applies',
+        'read_only': True})
     flush_period: float = field(default=0.5, metadata={
         'description': 'kill -9 loses at most this much [s]', 'range': (0.05, 1.0)})
     # discovery and queues may deliver the first frame before the announcement of the episode it belongs to
