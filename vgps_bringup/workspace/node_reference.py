@@ -35,7 +35,7 @@ NODES = {
     'widowx_node': ((ArmConfig, ControllerConfig, StepControllerConfig, WatchdogConfig, GripperConfig), (ArmConfig,)),
     'simulation_node': ((SimulationConfig,), (SimulationConfig,)),
     'decision_image_node': ((DecisionImageConfig,), (DecisionImageConfig,)),
-    'recorder_node': ((RecorderConfig,), (RecorderConfig,)),
+    'recorder_node': ((RecorderConfig,), ()),
     'replay_node': ((ReplayConfig,), (ReplayConfig,)),
 }
 
