@@ -111,6 +111,9 @@ class Pretraining:
         self.config, self.table = config, table or read_table(config.paths, config.network.image_size)[0]
         if self.table.states is None:
             raise ValueError(f'{", ".join(map(str, config.paths))}: no robot states recorded; pre-training needs them')
+        if len(self.table.starts) < 2:
+            raise ValueError(f'{", ".join(map(str, config.paths))}: one episode; pre-training holds one out and needs '
+                             'others to learn from')
         encoder = instruction_encoder(config.instruction_encoder)
         embeddings = torch.from_numpy(np.stack([encoder.encode(text) for text in self.table.instructions]))
         self.language = embeddings[torch.from_numpy(self.table.per_step(self.table.instruction)).long()]
@@ -184,7 +187,12 @@ class Pretraining:
 
 def main() -> None:
     """Run the command line."""
-    Pretraining(tyro.cli(PretrainConfig, description=__doc__)).train()
+    config = tyro.cli(PretrainConfig, description=__doc__)
+    try:
+        run = Pretraining(config)
+    except (OSError, ValueError) as error:  # what was given cannot be used: the reason says more than where it was found
+        raise SystemExit(f'error: {error}') from None
+    run.train()
 
 
 if __name__ == '__main__':

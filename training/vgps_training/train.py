@@ -45,7 +45,12 @@ def main() -> None:
     if not arguments or arguments[0] in ('-h', '--help'):
         print(__doc__)
         return
-    Run(parse(arguments)).train()
+    config = parse(arguments)
+    try:
+        run = Run(config)
+    except (OSError, ValueError) as error:  # what was given cannot be used: the reason says more than where it was found
+        raise SystemExit(f'error: {error}') from None
+    run.train()
 
 
 if __name__ == '__main__':

@@ -78,7 +78,7 @@ class Scale:
     videos: int = 8            # recorded trials per task, for the page with videos and value curves
 
 
-SMOKE = Scale(episodes=6, policy_steps=20, locate_steps=20, encoder_steps=20, critic_steps=20, cal_ql_steps=5,
+SMOKE = Scale(episodes=12, policy_steps=20, locate_steps=20, encoder_steps=20, critic_steps=20, cal_ql_steps=5,
               end_to_end_steps=5, trials=2, control_trials=1, sweep_trials=1, videos=1)
 
 
