@@ -190,7 +190,7 @@ def main() -> None:
     config = tyro.cli(PretrainConfig, description=__doc__)
     try:
         run = Pretraining(config)
-    except (OSError, ValueError) as error:  # what was given cannot be used: the reason says more than where it was found
+    except (OSError, ValueError) as error:  # the data cannot be used: the reason says more than a traceback
         raise SystemExit(f'error: {error}') from None
     run.train()
 

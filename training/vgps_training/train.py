@@ -48,7 +48,7 @@ def main() -> None:
     config = parse(arguments)
     try:
         run = Run(config)
-    except (OSError, ValueError) as error:  # what was given cannot be used: the reason says more than where it was found
+    except (OSError, ValueError) as error:  # the data cannot be used: the reason says more than a traceback
         raise SystemExit(f'error: {error}') from None
     run.train()
 
