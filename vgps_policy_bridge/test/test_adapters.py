@@ -255,7 +255,8 @@ def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):
         def predict_action_chunk(self, batch):
             batches.append(batch)
             return torch.rand(batch['observation.state'].shape[0], 6, 7)
-    config = SimpleNamespace(type='smolvla', device=None, image_features={'observation.images.image_0': None})
+    image = SimpleNamespace(shape=(3, 24, 32))
+    config = SimpleNamespace(type='smolvla', device=None, image_features={'observation.images.image_0': image})
     configs, factory = ModuleType('lerobot.configs.policies'), ModuleType('lerobot.policies.factory')
     configs.PreTrainedConfig = SimpleNamespace(from_pretrained=lambda checkpoint: config)
     factory.get_policy_class = lambda kind: SimpleNamespace(from_pretrained=lambda *a, **k: Net())
@@ -273,7 +274,7 @@ def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):
         draws.append(policy.propose(frame(255, (48, 64)), 5).actions)
     assert draws[0].shape == (5, 6, 7) and draws[0].max() <= 0.1
     np.testing.assert_array_equal(*draws)
-    assert batches[0]['observation.images.image_0'].shape == (5, 3, 48, 64)
+    assert batches[0]['observation.images.image_0'].shape == (5, 3, 24, 32)
     assert batches[0]['observation.images.image_0'].max() == 1.0 and batches[0]['task'] == ['put carrot on plate'] * 5
     with pytest.raises(PolicyError, match=r'observation\.images\.image_0'):
         load_policy('lerobot', checkpoint='x', image_key='observation.images.top')

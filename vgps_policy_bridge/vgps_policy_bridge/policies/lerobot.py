@@ -1,19 +1,21 @@
-"""LeRobot policies in this process (act, diffusion, smolvla, pi0, pi05 ...): one batch of K equal observations.
+"""LeRobot policies in this process (act, diffusion, smolvla, pi0, pi05): one batch of K equal observations.
 
 Noise is drawn per row, so K rows give K different chunks from one call of `predict_action_chunk`; `select_action`
-keeps a queue and must not be used for sampling. A policy without noise (act) gives K equal chunks, which are merged.
+keeps a queue of actions and must not be used for sampling. A policy without noise (act) gives K equal chunks, which
+are merged into one that is counted.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections import deque
 
 import numpy as np
 
 from vgps_policy_bridge.errors import CandidatesError, MissingExtraError, PolicyError
 from vgps_policy_bridge.policy import GRIPPER, Candidates, Observation, StepSeeds
-from vgps_policy_bridge.proposals import merge_duplicates
+
+ROUNDING = 1e-5  # [m, rad, openness] far below what an arm can do, far above float32's error
 
 
 def repeat_rows(batch: dict, k: int) -> dict:
@@ -54,6 +56,9 @@ class LeRobotPolicy:
             raise PolicyError(f'lerobot: {checkpoint} has no image {image_key!r}; it has '
                               f'{", ".join(config.image_features)}')
         self._policy = get_policy_class(config.type).from_pretrained(checkpoint, config=config).eval()
+        self._features = config.image_features
+        # The diffusion policy looks at several frames, from a queue that only its select_action fills.
+        self._history = deque(maxlen=config.n_obs_steps) if config.type == 'diffusion' else None
         override = {'device_processor': {'device': device}}
         self._before, self._after = make_pre_post_processors(
             config, pretrained_path=checkpoint, preprocessor_overrides=override, postprocessor_overrides=override)
@@ -64,6 +69,8 @@ class LeRobotPolicy:
         """Begin an episode."""
         self._instruction, self._seeds = instruction, StepSeeds(seed)
         self._policy.reset()
+        if self._history is not None:
+            self._history.clear()
 
     def propose(self, observation: Observation, k: int) -> Candidates:
         """Draw k chunks in one batch; fewer rows come back where the policy is deterministic."""
@@ -71,10 +78,18 @@ class LeRobotPolicy:
         image_key, state_key = self._keys
         seed, start = self._seeds.next(), time.perf_counter()
         image = torch.from_numpy(observation.image.copy()).permute(2, 0, 1).float() / 255.0
+        size = tuple(self._features[image_key].shape[1:])  # bilinear, as LeRobot's own robot client resizes
+        image = torch.nn.functional.interpolate(image[None], size=size, mode='bilinear', align_corners=False)[0]
         inputs = {image_key: image, 'task': self._instruction}
         if state_key:
             inputs[state_key] = torch.from_numpy(observation.require_state('lerobot').copy())
-        batch = repeat_rows(self._before(inputs), k)
+        batch = {key: value for key, value in self._before(inputs).items() if key.startswith('observation') or
+                 key == 'task'}  # the pipeline adds an action of None, which the queue of frames would take for one
+        if self._history is not None:
+            batch['observation.images'] = torch.stack([batch[name] for name in self._features], dim=-4)
+            self._history.append(batch)
+            self._fill_queue(k)
+        batch = repeat_rows(batch, k)
         prepared = time.perf_counter()
         # LeRobot's policies draw their noise from torch's global generator.
         torch.manual_seed(seed)
@@ -85,9 +100,16 @@ class LeRobotPolicy:
             raise CandidatesError(f'lerobot: expected ({k}, H, 7 or more), got {actions.shape}')
         actions = actions[..., :7].copy()
         actions[..., GRIPPER] = np.clip(actions[..., GRIPPER], 0.0, 1.0)
-        candidates = Candidates(
-            actions, policy=self._identity, seed=seed,
+        # Rows of one batch differ by rounding even where no noise was drawn.
+        equal = k > 1 and np.ptp(actions, 0).max() < ROUNDING
+        return Candidates(
+            actions[:1] if equal else actions, policy=self._identity, counts=[k] if equal else None, seed=seed,
             used=('image', 'instruction') + (('state',) if state_key else ()),
             stages={'prepare': 1e3 * (prepared - start), 'sample': 1e3 * (time.perf_counter() - prepared)})
-        merged = merge_duplicates(candidates)
-        return merged if len(merged) < k else replace(candidates, counts=None)
+
+    def _fill_queue(self, k: int) -> None:
+        """Put k rows of each remembered frame where the policy looks for them; k may have changed since."""
+        from lerobot.policies.utils import populate_queues
+        self._policy.reset()
+        for past in self._history:  # the first one fills the whole queue
+            populate_queues(self._policy._queues, repeat_rows(past, k))
