@@ -112,6 +112,7 @@ def add_trials(commands) -> None:
     parser.add_argument('--looks', default='plain', choices=('plain', 'varied'), help='lockstep scene appearance')
     parser.add_argument('--workers', type=int, default=1, help='lockstep processes')
     parser.add_argument('--worker', type=int, help=argparse.SUPPRESS)  # which of them this is
+    parser.add_argument('--against', type=Path, help="another run's folder: compare on the same seeds, same_seeds.json")
     parser.set_defaults(run=run_trials)
 
 
@@ -120,7 +121,7 @@ def add_simpler(commands) -> None:
     parser = commands.add_parser('simpler', help="the paper's protocol on SIMPLER's simulated tasks")
     _add_study(parser, tasks=('widowx_put_eggplant_in_basket',), policy='octo-small-1.5', max_steps=120,
                output=Path('simpler'))
-    parser.set_defaults(run=run_trials, runner='simpler', workers=1, worker=None)
+    parser.set_defaults(run=run_trials, runner='simpler', workers=1, worker=None, against=None)
 
 
 def add_overhead(commands) -> None:
@@ -148,6 +149,7 @@ def run_overhead(options) -> None:
 
 def run_trials(options) -> None:
     """Run or resume a study and write its report."""
+    from vgps_bringup.evaluation import same_seeds
     from vgps_bringup.evaluation.journal import JournalError
     from vgps_bringup.evaluation.study import Study, StudyError, load_study, named_conditions, task_list
     from vgps_bringup.evaluation.trial_report import markdown, write_report
@@ -162,6 +164,8 @@ def run_trials(options) -> None:
             _play(study, options)
         if options.worker is None:
             print(markdown(write_report(options.output)))
+            if options.against:
+                same_seeds.write(options.output, options.against, say=print)
             print(f'Report: {options.output / "index.html"}')
     except (StudyError, JournalError, OSError, RuntimeError) as error:  # AbandonedError, PolicyError, SimplerError
         sys.exit(f'vgps-evaluate trials: {error}')
@@ -216,7 +220,7 @@ def main() -> None:
     for add in (add_bag, add_trials, add_simpler, add_overhead):
         add(commands)
     options = parser.parse_args()
-    if options.command == 'trials':  # small networks, one frame at a time: more threads only wait for each other
+    if getattr(options, 'runner', '') == 'lockstep':  # small networks, one frame at a time: threads would wait
         os.environ.setdefault('OMP_NUM_THREADS', '2')
     options.run(options)
 

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import TypeVar
 
@@ -19,7 +18,7 @@ import torch
 import yaml
 
 from vgps_bringup.arm import bridge
-from vgps_bringup.evaluation.bag_reader import REASONS, Bag, EpisodeRecord, Frame, Step
+from vgps_bringup.evaluation.bag_reader import REASONS, Bag, EpisodeRecord, Step
 from vgps_bringup.evaluation.bag_storage import BagError
 from vgps_critic.steering import Failure, Scores, Steerer, SteeringConfig, step_seed
 
@@ -53,6 +52,15 @@ class Setting:
     critic: str   # name of the checkpoint as given
     k: int        # candidates considered: the first k that were drawn
     beta: float   # temperature of the selection
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one critic says of one step, before any choice."""
+
+    values: Scores | Failure
+    encode_ms: float
+    score_ms: float
 
 
 @dataclass(frozen=True)
@@ -96,8 +104,8 @@ def recorded_steering(bag: Bag) -> SteeringConfig:
     """Return the thresholds and fallback the live critic ran with; the defaults where the bag does not say."""
     names = ('min_spread', 'max_disagreement', 'fallback', 'selection')
     for message in bag.configurations.values():
-        parameters = yaml.safe_load(message.parameters) or {}
-        if 'min_spread' in parameters:
+        if 'min_spread' in message.parameters:  # the critic's; parsing them all would take longer than judging
+            parameters = yaml.safe_load(message.parameters)
             return SteeringConfig(**{name: parameters[name] for name in names if name in parameters})
     return SteeringConfig()
 
@@ -127,38 +135,18 @@ class Rejudge:
         base = replace(recorded_steering(bag), selection='value')
         steerers = {s: Steerer(self.critics[s.critic], replace(base, beta=s.beta))
                     for s in self._settings(episode)}
-        by_stamp: dict[int, list[Step]] = {}
-        for step in episode.steps:
-            by_stamp.setdefault(step.stamp, []).append(step)
         if self.policy is not None:
             self.policy.reset(episode.instruction, episode.seed)
-        frames = bag.frames(topic, wanted=set(by_stamp)) if bag.image_stamps else ()
-        seen = set()
-        for stamp, image, encoded in ahead(partial(self._encode, by_stamp), frames):
-            if stamp in seen or image is None:
-                continue
-            seen.add(stamp)
-            for step in by_stamp[stamp]:
-                yield self._step(bag, episode, step, image, encoded, steerers)
-        for step in episode.steps:  # at the end: what cannot be judged is named, not dropped
-            if step.stamp not in seen:
-                yield self._step(bag, episode, step, None, {}, steerers)
-
-    def _encode(self, by_stamp: dict[int, list[Step]], frame: Frame) -> tuple[int, np.ndarray | None, dict]:
-        """Return stamp, picture and what each critic's encoder made of it, by (critic, instruction), with its time."""
-        try:
-            image = frame.image()
-        except ValueError:
-            return frame.stamp, None, {}  # as if it had not been recorded
-        encoded = {}
-        for name, instruction in product(self.critics, {step.instruction for step in by_stamp[frame.stamp]}):
-            began = time.perf_counter()
-            result = Steerer(self.critics[name]).encode(image, instruction)
-            encoded[name, instruction] = result, 1e3 * (time.perf_counter() - began)
-        return frame.stamp, image, encoded
+        for step, image, actions, scores in ahead(self._score, self._observed(bag, episode, topic)):
+            rows = [] if actions is None else [
+                self._judge(bag, episode, step, setting, steerer.choose, actions, scores[setting.critic])
+                for setting, steerer in steerers.items()]
+            yield JudgedStep(step, image, rows)
 
     def _check(self, bag: Bag, episode: EpisodeRecord) -> None:
         if self.policy is not None:
+            if not self.ks:
+                raise BagError('say with --k how many candidates the policy shall propose')
             return
         recorded = [s.candidates.num_candidates for s in episode.steps if s.candidates is not None]
         if not recorded:
@@ -172,11 +160,23 @@ class Rejudge:
         counts = [s.candidates.num_candidates for s in episode.steps if s.candidates is not None]
         return [Setting(*s) for s in product(self.critics, self.ks or (max(counts),), self.betas)]
 
-    def _propose(self, step: Step, image: np.ndarray | None) -> np.ndarray | None:
-        if self.policy is None:
-            return step.actions
-        if image is None:
-            return None
+    def _observed(self, bag: Bag, episode: EpisodeRecord, topic: str | None) -> Iterator[tuple]:
+        """Yield (step, frame or None, candidates or None); what has no frame comes last, not judged but named."""
+        waiting: dict[int, list[Step]] = {}
+        for step in episode.steps:
+            waiting.setdefault(step.stamp, []).append(step)
+        for frame in bag.frames(topic, wanted=set(waiting)) if bag.image_stamps else ():
+            try:
+                image = frame.image()
+            except ValueError:
+                continue  # as if it had not been recorded
+            for step in waiting.pop(frame.stamp, ()):
+                yield step, image, step.actions if self.policy is None else self._propose(step, image)
+        for steps in waiting.values():
+            for step in steps:
+                yield step, None, step.actions if self.policy is None else None
+
+    def _propose(self, step: Step, image: np.ndarray) -> np.ndarray:
         from vgps_policy_bridge.policy import Observation
         state = None
         if step.states:
@@ -184,41 +184,42 @@ class Rejudge:
             state = bridge.state7(pose, step.states[0].gripper_position)
         return self.policy.propose(Observation(image, step.stamp * 1e-9, state), max(self.ks)).actions
 
-    def _step(self, bag: Bag, episode: EpisodeRecord, step: Step, image, encoded: dict, steerers) -> JudgedStep:
-        actions = self._propose(step, image)
-        if actions is None:
-            return JudgedStep(step, image, [])
-        decision = step.decision
+    def _score(self, observed: tuple) -> tuple:
+        """Return (step, frame, candidates, critic -> Scored): the costly part, once for all settings."""
+        step, image, actions = observed
+        scores = {}
+        for name, critic in self.critics.items() if actions is not None else ():
+            steerer, began = Steerer(critic), time.perf_counter()
+            encoded = None if image is None else steerer.encode(image, step.instruction)
+            middle = time.perf_counter()
+            values = steerer.score(encoded, actions)
+            scores[name] = Scored(values, 1e3 * (middle - began), 1e3 * (time.perf_counter() - middle))
+        return step, image, actions, scores
+
+    def _judge(self, bag: Bag, episode: EpisodeRecord, step: Step, setting: Setting, choose: Callable,
+               actions: np.ndarray, scored: Scored) -> Judgement:
+        decision, critic_hash = step.decision, self.critics[setting.critic].hash
         seed = int(decision.seed) if decision is not None else step_seed(episode.seed, step.index)
         own = self.policy is None  # only recorded candidates can be compared with what was executed
         executed = int(decision.chosen) if decision is not None and own else -1
-        scores, rows = {}, []
-        for name in self.critics:  # once per critic, whatever the number of settings
-            frame, encode_ms = encoded.get((name, step.instruction), (None, float('nan')))
-            began = time.perf_counter()
-            scored = Steerer(self.critics[name]).score(frame, actions)
-            scores[name] = scored, encode_ms, 1e3 * (time.perf_counter() - began)
-        for setting, steerer in steerers.items():
-            scored, encode_ms, score_ms = scores[setting.critic]
-            k = min(setting.k, len(actions))
-            some = scored if isinstance(scored, Failure) else Scores(scored.q_values[:, :k], scored.milliseconds)
-            result = steerer.choose(some, actions[:k], seed=seed)
-            executed_value = regret = float('nan')
-            if isinstance(some, Scores) and 0 <= executed < k:
-                values = some.q_values.min(axis=0)
-                executed_value, regret = float(values[executed]), float(values.max() - values[executed])
-            rows.append(Judgement(
-                bag=str(bag.path), episode_id=episode.episode_id, step=step.index, stamp=step.stamp,
-                critic=setting.critic, critic_hash=self.critics[setting.critic].hash, k=k, beta=setting.beta,
-                as_recorded=own and decision is not None and k == decision.num_candidates
-                and np.float32(setting.beta) == np.float32(decision.beta)
-                and self.critics[setting.critic].hash == decision.critic_hash,
-                chosen=result.chosen, executed=executed, differs=own and result.chosen != executed, value=result.value,
-                executed_value=executed_value, regret=regret, spread=result.spread, disagreement=result.disagreement,
-                effective_sample_size=result.effective_sample_size, reason=REASONS[result.reason],
-                recorded_reason=REASONS[decision.reason] if decision is not None else '', encode_ms=encode_ms,
-                score_ms=score_ms))
-        return JudgedStep(step, image, rows)
+        k, values = min(setting.k, len(actions)), scored.values
+        if isinstance(values, Scores):
+            values = Scores(values.q_values[:, :k], values.milliseconds)
+        result = choose(values, actions[:k], seed=seed)
+        executed_value = regret = float('nan')
+        if isinstance(values, Scores) and 0 <= executed < k:
+            minimum = values.q_values.min(axis=0)
+            executed_value, regret = float(minimum[executed]), float(minimum.max() - minimum[executed])
+        return Judgement(
+            bag=str(bag.path), episode_id=episode.episode_id, step=step.index, stamp=step.stamp,
+            critic=setting.critic, critic_hash=critic_hash, k=k, beta=setting.beta,
+            as_recorded=own and decision is not None and k == decision.num_candidates
+            and np.float32(setting.beta) == np.float32(decision.beta) and critic_hash == decision.critic_hash,
+            chosen=result.chosen, executed=executed, differs=own and result.chosen != executed, value=result.value,
+            executed_value=executed_value, regret=regret, spread=result.spread, disagreement=result.disagreement,
+            effective_sample_size=result.effective_sample_size, reason=REASONS[result.reason],
+            recorded_reason=REASONS[decision.reason] if decision is not None else '', encode_ms=scored.encode_ms,
+            score_ms=scored.score_ms)
 
 
 def agreement(rows: list[Judgement]) -> tuple[int, int]:
