@@ -75,6 +75,11 @@ def test_command_line_carries_name_namespace_parameters_and_remaps(tmp_path):
     assert yaml.safe_load((tmp_path / 'judge.yaml').read_text()) == {'/**': {'ros__parameters': {'beta': 0.5}}}
 
 
+def test_the_nodes_of_the_simulation_do_not_fight_for_cores():
+    assert all(process.environment['OMP_NUM_THREADS'] == '1' for process in processes('simulation').values())
+    assert 'OMP_NUM_THREADS' not in processes('robot')['policy_node'].environment, 'a large policy needs them'
+
+
 def test_show_args_lists_every_argument_with_default():
     text = subprocess.run([sys.executable, '-m', 'vgps_bringup.runner', 'simulation', '--show-args'], check=True,
                           capture_output=True, text=True).stdout

@@ -54,6 +54,15 @@ def alive(pid):
         return False
 
 
+def test_a_node_gets_its_environment_and_the_user_s_comes_first(pair, monkeypatch):
+    monkeypatch.setenv('VGPS_SET', 'by the user')
+    process = Process('vgps_bringup', 'recorder_node', 'only', environment={'VGPS_SET': 'here', 'VGPS_UNSET': 'here'})
+    monkeypatch.setitem(SYSTEMS, 'pair', System('one', SYSTEMS['simulation'].arguments, lambda arguments: [process]))
+    with runner.Runner('pair', pair, log=lambda line: None) as running:
+        words = pathlib.Path(f'/proc/{running.children["only"].pid}/environ').read_text().split('\0')
+    assert 'VGPS_SET=by the user' in words and 'VGPS_UNSET=here' in words
+
+
 def test_leaving_stops_every_node_and_frees_shared_memory(pair):
     with runner.Runner('pair', pair, log=lambda line: None) as running:
         pids = [child.pid for child in running.children.values()]

@@ -27,7 +27,9 @@ def _node(process: Process, namespace: str):
                     # or launch_ros would read a text such as '{}' or '3' as YAML
                     {name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
                      for name, value in process.parameters.items()}],
-        remappings=list(process.remappings.items()), output='screen', emulate_tty=True, sigterm_timeout='5',
+        remappings=list(process.remappings.items()),
+        additional_env={name: value for name, value in process.environment.items() if name not in os.environ},
+        output='screen', emulate_tty=True, sigterm_timeout='5',
         on_exit=[EmitEvent(event=Shutdown(reason=f'{process.name} ended'))] if process.required else None)
     return TimerAction(period=process.delay, actions=[node]) if process.delay else node
 

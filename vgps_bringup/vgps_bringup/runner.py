@@ -111,7 +111,8 @@ class Runner:
                                pathlib.Path(self._folder.name, f'{process.name}.yaml'))
         # the ROS wheels re-execute Python once and mark it so; a child has to do it for itself
         environment = {k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
-        environment.setdefault('PYTHONUNBUFFERED', '1')
+        for name, value in {'PYTHONUNBUFFERED': '1', **process.environment}.items():
+            environment.setdefault(name, value)
         child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                  start_new_session=True, preexec_fn=_end_with_parent, text=True, errors='replace')
         self.children[process.name] = child
