@@ -176,7 +176,8 @@ def run(out: Path, scale: Scale, cores: int = 2) -> None:
     for name, content in studies(out, scale).items():
         (out / f'{name}.yaml').write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     plan, running, began = stages(out, scale), {}, time.monotonic()
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    # one thread per process, for drawing too (Mesa): as many processes as cores are running
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'LP_NUM_THREADS': '0'}
     try:
         while True:
             done = {stage.name for stage in plan if _marker(out, stage).exists()}
