@@ -25,6 +25,7 @@ from vgps_bringup.description import SYSTEMS, Include, Process
 
 GRACE = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))  # [s] to wait after each
 PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)  # looked up here: between fork and exec a lock of the loader may be held for ever
 
 
 class RunnerError(RuntimeError):
@@ -71,8 +72,8 @@ def command_line(process: Process, namespace: str, parameter_file: pathlib.Path)
 
 def _end_with_parent() -> None:
     # a runner that is itself killed with -9 takes its children along (Linux)
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+    with contextlib.suppress(AttributeError):
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 class Runner:

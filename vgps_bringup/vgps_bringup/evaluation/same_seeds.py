@@ -43,14 +43,14 @@ def compare(here: Path, there: Path) -> dict:
             table.append({'task': task, 'condition': condition.name, 'trials': len(ends),
                           'successes': sum(a for _, a in ends), 'other_successes': sum(b for b, _ in ends),
                           'alike': sum(a == b for b, a in ends), 'p_value': paired.p_value})
-    return {'table': table, 'pace': pace(rows), 'rows': [_short(a, b) for a, b in pairs]}
+    return {'study': study.as_dict(), 'table': table, 'pace': pace(rows), 'rows': [_short(a, b) for a, b in pairs]}
 
 
 def write(here: Path, there: Path, say: Callable[[str], None]) -> None:
     """Write ``same_seeds.json`` into ``here`` and say the table."""
     comparison = compare(here, there)
     lines = json.dumps(comparison['rows'])[1:-1].replace('}, {', '},\n  {')  # one trial per line
-    head = json.dumps({key: comparison[key] for key in ('table', 'pace')}, indent=1)
+    head = json.dumps({key: comparison[key] for key in ('study', 'table', 'pace')}, indent=1)
     (here / 'same_seeds.json').write_text(f'{head[:-2]},\n "rows": [\n  {lines}\n ]\n}}\n')
     say(markdown(comparison))
 
