@@ -52,11 +52,11 @@ CRITICS = {  # the first is the one that ships
 SHIPPED = next(iter(CRITICS))
 SHARES = {'10': '0.1', '50': '0.5'}  # of the demonstrations, percent and share
 SEEDS = ('1', '2')                   # beside seed 0, the shipped one: other draws, other starting weights
-ABLATIONS = {  # the shipped recipe with less data or another seed, encoder and heads
-    **{f'data-{percent}-percent': CriticRecipe(MONTE_CARLO, encoder=f'encoder-{percent}', table=f'table-{percent}')
-       for percent in SHARES},
-    **{f'seed-{seed}': CriticRecipe((*MONTE_CARLO, '--seed', seed), encoder=f'encoder-seed-{seed}') for seed in SEEDS},
-}
+# the shipped recipe with less data, or with another seed, in encoder and heads
+LESS_DATA = {f'data-{share}-percent': CriticRecipe(MONTE_CARLO, encoder=f'encoder-{share}', table=f'table-{share}')
+             for share in SHARES}
+OTHER_SEEDS = {f'seed-{seed}': CriticRecipe((*MONTE_CARLO, '--seed', seed), encoder=f'encoder-seed-{seed}')
+               for seed in SEEDS}
 SERVER_PORT = '8791'
 POLL = 0.5  # s
 
@@ -133,12 +133,15 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
         trials('headline', SHIPPED), trials('controls', *CRITICS), trials('videos', SHIPPED),
         trials('server', SHIPPED, before='vgps-policy-server flow --options '
                '"{{checkpoint: {out}/flow.safetensors}}" --episodes 2 --port ' + SERVER_PORT),
+        trials('sweep', SHIPPED),
         *(stage(f'table-{percent}', 'vgps-data', 'save', '{out}/table', '--out', '{out}/table-' + percent,
                 '--image-size', '96', '--share', share, needs=('table',)) for percent, share in SHARES.items()),
         *(encoder(f'encoder-{percent}', f'table-{percent}') for percent in SHARES),
+        *(critic(name, recipe) for name, recipe in LESS_DATA.items()),
+        trials('data', SHIPPED, *LESS_DATA),
         *(encoder(f'encoder-seed-{seed}', seed=seed) for seed in SEEDS),
-        *(critic(name, recipe) for name, recipe in ABLATIONS.items()),
-        trials('ablations', SHIPPED, *ABLATIONS), trials('sweep', SHIPPED),
+        *(critic(name, recipe) for name, recipe in OTHER_SEEDS.items()),
+        trials('seeds', SHIPPED, *OTHER_SEEDS),
     ]
 
 
@@ -160,13 +163,15 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
     base = row('base', selection='first', k=1)
     controls = [base, row('random-select', selection='random'), row('random-policy', 'random-policy', 'first', 1)]
     controls += [row(f'steered, {name}', critic=name) for name in CRITICS]
-    ablations = [row(name.replace('-', ' '), critic=name) for name in ABLATIONS]
+    less_data, seeds = ([row(name.replace('-', ' '), critic=name) for name in critics]
+                        for critics in (LESS_DATA, OTHER_SEEDS))
     sweep = [row(f'K={k} β={beta:g}', k=k, beta=beta) for k in (10, 30, 50, 100) for beta in (0.0, 0.1, 1.0)]
     server = [row('in process'), row('through the policy server', 'server')]
     return {'headline': study(headline, scale.trials), 'controls': study(controls, scale.control_trials),
-            'server': study(server, scale.sweep_trials),
-            'ablations': study([base, row('all data, seed 0'), *ablations], scale.control_trials),
-            'sweep': study([base, *sweep], scale.sweep_trials), 'videos': study(headline[:2], scale.videos)}
+            'server': study(server, scale.sweep_trials), 'sweep': study([base, *sweep], scale.sweep_trials),
+            'data': study([base, *less_data, row('all data')], scale.control_trials),
+            'seeds': study([base, row('seed 0'), *seeds], scale.control_trials),
+            'videos': study(headline[:2], scale.videos)}
 
 
 def run(out: Path, scale: Scale, cores: int = 2) -> None:

@@ -11,7 +11,8 @@ from vgps_bringup.evaluation.trials import collect
 TITLES = {
     'headline': 'Does steering help? Two policies of different kind, one critic file',
     'controls': 'Controls, and the critic\'s algorithm',
-    'ablations': 'How much of the data, and which training seed',
+    'data': 'How many of the demonstrations the critic learns from',
+    'seeds': 'Training seeds of the critic',
     'server': 'The same policy as a black box: in its own process, behind the policy server',
     'sweep': 'Number of candidates K and temperature β',
 }
