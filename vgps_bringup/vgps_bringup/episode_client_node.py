@@ -113,9 +113,22 @@ class EpisodeClient:
             if not result.successful:
                 raise EpisodeError(f'{node_name} rejects {name} = {values[name]}: {result.reason}')
 
+    def run_simulated(self, task: str, seed: int, attempts: int = 3, **goal) -> ExecuteInstruction.Result:
+        """Run one episode of a simulated task, again where it did not begin: a starved machine may disturb the reset.
+
+        Raises:
+            EpisodeError: as ``run``, or the episode did not begin in any attempt.
+
+        """
+        for _ in range(attempts):
+            result = self.run(task=task, seed=seed, **goal)
+            if result.episode_id:
+                return result
+        raise EpisodeError(f'the episode did not begin in {attempts} attempts: {result.message}')
+
     def run(self, instruction: str = '', task: str = '', seed: int = 0, max_steps: int = 0, reset: bool = True,
             on_feedback=lambda feedback: None) -> ExecuteInstruction.Result:
-        """Run one episode to its end and return the action's result.
+        """Run one episode to its end and return the action's result; without episode_id it did not begin.
 
         A ``KeyboardInterrupt`` cancels it and is raised again once the policy node has confirmed.
 

@@ -185,9 +185,9 @@ class RobotRunner:
                 self.keyboard.ask(f'  arrange the scene for "{instruction}", then press Enter ')
                 print(f'  {KEYS}', flush=True)
             self.witness.forget()
-            answer = self.client.run(
-                instruction=instruction, task=trial.task.name if self.simulated else '', seed=trial.seed,
-                max_steps=self.max_steps, on_feedback=self._on_feedback)
+            goal = {'instruction': instruction, 'seed': trial.seed, 'max_steps': self.max_steps,
+                    'on_feedback': self._on_feedback}
+            answer = self.client.run_simulated(trial.task.name, **goal) if self.simulated else self.client.run(**goal)
         except EpisodeError as error:
             raise AbandonedError(str(error)) from error
         outcome = OUTCOMES[answer.outcome]
