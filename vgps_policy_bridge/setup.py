@@ -20,8 +20,9 @@ setup(
                  'tensorflow-probability==0.23.0', 'tensorflow-datasets==4.9.2', 'transformers<5',
                  'orbax-checkpoint==0.4.4', 'einops', 'ml_collections', 'Pillow'],
         # The model code is not on PyPI: clone google-deepmind/open_x_embodiment.
-        'rt1x': ['jax==0.4.20', 'jaxlib==0.4.20', 'flax==0.7.5', 'numpy==1.24.3', 'scipy<1.13',
-                 'orbax-checkpoint==0.4.4', 'ml_dtypes==0.2.0', 'tensorflow-cpu==2.15.1', 'tensorflow-hub'],
+        'rt1x': ['jax==0.4.20', 'jaxlib==0.4.20', 'flax==0.7.5', 'optax==0.1.5', 'chex==0.1.85',
+                 'ml_dtypes==0.2.0', 'numpy==1.24.3', 'scipy<1.13', 'orbax-checkpoint==0.4.4',
+                 'tensorflow-cpu==2.15.0', 'tensorflow-hub==0.15.0'],
         'openvla': ['torch>=2.2', 'torchvision', 'transformers==4.40.1', 'tokenizers==0.19.1', 'timm==0.9.10',
                     'numpy<2', 'Pillow', 'accelerate'],
         'lerobot': ['lerobot[smolvla,async]==0.4.4'],

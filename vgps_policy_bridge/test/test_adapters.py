@@ -1,7 +1,9 @@
 """Adapters whose packages are not here: what surrounds the model, on stand-ins with the real call signatures."""
 
+import re
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -27,6 +29,15 @@ def test_missing_package_says_exactly_what_to_install(name, options, package, mo
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'vgps-policy-bridge\[(octo|openvla|lerobot)\]'"):
         load_policy(name, **options)
+
+
+def test_every_extra_that_an_error_names_is_one_that_pip_finds():
+    package = Path(octo.__file__).parents[1]
+    named = {extra for file in package.rglob('*.py')
+             for extra in re.findall(r"MissingExtraError\([^,]+, '(\w+)'", file.read_text())}
+    assert {'octo', 'rt1x', 'openvla', 'lerobot', 'small'} == named
+    extras = re.findall(r"^        '(\w+)': \[", (package.parent / 'setup.py').read_text(), re.MULTILINE)
+    assert named < set(extras)
 
 
 # --- Octo ---

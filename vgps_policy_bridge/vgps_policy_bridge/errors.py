@@ -10,7 +10,8 @@ class MissingExtraError(PolicyError):
 
     def __init__(self, policy: str, extra: str, cause: BaseException):
         super().__init__(f'policy {policy!r} needs packages that are not installed ({cause}). Install them with '
-                         f"`pip install 'vgps-policy-bridge[{extra}]'`, or run the policy in its own environment "
+                         f"`pip install 'vgps-policy-bridge[{extra}]'` (in a checkout: "
+                         f"`pip install './vgps_policy_bridge[{extra}]'`), or run the policy in its own environment "
                          'with vgps-policy-server and select policy:=server')
 
 
