@@ -112,7 +112,7 @@ class RobotRunner:
     """Plays trials with the nodes of one namespace."""
 
     def __init__(self, study: Study, namespace: str = 'vgps', system: Runner | None = None, simulated: bool = False,
-                 keyboard: Keyboard | None = None, timeout: float = 120.0):
+                 timeout: float = 120.0):
         """Join a namespace, or start ``system`` and stop it at the end.
 
         ``simulated``: scenes reset and judge themselves; otherwise the operator does.
@@ -123,7 +123,7 @@ class RobotRunner:
 
         """
         self._check(study)
-        self.max_steps, self.simulated, self.keyboard = study.max_steps, simulated, keyboard or Keyboard()
+        self.max_steps, self.simulated, self.keyboard = study.max_steps, simulated, Keyboard()
         with contextlib.ExitStack() as stack:
             if system is not None:
                 stack.enter_context(system)
@@ -135,8 +135,7 @@ class RobotRunner:
                 f'{name} ended with code {code}' for name, code in system.ended().items()) if system else '')
             if system is None:
                 self._check_loaded(study.conditions)
-                folder = self.client.get_parameters('recorder_node', 'output_directory')[0]
-                stack.callback(self._restore, folder)
+            self._restore_folder = system is None  # of the recorder we joined
             self._stack = stack.pop_all()
 
     @staticmethod
@@ -158,7 +157,14 @@ class RobotRunner:
             raise StudyError(f'the arm in {self.client.namespace} is dry: ros2 param set '
                              f'{self.client.namespace}/widowx_node dry_run false')
 
-    def _restore(self, folder: str) -> None:
+    def _record_into(self, folder: Path) -> None:
+        if self._restore_folder:
+            before, = self.client.get_parameters('recorder_node', 'output_directory')
+            self._stack.callback(self._record_again_into, before)
+            self._restore_folder = False
+        self.client.set_parameters('recorder_node', output_directory=str(folder.resolve()))
+
+    def _record_again_into(self, folder: str) -> None:
         with contextlib.suppress(EpisodeError):  # the recorder may be gone
             self.client.set_parameters('recorder_node', output_directory=folder)
 
@@ -180,7 +186,7 @@ class RobotRunner:
             self.client.set_parameters('critic_node', selection=condition.selection, beta=float(condition.beta))
             self.client.set_parameters('policy_node', num_candidates=int(condition.k))
             if bag is not None:
-                self.client.set_parameters('recorder_node', output_directory=str(bag.resolve()))
+                self._record_into(bag)
             if not self.simulated:
                 self.keyboard.ask(f'  arrange the scene for "{instruction}", then press Enter ')
                 print(f'  {KEYS}', flush=True)
