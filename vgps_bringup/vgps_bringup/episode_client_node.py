@@ -113,7 +113,7 @@ class EpisodeClient:
             if not result.successful:
                 raise EpisodeError(f'{node_name} rejects {name} = {values[name]}: {result.reason}')
 
-    def run_simulated(self, task: str, seed: int, attempts: int = 3, **goal) -> ExecuteInstruction.Result:
+    def run_simulated(self, task: str, seed: int, attempts: int = 5, **goal) -> ExecuteInstruction.Result:
         """Run one episode of a simulated task, again where it did not begin: a starved machine may disturb the reset.
 
         Raises:
@@ -124,6 +124,7 @@ class EpisodeClient:
             result = self.run(task=task, seed=seed, **goal)
             if result.episode_id:
                 return result
+            time.sleep(1.0)  # whatever keeps the machine busy may be over
         raise EpisodeError(f'the episode did not begin in {attempts} attempts: {result.message}')
 
     def run(self, instruction: str = '', task: str = '', seed: int = 0, max_steps: int = 0, reset: bool = True,
