@@ -32,6 +32,7 @@ from vgps_policy_bridge.events import (
 # The controller takes no command while it holds for one of these; for any other reason the next good command resumes.
 ARM_FAULTS = frozenset({'STALE_JOINT_STATES', 'BAD_JOINT_STATES', 'JOINT_JUMP', 'EFFORT', 'MOTOR_ERROR', 'TEMPERATURE',
                         'DRIVER_LOST', 'STOP_REQUESTED', 'NOT_READY', 'FAULT'})
+RESET_RETRY = 0.5  # [s] between two attempts to reset the arm, and from a new scene to the first
 
 
 class Phase(Enum):
@@ -46,8 +47,6 @@ class Phase(Enum):
     SAMPLE = 'the policy'
     DECIDE = 'the critic'
     MOVE = 'the controller to finish the step'
-
-RESET_RETRY = 0.5  # [s] between two attempts to reset the arm, and from a new scene to the first
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class OpenVLAPolicy:
     """OpenVLA behind the seam. Needs about 15 GB of GPU memory for the weights.
 
     Args:
-        checkpoint: hub id or folder; `openvla/openvla-v01-7b` is the paper's.
+        checkpoint: hub id or folder; `openvla/openvla-v01-7b` is the paper's. `v01` in it selects that one's prompt.
         statistics: key of the model's statistics to un-normalise with.
         device: torch device; '' takes CUDA where there is one.
         max_rows: candidates decoded at once: 16 fit a 24 GB card.

@@ -29,6 +29,7 @@ from vgps_policy_bridge.server.seat import Seat
 
 DEFAULT_PORT = 8765
 MAX_CONNECTIONS = 8
+PING_TIMEOUT = 120.0  # [s] until a client counts as gone; a policy may keep this very interpreter busy for a while
 LOG = logging.getLogger('vgps-policy-server')
 
 
@@ -60,7 +61,7 @@ class PolicyServer:
         # No compression: a small frame must not become a large one. No Origin: a web page in the operator's browser
         # must not reach a server on the loopback.
         return serve(self._handle, host, port, max_size=protocol.MAX_FRAME, compression=None, origins=[None],
-                     open_timeout=10)
+                     open_timeout=10, ping_timeout=PING_TIMEOUT)
 
     def _handle(self, connection: ServerConnection) -> None:
         if not self._slots.acquire(blocking=False):
