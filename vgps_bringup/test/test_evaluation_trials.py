@@ -123,7 +123,7 @@ def test_several_workers_share_a_study_without_overlap(tmp_path):
 
 def test_tables_hold_rates_intervals_paired_differences_and_failures(tmp_path):
     run_study(STUDY, CoinRunner(), tmp_path, say=lambda text: None)
-    results = write_report(tmp_path, videos=False)
+    results = write_report(tmp_path)
     data = json.loads((tmp_path / 'results.json').read_text())
     assert data['finished'] == data['planned'] == 40
     total = next(x for x in data['table'] if x['task'] == 'all tasks' and x['condition'] == 'steered')

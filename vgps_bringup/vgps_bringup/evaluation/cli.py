@@ -34,6 +34,11 @@ def load_critics(names: list[str]) -> dict[str, object]:
     return critics
 
 
+def load_critic(name: str):
+    """Load one checkpoint, as ``load_critics``."""
+    return next(iter(load_critics([name]).values()))
+
+
 def add_bag(commands) -> None:
     """Add ``vgps-evaluate bag``."""
     parser = commands.add_parser('bag', help='judge recordings again under other critics, K and beta')
@@ -163,7 +168,7 @@ def run_trials(options) -> None:
                 options.max_steps, options.order_seed)
             _play(study, options)
         if options.worker is None:
-            print(markdown(write_report(options.output)))
+            print(markdown(write_report(options.output, load_critic)))
             if options.against:
                 same_seeds.write(options.output, options.against, say=print)
             print(f'Report: {options.output / "index.html"}')
@@ -192,10 +197,10 @@ def _play(study, options) -> None:
     if options.runner == 'lockstep':
         from vgps_bringup.evaluation.lockstep import LockstepRunner
         runner = LockstepRunner(study.max_steps, options.image_size, looks=options.looks,
-                                load_critic=lambda name: next(iter(load_critics([name]).values())))
+                                load_critic=load_critic)
     elif options.runner == 'simpler':
         from vgps_bringup.evaluation.simpler import SimplerRunner
-        runner = SimplerRunner(study.max_steps, lambda name: next(iter(load_critics([name]).values())))
+        runner = SimplerRunner(study.max_steps, load_critic)
     else:
         from vgps_bringup.evaluation.robot_runner import RobotRunner, simulation
         simulated = options.runner == 'ros-simulation'

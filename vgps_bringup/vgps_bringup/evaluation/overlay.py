@@ -14,6 +14,7 @@ HEIGHT, PANEL = 480, 440  # pixels of the video and of the panel on its right
 INK, FAINT, BACK, LINE = (236, 239, 244), (146, 156, 173), (24, 28, 36), (52, 60, 74)
 CHOSEN, OTHER, MEMBERS = (255, 176, 59), (86, 128, 184), (120, 148, 186)
 GOOD, BAD, WARN = (92, 200, 132), (236, 98, 90), (255, 200, 80)
+CONTROLS = (REASONS.index('control first'), REASONS.index('control random'))
 OUTCOME_COLOURS = {'success': GOOD, 'failure': BAD, 'running': FAINT}
 
 
@@ -32,13 +33,15 @@ class Values:
     values: np.ndarray     # (T,) value of the executed candidate per step, NaN where nothing was scored
     label: str             # e.g. 'steered' or the policy's name
     instruction: str
+    last: int | None       # position of the last step, None while the episode is running
 
     @classmethod
     def of(cls, episode: EpisodeRecord, label: str = '') -> 'Values':
         """Collect the value curve of an episode."""
         values = [step.decision.value if step.decision is not None else np.nan for step in episode.steps]
         policy = next((s.candidates.policy for s in episode.steps if s.candidates is not None), '')
-        return cls(np.asarray(values, float), ' · '.join(filter(None, (label, policy))), episode.instruction)
+        last = None if episode.outcome == 'running' else len(episode.steps) - 1
+        return cls(np.asarray(values, float), ' · '.join(filter(None, (label, policy))), episode.instruction, last)
 
 
 class Overlay:
@@ -84,7 +87,12 @@ def draw_panel(shared: Values, step: Step | None, position: int | None) -> np.nd
     y += 34
     decision = step.decision if step is not None else None
     if decision is None:
-        text = 'waiting for the first step' if step is None else f'step {step.index}: no decision recorded'
+        if step is None:
+            text = 'waiting for the first step'
+        elif position == shared.last:  # judged while the policy was still sampling
+            text = f'step {step.index}: the episode ended before it was decided'
+        else:
+            text = f'step {step.index}: no decision recorded'
         draw.text((margin, y), text, FAINT, font(15))
     else:
         name, colour = _reason(decision)
@@ -93,7 +101,10 @@ def draw_panel(shared: Values, step: Step | None, position: int | None) -> np.nd
         draw.rounded_rectangle((right - width - 20, y + 1, right, y + 26), 6, fill=colour)
         draw.text((right - width - 10, y + 6), name.upper(), BACK, font(13, bold=True))
         y += 34
-        draw.text((margin, y), _shorten(draw, decision.message, font(12), right - margin), FAINT, font(12))
+        message = decision.message
+        if decision.reason in CONTROLS and step.q_values is None:
+            message = message.partition(';')[0]  # nobody asked for values: why there are none is no news
+        draw.text((margin, y), _shorten(draw, message, font(12), right - margin), FAINT, font(12))
         y += 26
         _bars(draw, step, (margin, y, right, HEIGHT - 158))
         facts = f'chosen #{decision.chosen} of {decision.num_candidates}'
@@ -112,7 +123,8 @@ def _bars(draw: ImageDraw.ImageDraw, step: Step, box: tuple[int, int, int, int])
     count = step.decision.num_candidates
     if q_values is None:
         draw.rectangle(box, outline=LINE)
-        draw.text(((left + right) / 2, (top + bottom) / 2), 'nothing was scored', FAINT, font(14), anchor='mm')
+        text = 'chosen without a critic' if step.decision.reason in CONTROLS else 'nothing was scored'
+        draw.text(((left + right) / 2, (top + bottom) / 2), text, FAINT, font(14), anchor='mm')
         return
     low, high = float(q_values.min()), float(q_values.max())
     span = max(high - low, 1e-6)

@@ -16,9 +16,11 @@ h1 { font-size: 25px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 0 0 12px;
 p { margin: 0 0 10px; } .faint { color: var(--faint); } .small { font-size: 13px; }
 section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin: 16px 0; }
 video, svg, img.wide { width: 100%; height: auto; border-radius: 6px; display: block; } video { background: #181c24; }
+div.scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 14px; }
-th, td { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { text-align: left; padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--faint); font-weight: 600; } td.number, th.number { text-align: right; }
+td.figures { white-space: nowrap; }
 tr.strong td { font-weight: 600; }
 .tag { display: inline-block; border-radius: 6px; padding: 2px 10px; font-weight: 700; font-size: 13px; color: #fff;
        background: #667085; vertical-align: 3px; text-transform: uppercase; letter-spacing: .03em; }
@@ -67,13 +69,14 @@ def table(head: tuple[str, ...], rows: list[tuple], strong: tuple[int, ...] = ()
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         text = '–' if value is None or value != value else f'{value:,.2f}' if isinstance(value, float) else str(value)
         text = text if text.startswith('<span class="tag') or text.startswith('<a ') else escape(text)
-        return f'<{kind}{" class=number" if number else ""}>{text}</{kind}>'
+        style = ' class=number' if number else ' class=figures' if '[' in text else ''  # [an interval] stays in a line
+        return f'<{kind}{style}>{text}</{kind}>'
 
     numeric = [bool(rows) and isinstance(rows[0][i], (int, float)) for i in range(len(head))]
     top = ''.join(f'<th{" class=number" if n else ""}>{escape(h)}</th>' for h, n in zip(head, numeric))
     body = ''.join(f'<tr{" class=strong" if i in strong else ""}>' + ''.join(map(cell, row)) + '</tr>'
                    for i, row in enumerate(rows))
-    return f'<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def notice(text: str) -> str:

@@ -21,12 +21,15 @@ CYCLE = ('#3b6fb6', '#f08c00', '#2f9e5b', '#c2417c', '#7a5cc4', '#1a9aa8', '#8c6
 
 def svg(figure: Figure) -> str:
     """Return a figure as an ``<svg>`` element."""
-    for axes in figure.axes:  # steps are whole numbers
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     buffer = io.StringIO()
     figure.savefig(buffer, format='svg', bbox_inches='tight')
     text = buffer.getvalue()
     return re.sub(r'<metadata>.*?</metadata>', '', text[text.index('<svg'):], flags=re.DOTALL)
+
+
+def _over_steps(axes) -> None:
+    axes.set_xlabel('control step')
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def png_uri(image: np.ndarray) -> str:
@@ -56,7 +59,8 @@ def value_figure(episode: EpisodeRecord) -> Figure:
     axes.scatter([], [], s=12, color=BLUE, alpha=0.5, label='candidates (ensemble minimum)')
     if any(step.q_values is None for step in episode.steps):
         axes.axvline(np.nan, color='#e8b04a', label='nothing was scored')
-    axes.set(xlabel='control step', ylabel='Q (discounted return)')
+    axes.set_ylabel('Q (discounted return)')
+    _over_steps(axes)
     axes.legend(loc='best', frameon=False)
     return figure
 
@@ -71,7 +75,7 @@ def health_figure(episode: EpisodeRecord) -> Figure:
                                             ('effective_sample_size', 'effective sample size'))):
         axes.plot([d.step for d in decisions], [getattr(d, name) for d in decisions], color=BLUE, linewidth=1.4)
         axes.set_title(title, fontsize=9, color='#4a5365')
-        axes.set_xlabel('control step')
+        _over_steps(axes)
     return figure
 
 
@@ -92,6 +96,7 @@ def action_figure(episode: EpisodeRecord) -> Figure | None:
         if executed:
             axes.plot(*zip(*executed), color=ORANGE, linewidth=1.3)
         axes.set_title(name, fontsize=9, color='#4a5365')
+        _over_steps(axes)
     return figure
 
 
@@ -101,7 +106,8 @@ def curves_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], ylabel: str)
     axes = figure.subplots()
     for (label, (x, y)), colour in zip(curves.items(), CYCLE * (len(curves) // len(CYCLE) + 1)):
         axes.plot(x, y, color=colour, linewidth=1.5, label=label)
-    axes.set(xlabel='control step', ylabel=ylabel)
+    axes.set_ylabel(ylabel)
+    _over_steps(axes)
     if len(curves) <= 12:
         axes.legend(loc='best', frameon=False)
     return figure

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import groupby, product
 from typing import TypeVar
 
 import numpy as np
@@ -61,6 +61,12 @@ class Scored:
     values: Scores | Failure
     encode_ms: float
     score_ms: float
+
+    def first(self, k: int) -> 'Scored':
+        """Return the same of the first k candidates alone."""
+        if isinstance(self.values, Failure):
+            return self
+        return replace(self, values=Scores(self.values.q_values[:, :k], self.values.milliseconds))
 
 
 @dataclass(frozen=True)
@@ -138,9 +144,11 @@ class Rejudge:
         if self.policy is not None:
             self.policy.reset(episode.instruction, episode.seed)
         for step, image, actions, scores in ahead(self._score, self._observed(bag, episode, topic)):
-            rows = [] if actions is None else [
-                self._judge(bag, episode, step, setting, steerer.choose, actions, scores[setting.critic])
-                for setting, steerer in steerers.items()]
+            rows = []
+            for (name, k), group in groupby(steerers, key=lambda setting: (setting.critic, setting.k)):
+                if actions is not None:
+                    rows += self._judge(bag, episode, step, [(s, steerers[s]) for s in group], actions[:k],
+                                        scores[name].first(k))
             yield JudgedStep(step, image, rows)
 
     def _check(self, bag: Bag, episode: EpisodeRecord) -> None:
@@ -196,30 +204,30 @@ class Rejudge:
             scores[name] = Scored(values, 1e3 * (middle - began), 1e3 * (time.perf_counter() - middle))
         return step, image, actions, scores
 
-    def _judge(self, bag: Bag, episode: EpisodeRecord, step: Step, setting: Setting, choose: Callable,
-               actions: np.ndarray, scored: Scored) -> Judgement:
-        decision, critic_hash = step.decision, self.critics[setting.critic].hash
+    def _judge(self, bag: Bag, episode: EpisodeRecord, step: Step, settings: list[tuple[Setting, Steerer]],
+               actions: np.ndarray, scored: Scored) -> Iterator[Judgement]:
+        """Yield what each of the settings that share critic and K makes of these candidates."""
+        decision, critic_hash, k = step.decision, self.critics[settings[0][0].critic].hash, len(actions)
         seed = int(decision.seed) if decision is not None else step_seed(episode.seed, step.index)
         own = self.policy is None  # only recorded candidates can be compared with what was executed
         executed = int(decision.chosen) if decision is not None and own else -1
-        k, values = min(setting.k, len(actions)), scored.values
-        if isinstance(values, Scores):
-            values = Scores(values.q_values[:, :k], values.milliseconds)
-        result = choose(values, actions[:k], seed=seed)
         executed_value = regret = float('nan')
-        if isinstance(values, Scores) and 0 <= executed < k:
-            minimum = values.q_values.min(axis=0)
+        if isinstance(scored.values, Scores) and 0 <= executed < k:
+            minimum = scored.values.q_values.min(axis=0)
             executed_value, regret = float(minimum[executed]), float(minimum.max() - minimum[executed])
-        return Judgement(
-            bag=str(bag.path), episode_id=episode.episode_id, step=step.index, stamp=step.stamp,
-            critic=setting.critic, critic_hash=critic_hash, k=k, beta=setting.beta,
-            as_recorded=own and decision is not None and k == decision.num_candidates
-            and np.float32(setting.beta) == np.float32(decision.beta) and critic_hash == decision.critic_hash,
-            chosen=result.chosen, executed=executed, differs=own and result.chosen != executed, value=result.value,
-            executed_value=executed_value, regret=regret, spread=result.spread, disagreement=result.disagreement,
-            effective_sample_size=result.effective_sample_size, reason=REASONS[result.reason],
-            recorded_reason=REASONS[decision.reason] if decision is not None else '', encode_ms=scored.encode_ms,
-            score_ms=scored.score_ms)
+        same_values = own and decision is not None and k == decision.num_candidates \
+            and critic_hash == decision.critic_hash
+        for setting, steerer in settings:
+            result = steerer.choose(scored.values, actions, seed=seed)
+            yield Judgement(
+                bag=str(bag.path), episode_id=episode.episode_id, step=step.index, stamp=step.stamp,
+                critic=setting.critic, critic_hash=critic_hash, k=k, beta=setting.beta,
+                as_recorded=same_values and np.float32(setting.beta) == np.float32(decision.beta),
+                chosen=result.chosen, executed=executed, differs=own and result.chosen != executed,
+                value=result.value, executed_value=executed_value, regret=regret, spread=result.spread,
+                disagreement=result.disagreement, effective_sample_size=result.effective_sample_size,
+                reason=REASONS[result.reason], recorded_reason=REASONS[decision.reason] if decision is not None else '',
+                encode_ms=scored.encode_ms, score_ms=scored.score_ms)
 
 
 def agreement(rows: list[Judgement]) -> tuple[int, int]:

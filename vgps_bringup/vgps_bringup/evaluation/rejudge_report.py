@@ -5,6 +5,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from html import escape
+from math import isfinite
 from pathlib import Path
 
 import cv2
@@ -41,7 +42,7 @@ class Collected:
             return
         if position % every == 0:
             self.sheet.setdefault(name, []).append(_thumbnail(judged.image, SHEET_WIDTH))
-        row = max((r for r in judged.judgements if np.isfinite(r.regret)), key=lambda r: r.regret, default=None)
+        row = max((r for r in judged.judgements if isfinite(r.regret)), key=lambda r: r.regret, default=None)
         if row is None or row.regret <= (self.worst[0][0] if len(self.worst) >= GALLERY else 0.0):
             return
         best = f'best of {row.k} is worth {row.executed_value + row.regret:.2f}'

@@ -23,6 +23,7 @@ from vgps_policy_bridge.policy import Candidates, Observation, check_candidates,
 IMAGE_SIZE = 256   # pixels, what policy and critic see
 RATE = 5.0         # control steps per simulated second
 GRASP_ABOVE = 0.012  # m above the object's origin; the fingers reach 23 mm below the gripper's frame
+GAIN = 0.35
 SCRIPTED = 'scripted'  # a policy name that only exists here: it sees the simulator's state
 DECIDED = (Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM)
 
@@ -38,7 +39,7 @@ class ScriptedPickAndPlace:
 
     def reset(self, instruction: str, seed: int = 0) -> None:
         """Begin an episode."""
-        self._rng, self._phase, self._since, self._sent = np.random.default_rng(seed), 0, 0, None
+        self._rng, self._phase, self._since, self._anchor = np.random.default_rng(seed), 0, 0, None
 
     def propose(self, observation: Observation, k: int) -> Candidates:
         """Return k noisy copies of the next action."""
@@ -46,31 +47,29 @@ class ScriptedPickAndPlace:
         base = world.agent.robot.pose.sp.to_transformation_matrix()
         link = next(link for link in world.agent.robot.links if link.name == 'ee_gripper_link')
         hand, thing, goal = (x.pose.p[0].cpu().numpy() for x in (link, self.task.source, self.task.target))
-        # the controller moves its previous target, so the script must reckon with that and not with the lagging hand
-        self._sent = hand if self._sent is None else self._sent
+        anchor = hand if self._anchor is None else self._anchor  # where the phase began
         carried = np.array([*(hand - thing)[:2], 0.0])  # over the goal is to be the thing, not the hand
         # phases: where the hand goes, how near is there [m], least and most steps, openness
-        plan = ((thing + 0.08 * up, 0.02, 0, 20, 1.0), (thing + GRASP_ABOVE * up, 0.01, 1, 8, 1.0),
-                (self._sent, 1.0, 5, 5, 0.0), (self._sent + 0.03 * up, 0.0, 4, 4, 0.0),
-                (goal + 0.14 * up + carried, 0.02, 0, 14, 0.0), (goal + 0.08 * up + carried, 0.015, 0, 8, 0.0),
-                (self._sent, 1.0, 5, 5, 1.0), (self._sent + 0.02 * up, 0.0, 99, 99, 1.0))
+        plan = ((thing + 0.07 * up, 0.015, 0, 20, 1.0), (thing + GRASP_ABOVE * up, 0.008, 1, 10, 1.0),
+                (anchor, 1.0, 7, 7, 0.0), (anchor + 0.1 * up, 0.03, 0, 8, 0.0),
+                (goal + 0.14 * up + carried, 0.02, 0, 14, 0.0), (goal + 0.06 * up + carried, 0.02, 0, 6, 0.0),
+                (anchor, 1.0, 5, 5, 1.0), (anchor + 0.05 * up, 0.0, 99, 99, 1.0))
         target, near, least, most, openness = plan[self._phase]
         self._since += 1
         turn = self._turn() if self._phase == 0 else 0.0
-        there = np.linalg.norm(target - hand) < near and abs(turn) < 0.1
-        if self._since >= most or (self._since > least and there):
-            self._phase, self._since = min(self._phase + 1, len(plan) - 1), 0
-        step = target - self._sent
+        if self._since >= most or (
+                self._since > least and np.linalg.norm(target - hand) < near and abs(turn) < 0.15):
+            self._phase, self._since, self._anchor = min(self._phase + 1, len(plan) - 1), 0, hand
+        # actions move the controller's target, which the hand follows late: a part of the error at a time
+        step = GAIN * (target - hand)
         step *= min(1.0, 0.03 / max(np.linalg.norm(step), 1e-9))
-        self._sent = self._sent + step
         step = base[:3, :3].T @ step
         actions = np.zeros((k, 1, 7), np.float32)
         noise = self._rng.normal(0, self.spread, (k, 3))
         actions[:, 0, :3] = step + noise * (np.arange(k)[:, None] > 0)  # the first is the script itself
-        actions[:, 0, 5] = np.clip(0.7 * turn, -0.2, 0.2)  # the hand lags behind
+        actions[:, 0, 5] = np.clip(0.5 * turn, -0.2, 0.2)
         actions[:, 0, 6] = openness
         return Candidates(actions, SCRIPTED, used=('simulator state',))
-
 
     def _turn(self) -> float:
         """Return the yaw [rad] that lays the fingers across the object's short side."""

@@ -1,7 +1,7 @@
 """SIMPLER's tasks behind one small face: ManiSkill 3 (four WidowX tasks) and SimplerEnv (these and the Google Robot's).
 
 ManiSkill 3: ``pip install mani-skill`` (needs Vulkan; Mesa >= 25 renders on a CPU) and its assets, found through
-``MS_ASSET_DIR``. SimplerEnv: from its git repository, for the two Google Robot tasks.
+``MS_ASSET_DIR``. SimplerEnv: from its git repository, for the two Google Robot tasks; the lab guide has the commands.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ MANISKILL = {
     'widowx_put_eggplant_in_basket': 'PutEggplantInBasketScene-v1',
 }
 CAMERA = '3rd_view_camera'
+FINGER_GROUP = 1 << 15  # shapes that share a bit of SAPIEN's third collision group do not collide
 
 
 class SimplerError(RuntimeError):
@@ -58,7 +59,21 @@ class ManiSkillTask:
     def reset(self, seed: int) -> tuple[Moment, str]:
         """Start the episode that ``seed`` means; return what is seen and the instruction."""
         observation, _ = self.env.reset(seed=seed)
+        self._free_fingers()
         return Moment(self._image(observation)), self.world.get_language_instruction()[0]
+
+    def _free_fingers(self) -> None:
+        """Let the fingers pass the bar they slide on, as SIMPLER does.
+
+        The collision hulls of bar and fingers overlap. Where the robot's assets came without ``wx250s.srdf``, which
+        says so to ManiSkill 3, the gripper is jammed open and every grasp fails.
+        """
+        for name in ('gripper_bar_link', 'left_finger_link', 'right_finger_link'):
+            for body in self.world.agent.robot.links_map[name]._objs:
+                for shape in body.get_collision_shapes():
+                    groups = shape.get_collision_groups()
+                    groups[2] |= FINGER_GROUP
+                    shape.set_collision_groups(groups)
 
     def step(self, action: np.ndarray) -> Moment:
         """Execute (7,): metres, axis-angle in radians, gripper -1 closed .. 1 open."""
@@ -131,7 +146,7 @@ def make_task(name: str):
 
 
 class WidowXGripper:
-    """Openness 0..1 to -1 or 1, flipping only after ``sticky`` disagreeing steps (vgps-reference, section 5.8)."""
+    """Openness 0..1 to -1 or 1, flipping only after ``sticky`` disagreeing steps."""
 
     def __init__(self, sticky: int = WIDOWX_STICKY):
         self.sticky, self.closed, self.disagreeing = sticky, False, 0
@@ -146,7 +161,7 @@ class WidowXGripper:
 
 
 class GoogleGripper:
-    """Openness to a relative command, held for ``sticky`` steps: previous minus present openness (section 5.8)."""
+    """Openness to a relative command, held for ``sticky`` steps: previous minus present openness."""
 
     def __init__(self, sticky: int = GOOGLE_STICKY):
         self.sticky, self.previous, self.held, self.left = sticky, None, 0.0, 0
@@ -164,7 +179,7 @@ class GoogleGripper:
 
 
 class TemporalAverage:
-    """Plain mean of what the last selected chunks predicted for now: the paper's ensembling after selection (5.7)."""
+    """Plain mean of what the last selected chunks predicted for now: the paper's ensembling after selection."""
 
     def __init__(self, window: int = 4):
         self.window, self.chunks = window, []

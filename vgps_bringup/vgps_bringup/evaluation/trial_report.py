@@ -1,6 +1,7 @@
 """Tables of a study: success rates with intervals, paired comparison, failure modes; Markdown, JSON and a page."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.evaluation import page, plots, video
-from vgps_bringup.evaluation.bag_reader import Bag
+from vgps_bringup.evaluation.bag_reader import Bag, EpisodeRecord
 from vgps_bringup.evaluation.bag_storage import BagError
+from vgps_bringup.evaluation.rejudge import Rejudge
 from vgps_bringup.evaluation.report import pick_episode
 from vgps_bringup.evaluation.statistics import PairedComparison, Rate, compare_paired, wilson
 from vgps_bringup.evaluation.study import Condition, Study
@@ -141,7 +143,7 @@ def rates_figure(results: Results):
                 axes.plot([100 * rate.low, 100 * rate.high], [i, i], color=colour, linewidth=2)
                 axes.plot(100 * rate.rate, i, 'o', color=colour)
         axes.set_yticks(range(len(results.study.conditions)), [c.name for c in results.study.conditions])
-        axes.set(xlim=(-2, 102), ylim=(len(results.study.conditions) - 0.5, -0.5))
+        axes.set(xlim=(-2, 102), xticks=range(0, 101, 20), ylim=(len(results.study.conditions) - 0.5, -0.5))
         axes.set_title(task, fontsize=9, loc='left', color='#4a5365')
     panels[-1].set_xlabel('success [%], Wilson 95 % interval')
     return figure
@@ -160,26 +162,49 @@ def _video_pairs(results: Results) -> list[tuple[dict, dict]]:
     return pairs[:MOST_VIDEOS]
 
 
-def write_videos(results: Results, output: Path) -> list[tuple[str, Path]]:
-    """Write side-by-side videos of the same seed failing and succeeding; return (caption, path)."""
-    written = []
+def write_pairs(results: Results, output: Path, load_critic: Callable[[str], object] | None) -> list[str]:
+    """Write side-by-side videos of the same seed failing and succeeding; return them as sections of the page."""
+    sections = []
     for number, pair in enumerate(_video_pairs(results)):
         parts = []
         try:
             for row in pair:
                 bag = Bag(output / row['bag'])
                 parts.append((bag, pick_episode(bag), row['condition']))
+            plain, steered = pair
+            condition = next(c for c in results.study.conditions if c.name == steered['condition'])
+            critic = load_critic(condition.critic) if load_critic is not None else None
+            curves = {f'{name}: {"success" if row["success"] else row["failure"] or "failure"}':
+                      executed_values(bag, episode, critic) for row, (bag, episode, name) in zip(pair, parts)}
         except BagError:
             continue  # removed by the user to save space
         path = output / f'side_by_side_{number}.mp4'
         video.write_side_by_side(parts, path)
-        written.append((f'{pair[0]["task"]}, seed {pair[0]["seed"]}: {pair[0]["condition"]} against '
-                        f'{pair[1]["condition"]}', path))
-    return written
+        curves = {name: curve for name, curve in curves.items() if len(curve[0])}
+        figure = [plots.svg(plots.curves_figure(curves, f'Q to {condition.critic}'))] if curves else []
+        sections.append(page.section(
+            f'{plain["task"]}, seed {plain["seed"]}: {plain["condition"]} (left), {steered["condition"]} (right)',
+            page.video(path, narrow=True), *figure,
+            '<p class="faint small">Value of what was executed, by the critic that steered the right one; it judged '
+            'the left one afterwards. Among the seeds where the left failed and the right succeeded, the first.</p>'))
+    return sections
 
 
-def write_report(output: Path, videos: bool = True) -> Results:
-    """Write ``results.md``, ``results.json`` and ``index.html`` of the study in a folder, finished or not."""
+def executed_values(bag: Bag, episode: EpisodeRecord, critic) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and the values of what was executed: as recorded, or else by ``critic`` (None: there are none)."""
+    points = {s.index: s.decision.value for s in episode.steps if s.decision is not None}
+    if critic is not None and not np.isfinite(list(points.values())).any():
+        rejudge = Rejudge({'critic': critic})
+        points = {row.step: row.executed_value for judged in rejudge.run(bag, episode) for row in judged.judgements}
+    points = {step: value for step, value in sorted(points.items()) if np.isfinite(value)}
+    return np.array([*points]), np.array([*points.values()])
+
+
+def write_report(output: Path, load_critic: Callable[[str], object] | None = None) -> Results:
+    """Write ``results.md``, ``results.json`` and ``index.html`` of the study in a folder, finished or not.
+
+    ``load_critic(name)`` serves to judge plain episodes beside steered ones; without it they have no value curve.
+    """
     results = Results(*collect(output))
     text, data = markdown(results), results.as_dict()
     (output / 'results.md').write_text(text, encoding='utf-8')
@@ -191,14 +216,12 @@ def write_report(output: Path, videos: bool = True) -> Results:
         ('task', 'condition', 'successes', 'trials', 'rate [95 %]', 'paired difference'),
         [(x['task'], x['condition'], x['successes'], x['trials'], percent(results.rate(x['condition'], x['task'])),
           difference(results.compare(next(c for c in results.study.conditions if c.name == x['condition']), x['task'])))
-         for x in data['table']])))
+         for x in data['table']], strong=tuple(i for i, x in enumerate(data['table']) if x['task'] == ALL))))
     modes, counts = results.failures()
     if modes:
         parts.append(page.section('How trials failed', page.table(
             ('condition', *modes), [(name, *values) for name, values in counts.items()])))
-    for caption, path in write_videos(results, output) if videos else []:
-        parts.append(page.section('Side by side', page.video(path, narrow=True),
-                                  f'<p class="faint small">{escape(caption)}</p>'))
+    parts += write_pairs(results, output, load_critic)
     parts.append(page.section('Method', f'<p class="small">{escape(text.rstrip().splitlines()[-1])} Blocks of one seed '
                                         'under every condition, in random order within a block.</p>'))
     (output / 'index.html').write_text(page.page('Trials', *parts), encoding='utf-8')
