@@ -10,6 +10,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -88,10 +89,20 @@ class Failure:
 
 @dataclass(frozen=True)
 class Scores:
-    """Finite values of all candidates."""
+    """Finite values of all candidates; what follows from them alone is computed once, whatever is chosen."""
 
     q_values: np.ndarray  # (E, K) float32
     milliseconds: dict[str, float]  # per stage: embed, resize, encode, score
+
+    @cached_property
+    def spread(self) -> float:
+        """Difference of the best and the worst candidate, each valued by the ensemble minimum."""
+        return float(np.ptp(self.q_values.min(axis=0)))
+
+    @cached_property
+    def disagreement(self) -> float:
+        """Mean over candidates of the difference between the largest and the smallest member."""
+        return float(np.ptp(self.q_values, axis=0).mean())
 
 
 @dataclass(frozen=True)
@@ -222,7 +233,7 @@ class Steerer:
             verdict = Verdict.CHOSEN if reason in (Reason.STEERED, Reason.CONTROL_RANDOM) else Verdict.FIRST_CANDIDATE
         value = float(selection.values[chosen]) if selection is not None and chosen >= 0 else math.nan
         self._values.append(value)
-        health = _Health() if selection is None else _Health.of(scores.q_values, selection)
+        health = _Health() if selection is None else _Health.of(scores, selection)
         stages = dict(scores.milliseconds) if selection is not None else {}
         return Decision(
             num_candidates=len(np.atleast_1d(actions)), num_members=len(health.q_values), q_values=health.q_values,
@@ -244,8 +255,7 @@ class Steerer:
             return Reason.CONTROL_RANDOM, f'the random control, uniform choice{absent}', chosen
         if isinstance(scores, Failure):
             return scores.reason, scores.message, None
-        config, spread = self.config, _spread(selection.values)
-        disagreement = _disagreement(scores.q_values)
+        config, spread, disagreement = self.config, scores.spread, scores.disagreement
         # one candidate has no spread, and there is nothing to choose
         if count > 1 and spread < config.min_spread:
             return Reason.FLAT_VALUES, f'values differ by {spread:.4g}, min_spread is {config.min_spread:.4g}', None
@@ -274,15 +284,6 @@ class _Health:
     effective_sample_size: float = math.nan
 
     @classmethod
-    def of(cls, q_values: np.ndarray, selection: Selection) -> '_Health':
+    def of(cls, scores: Scores, selection: Selection) -> '_Health':
         p = selection.probabilities
-        return cls(q_values, p.astype(np.float32), _spread(selection.values), _disagreement(q_values),
-                   float(1 / (p**2).sum()))
-
-
-def _spread(values: np.ndarray) -> float:
-    return float(values.max() - values.min())
-
-
-def _disagreement(q_values: np.ndarray) -> float:
-    return float((q_values.max(axis=0) - q_values.min(axis=0)).mean())
+        return cls(scores.q_values, p.astype(np.float32), scores.spread, scores.disagreement, float(1 / (p @ p)))
