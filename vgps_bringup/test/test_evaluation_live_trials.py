@@ -146,6 +146,8 @@ def test_on_the_robot_a_blind_operator_judges_by_key_or_service(tmp_path):
             if operator.process.poll() is None:
                 operator.process.send_signal(signal.SIGKILL)
         assert client.get_parameters('recorder_node', 'output_directory') == [str(tmp_path / 'before')]
+        assert client.get_parameters('critic_node', 'selection', 'beta') == ['value', 1.0]
+        assert client.get_parameters('policy_node', 'num_candidates') == [10], 'the system is as it was'
     blind = operator.text[:operator.text.index('| Task |')]
     assert not re.search('baseline|steered|random|K=', blind), blind
     rows = collect(tmp_path / 'study')[1]

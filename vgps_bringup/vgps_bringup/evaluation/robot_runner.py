@@ -123,6 +123,7 @@ class RobotRunner:
 
         """
         self._check(study)
+        self._joined, self._before = system is None, {}  # node -> the parameters it had
         self.max_steps, self.simulated, self.keyboard = study.max_steps, simulated, Keyboard()
         with contextlib.ExitStack() as stack:
             if system is not None:
@@ -135,7 +136,7 @@ class RobotRunner:
                 f'{name} ended with code {code}' for name, code in system.ended().items()) if system else '')
             if system is None:
                 self._check_loaded(study.conditions)
-            self._restore_folder = system is None  # of the recorder we joined
+                stack.callback(self._give_back)
             self._stack = stack.pop_all()
 
     @staticmethod
@@ -157,19 +158,18 @@ class RobotRunner:
             raise StudyError(f'the arm in {self.client.namespace} is dry: ros2 param set '
                              f'{self.client.namespace}/widowx_node dry_run false')
 
-    def _record_into(self, folder: Path) -> None:
-        if self._restore_folder:
-            before, = self.client.get_parameters('recorder_node', 'output_directory')
-            self._stack.callback(self._record_again_into, before)
-            self._restore_folder = False
-        self.client.set_parameters('recorder_node', output_directory=str(folder.resolve()))
+    def _set(self, node: str, **values) -> None:
+        if self._joined and node not in self._before:
+            self._before[node] = dict(zip(values, self.client.get_parameters(node, *values)))
+        self.client.set_parameters(node, **values)
 
-    def _record_again_into(self, folder: str) -> None:
-        with contextlib.suppress(EpisodeError):  # the recorder may be gone
-            self.client.set_parameters('recorder_node', output_directory=folder)
+    def _give_back(self) -> None:
+        for node, values in self._before.items():
+            with contextlib.suppress(EpisodeError):  # it may be gone
+                self.client.set_parameters(node, **values)
 
     def close(self) -> None:
-        """Leave the ROS graph, and stop the system that was started for the study."""
+        """Stop the system that was started for the study, or give the one that was joined its parameters back."""
         self._stack.close()
 
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
@@ -183,10 +183,10 @@ class RobotRunner:
         # a simulated task brings its own instruction; on the robot a task that has none is one
         instruction = trial.task.instruction or ('' if self.simulated else trial.task.name)
         try:
-            self.client.set_parameters('critic_node', selection=condition.selection, beta=float(condition.beta))
-            self.client.set_parameters('policy_node', num_candidates=int(condition.k))
+            self._set('critic_node', selection=condition.selection, beta=float(condition.beta))
+            self._set('policy_node', num_candidates=int(condition.k))
             if bag is not None:
-                self._record_into(bag)
+                self._set('recorder_node', output_directory=str(bag.resolve()))
             if not self.simulated:
                 self.keyboard.ask(f'  arrange the scene for "{instruction}", then press Enter ')
                 print(f'  {KEYS}', flush=True)
