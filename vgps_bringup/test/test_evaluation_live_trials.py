@@ -57,9 +57,10 @@ def recorded_outcome(output: Path, row: dict) -> str:
     candidates, reason = {'baseline': (1, 'CONTROL_FIRST'), 'steered': (6, 'STEERED'),
                           'random-select': (6, 'CONTROL_RANDOM')}[row['condition'].split()[0]]
     assert {step.actions.shape[0] for step in episode.steps} == {candidates}
-    assert {step.decision.reason for step in episode.steps} == {getattr(SteeringDecision, reason)}
-    assert row['fallbacks'] == row['refused'] == 0
-    assert len(row['details']['image_to_command_ms']) == row['steps']
+    decided = sum(step.decision.reason == getattr(SteeringDecision, reason) for step in episode.steps)
+    # a starved machine may miss a deadline or let an image grow old: then the row says so
+    assert decided + row['fallbacks'] == row['steps'] == len(row['details']['image_to_command_ms']) + row['refused']
+    assert decided > 0
     return episode.outcome
 
 

@@ -91,10 +91,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit('vgps-demo: stopped; nothing is left running')
 
+    from vgps_bringup.evaluation.bag_storage import BagError
     from vgps_bringup.evaluation.report import comparison_report
     print('\nWriting the report ...', flush=True)
-    summary = comparison_report({condition: output / result.episode_id for condition, result in results}, output,
-                                measured_rates(options.task, options.policy) if options.critic == 'default' else '')
+    try:
+        summary = comparison_report({condition: output / result.episode_id for condition, result in results}, output,
+                                    measured_rates(options.task, options.policy) if options.critic == 'default' else '')
+    except BagError as error:
+        sys.exit(f'vgps-demo: {error}\n  see what recorder_node says with --verbose')
     print(f'\n{summary}\n\nReport: {output / "index.html"}\n({time.monotonic() - started:.0f} s in all)')
 
 
