@@ -5,16 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
+from vgps_bringup.evaluation.actors import Actors
 from vgps_bringup.evaluation.bag_writer import BagWriter
-from vgps_bringup.evaluation.study import Condition, Trial
+from vgps_bringup.evaluation.study import Trial
 from vgps_bringup.evaluation.trials import FAILURE_MODES, TrialResult
 from vgps_bringup.simulation.appearance import LOOKS
 from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.simulation.environment import LockstepEnvironment
-from vgps_critic.steering import Reason, Steerer, SteeringConfig, step_seed
-from vgps_policy_bridge.policy import Observation, check_candidates, load_policy
-
-DECIDED = (Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM)
+from vgps_critic.steering import HEALTHY, step_seed
+from vgps_policy_bridge.policy import Observation, check_candidates
 
 
 class LockstepRunner:
@@ -26,34 +25,17 @@ class LockstepRunner:
         self.max_steps = max_steps
         self.environment = LockstepEnvironment(image_size=(image_size, image_size), renderer=renderer,
                                                looks=LOOKS[looks])
-        self._load_critic = load_critic
-        self._policies, self._critics = {}, {}
+        self.actors = Actors(load_critic)
 
     def close(self) -> None:
         """Free the renderer and the policies."""
         self.environment.close()
-        for policy in self._policies.values():
-            getattr(policy, 'close', lambda: None)()
-
-    def policy(self, condition: Condition):
-        """Return the policy of a condition."""
-        key = condition.policy, repr(sorted(condition.policy_options.items()))
-        if key not in self._policies:
-            self._policies[key] = load_policy(condition.policy, **condition.policy_options)
-        return self._policies[key]
-
-    def steerer(self, condition: Condition) -> Steerer:
-        """Return a fresh Steerer; without critic it serves the controls."""
-        if condition.critic and condition.critic not in self._critics:
-            self._critics[condition.critic] = self._load_critic(condition.critic)
-        # no deadline: nothing waits here
-        return Steerer(self._critics.get(condition.critic),
-                       SteeringConfig(beta=condition.beta, selection=condition.selection))
+        self.actors.close()
 
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
         """Play one episode."""
         condition, seed, environment = trial.condition, trial.seed, self.environment
-        policy, steerer = self.policy(condition), self.steerer(condition)
+        policy, steerer = self.actors.policy(condition), self.actors.steerer(condition)
         began, values, fallbacks, refused, step = time.monotonic(), [], 0, 0, -1
         seen = environment.reset(seed, trial.task.name)
         instruction = trial.task.instruction or seen.instruction
@@ -83,7 +65,7 @@ class LockstepRunner:
                     joints = environment.robot.joint_positions()
                     episode.end_step(moved, environment.controller.forward(joints), accepted, refused)
                 accepted, refused = accepted + moved.accepted, refused + (not moved.accepted)
-                fallbacks += decision.reason not in DECIDED
+                fallbacks += decision.reason not in HEALTHY
                 values += [decision.value] if np.isfinite(decision.value) else []
                 if state.success:
                     break

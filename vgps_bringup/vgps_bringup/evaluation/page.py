@@ -13,6 +13,7 @@ body { font: 15px/1.5 system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; 
        background: #f5f7fa; }
 main { max-width: 1040px; margin: 0 auto; padding: 28px 24px 60px; }
 h1 { font-size: 25px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 0 0 12px; }
+h1, h2, h3 { overflow-wrap: anywhere; } h3 { font-size: 14px; margin: 14px 0 4px; color: var(--faint); }
 p { margin: 0 0 10px; } .faint { color: var(--faint); } .small { font-size: 13px; }
 section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin: 16px 0; }
 video, svg, img.wide { width: 100%; height: auto; border-radius: 6px; display: block; } video { background: #181c24; }
@@ -33,7 +34,7 @@ video.narrow { max-width: 760px; margin: 0 auto; }
 .card { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 10px 16px; flex: 1 1 130px; }
 .card b { display: block; font-size: 20px; } .card span { color: var(--faint); font-size: 13px; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 12px; }
-figure { margin: 0; } figcaption { font-size: 13px; color: var(--faint); padding-top: 4px; }
+figure { margin: 0; } figcaption { font-size: 13px; color: var(--faint); padding-top: 4px; overflow-wrap: anywhere; }
 pre { white-space: pre-wrap; font-size: 12px; margin: 0; max-height: 260px; overflow: auto; }
 '''
 

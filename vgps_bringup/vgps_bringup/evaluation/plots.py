@@ -109,7 +109,7 @@ def curves_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], ylabel: str)
     axes.set_ylabel(ylabel)
     _over_steps(axes)
     if len(curves) <= 12:
-        axes.legend(loc='best', frameon=False)
+        figure.legend(loc='outside upper left', ncols=2, frameon=False)
     return figure
 
 

@@ -21,6 +21,7 @@ from vgps_bringup.evaluation.rejudge import JudgedStep, Judgement, Rejudge, agre
 
 SHEET_FRAMES, SHEET_WIDTH = 18, 160   # contact sheet: pictures per recording, their width in pixels
 GALLERY, GALLERY_WIDTH = 6, 320       # worst decisions shown
+MOST_CURVES = 8                       # episodes with a figure of their values
 
 
 @dataclass
@@ -106,9 +107,18 @@ def write(collected: Collected, output: Path) -> dict:
         'curves': {name: [asdict(p) for p in points] for name, points in collected.curves.items()}}
     if collected.rows:
         pq.write_table(pa.Table.from_pylist([asdict(row) for row in collected.rows]), output / 'steps.parquet')
-    (output / 'summary.json').write_text(json.dumps(summary, indent=2))
+    (output / 'summary.json').write_text(json.dumps(_plain(summary), indent=2, allow_nan=False))
     (output / 'index.html').write_text(_page(collected, summary), encoding='utf-8')
     return summary
+
+
+def _plain(value):
+    """Return the value for JSON, which has no NaN: what is not known is null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _page(collected: Collected, summary: dict) -> str:
@@ -126,7 +136,7 @@ def _page(collected: Collected, summary: dict) -> str:
                 'ESS', 'fallbacks')
         parts.append(page.section(
             'What each setting would have chosen',
-            page.table(head, [(x['critic'], x['k'], f'{x["beta"]:g}', x['steps'], 100 * x['differs'], x['value'],
+            page.table(head, [(x['critic'], x['k'], f'{x["beta"]:g}', x['steps'], round(100 * x['differs']), x['value'],
                                x['regret'], x['regret_p95'], x['spread'], x['disagreement'],
                                x['effective_sample_size'], x['fallbacks']) for x in lines]),
             '<p class="faint small">differs: from what was executed. Regret: the best candidate\'s value minus that of '
@@ -135,7 +145,7 @@ def _page(collected: Collected, summary: dict) -> str:
                  if (grid := _grid([x for x in lines if x['critic'] == critic], critic)) is not None]
         if grids:
             parts.append(page.section('How often the choice differs', *(plots.svg(g) for g in grids)))
-        parts.append(page.section('Value along the episodes', plots.svg(_value_curves(collected.rows))))
+        parts.append(page.section('Value along the episodes', *_value_curves(collected.rows)))
     if collected.curves:
         curves = {name: (np.array([p.seconds for p in points]), np.array([p.value for p in points]))
                   for name, points in collected.curves.items()}
@@ -162,7 +172,7 @@ def _grid(lines: list[dict], critic: str) -> Figure | None:
     values = np.full((len(ks), len(betas)), np.nan)
     for x in lines:
         values[ks.index(x['k']), betas.index(x['beta'])] = 100 * x['differs']
-    figure = Figure(figsize=(1.6 + 0.9 * len(betas), 1.2 + 0.5 * len(ks)), layout='constrained')
+    figure = Figure(figsize=(8.6, 0.8 + 0.36 * len(ks)), layout='constrained')
     axes = figure.subplots()
     axes.grid(False)
     axes.imshow(values, cmap='Blues', vmin=0, vmax=100, aspect='auto')
@@ -173,20 +183,25 @@ def _grid(lines: list[dict], critic: str) -> Figure | None:
     return figure
 
 
-def _value_curves(rows: list[Judgement]) -> Figure:
-    """Per episode and critic: value of the executed candidate, and of the best."""
-    curves = {}
-    seen = {}
-    for row in rows:  # executed and best value depend on the critic and K, not on beta: one curve each
-        seen.setdefault((row.episode_id, row.critic, row.k), {}).setdefault(row.step, row)
-    several = len({key[0] for key in seen}) > 1
-    for (episode, critic, k), steps in list(seen.items())[:6]:
-        label = f'{critic}, K = {k}' + (f', {episode}' if several else '')
-        x = np.array(sorted(steps))
-        executed = np.array([steps[i].executed_value for i in x])
-        curves[f'executed: {label}'] = (x, executed)
-        curves[f'best: {label}'] = (x, executed + np.array([steps[i].regret for i in x]))
-    return plots.curves_figure(curves, 'Q (discounted return)')
+def _value_curves(rows: list[Judgement]) -> list[str]:
+    """Per episode a figure: value of the executed candidate and of the best, by each critic, for the largest K."""
+    largest = max(row.k for row in rows)
+    episodes: dict[str, dict[str, dict[int, Judgement]]] = {}
+    for row in rows:  # executed and best value do not depend on beta
+        if row.k == largest:
+            episodes.setdefault(row.episode_id, {}).setdefault(row.critic, {}).setdefault(row.step, row)
+    parts = []
+    for episode, critics in list(episodes.items())[:MOST_CURVES]:
+        curves = {}
+        for critic, steps in critics.items():
+            x = np.array(sorted(steps))
+            executed = np.array([steps[i].executed_value for i in x])
+            curves[f'{critic}: executed'] = (x, executed)
+            curves[f'{critic}: best of {largest}'] = (x, executed + np.array([steps[i].regret for i in x]))
+        parts += [f'<h3>{escape(episode)}</h3>', plots.svg(plots.curves_figure(curves, 'Q (discounted return)'))]
+    if len(episodes) > MOST_CURVES:
+        parts.append(f'<p class="faint small">and {len(episodes) - MOST_CURVES} more episodes in steps.parquet</p>')
+    return parts
 
 
 def _thumbnail(image: np.ndarray, width: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vgps_bringup.evaluation.actors import Actors
 from vgps_bringup.evaluation.bag_reader import EpisodeRecord, Step
 from vgps_bringup.evaluation.overlay import Overlay
 from vgps_bringup.evaluation.simpler_env import GoogleGripper, TemporalAverage, WidowXGripper, axis_angle, make_task
@@ -17,15 +18,14 @@ from vgps_bringup.evaluation.study import Condition, Trial
 from vgps_bringup.evaluation.trials import TrialResult
 from vgps_bringup.evaluation.video import VideoWriter
 from vgps_critic.images import resize
-from vgps_critic.steering import Reason, Steerer, SteeringConfig, step_seed
-from vgps_policy_bridge.policy import Candidates, Observation, check_candidates, load_policy
+from vgps_critic.steering import HEALTHY, step_seed
+from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
 
 IMAGE_SIZE = 256   # pixels, what policy and critic see
 RATE = 5.0         # control steps per simulated second
 GRASP_ABOVE = 0.012  # m above the object's origin; the fingers reach 23 mm below the gripper's frame
-GAIN = 0.35
+GAIN = 0.35          # share of the way to its goal that the script asks for per step
 SCRIPTED = 'scripted'  # a policy name that only exists here: it sees the simulator's state
-DECIDED = (Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM)
 
 
 class ScriptedPickAndPlace:
@@ -87,35 +87,29 @@ class SimplerRunner:
     """Plays SIMPLER trials; a task stays loaded while it is played."""
 
     def __init__(self, max_steps: int, load_critic):
-        self.max_steps, self._load_critic = max_steps, load_critic
+        self.max_steps, self._actors = max_steps, Actors(load_critic)
         self._task, self._name = None, ''
-        self._policies, self._critics = {}, {}
         self.steps, self.seconds = 0, 0.0  # played so far, for steps/s
 
     def close(self) -> None:
-        """Free the renderer."""
+        """Free the renderer and the policies."""
+        self._leave_task()
+        self._actors.close()
+
+    def _leave_task(self) -> None:
         if self._task is not None:
             self._task.close()
 
     def _policy(self, condition: Condition):
-        if condition.policy == SCRIPTED:
-            return ScriptedPickAndPlace(self._task)
-        key = condition.policy, repr(sorted(condition.policy_options.items()))
-        if key not in self._policies:
-            self._policies[key] = load_policy(condition.policy, **condition.policy_options)
-        return self._policies[key]
+        return ScriptedPickAndPlace(self._task) if condition.policy == SCRIPTED else self._actors.policy(condition)
 
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
         """Play one episode; ``bag`` (a folder) receives ``video.mp4``."""
         if self._name != trial.task.name:
-            self.close()
+            self._leave_task()
             self._task, self._name = make_task(trial.task.name), trial.task.name
         condition, task = trial.condition, self._task
-        if condition.critic and condition.critic not in self._critics:
-            self._critics[condition.critic] = self._load_critic(condition.critic)
-        steerer = Steerer(self._critics.get(condition.critic),
-                          SteeringConfig(beta=condition.beta, selection=condition.selection))
-        policy, average = self._policy(condition), TemporalAverage()
+        policy, steerer, average = self._policy(condition), self._actors.steerer(condition), TemporalAverage()
         gripper = WidowXGripper() if task.robot == 'widowx' else GoogleGripper()
         began = time.monotonic()
         seen, spoken = task.reset(trial.seed)
@@ -135,7 +129,7 @@ class SimplerRunner:
             steps.append(Step(step, round(step / RATE * 1e9), instruction, decision=decision))
             images.append(seen.image)
             values += [decision.value] if np.isfinite(decision.value) else []
-            fallbacks += decision.reason not in DECIDED
+            fallbacks += decision.reason not in HEALTHY
             seen = task.step(np.array([*action[:3], *axis_angle(*action[3:6]), gripper(float(action[6]))]))
             if seen.success or seen.over:
                 break

@@ -181,7 +181,7 @@ def write_pairs(results: Results, output: Path, load_critic: Callable[[str], obj
         path = output / f'side_by_side_{number}.mp4'
         video.write_side_by_side(parts, path)
         curves = {name: curve for name, curve in curves.items() if len(curve[0])}
-        figure = [plots.svg(plots.curves_figure(curves, f'Q to {condition.critic}'))] if curves else []
+        figure = [plots.svg(plots.curves_figure(curves, f"Q of critic '{condition.critic}'"))] if curves else []
         sections.append(page.section(
             f'{plain["task"]}, seed {plain["seed"]}: {plain["condition"]} (left), {steered["condition"]} (right)',
             page.video(path, narrow=True), *figure,
