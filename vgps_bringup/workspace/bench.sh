@@ -8,4 +8,6 @@ lscpu | grep -E 'Model name|^CPU\(s\)'
 run python -m vgps_critic.benchmarks.latency
 run python -m vgps_critic.benchmarks.memory
 run python -m vgps_bringup.benchmarks.command_latency
+run python -m vgps_bringup.benchmarks.rejudging
+run vgps-evaluate overhead
 run vgps-benchmark-policy
