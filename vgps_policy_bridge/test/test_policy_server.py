@@ -105,12 +105,21 @@ def test_candidates_are_those_of_the_policy_itself(client):
                                         ('shape', 'CandidatesError'), ('too many', 'CandidatesError'),
                                         ('nothing', 'CandidatesError'), ('hangs', 'PolicyTimeoutError')])
 def test_bad_policy_costs_one_named_error(client, mood, name):
+    client.propose(OBSERVATION, 3)
     Moody.mood = mood
     with pytest.raises(RemotePolicyError, match=name):
         client.propose(OBSERVATION, 3)
     Moody.mood = 'good'
     assert len(client.propose(OBSERVATION, 3)) == 3  # without a new reset
     assert Moody.built == (2 if mood == 'hangs' else 1)
+
+
+def test_first_answer_with_each_number_of_candidates_may_take_longer_because_it_compiles(client):
+    Moody.mood = 'hangs'  # for three times the server's timeout
+    assert len(client.propose(OBSERVATION, 3)) == 3
+    with pytest.raises(RemotePolicyError, match='PolicyTimeoutError'):
+        client.propose(OBSERVATION, 3)
+    assert len(client.propose(OBSERVATION, 4)) == 4 and Moody.built == 2
 
 
 def raw(url):
@@ -299,7 +308,7 @@ def test_client_does_not_trust_the_server(answer, error):
         time.sleep(0.2)
     with serve(evil, '127.0.0.1', 0) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
-        client = ServerPolicy(f'ws://127.0.0.1:{listening.socket.getsockname()[1]}', timeout=0.5)
+        client = ServerPolicy(f'ws://127.0.0.1:{listening.socket.getsockname()[1]}', load_timeout=0.5)
         with pytest.raises(error):
             client.propose(OBSERVATION, 3)
         assert not hasattr(client, 'temperature')

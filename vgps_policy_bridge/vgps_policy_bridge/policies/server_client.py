@@ -37,12 +37,15 @@ class ServerPolicy:
     Args:
         url: of the server.
         timeout: [s] for an answer.
+        load_timeout: [s] for the first answer with each number of candidates: a policy in JAX compiles then.
         connect_timeout: [s] for the connection; a server that is still loading is waited for this long.
     """
 
     def __init__(self, url: str = f'ws://127.0.0.1:{DEFAULT_PORT}', timeout: float = 90.0,
-                 connect_timeout: float = 5.0):
-        self._url, self._timeout, self._connect_timeout = url, timeout, connect_timeout
+                 load_timeout: float = 600.0, connect_timeout: float = 5.0):
+        self._url, self._timeout, self._load_timeout = url, timeout, load_timeout
+        self._connect_timeout = connect_timeout
+        self._warm: set[int] = set()  # numbers of candidates that were answered on this connection
         parts = urlsplit(url)
         if parts.scheme != 'ws' or not parts.hostname:
             raise PolicyError(f'server: url must look like ws://127.0.0.1:{DEFAULT_PORT}, not {url!r}')
@@ -70,7 +73,9 @@ class ServerPolicy:
         answer = self._request({
             'type': 'propose', 'k': int(k), 'temperature': float(getattr(self, 'temperature', 1.0)),
             'stamp': float(observation.stamp), 'image': observation.image, 'state': observation.state,
-            'wrist_image': observation.wrist_image, 'committed': self._committed}, 'candidates')
+            'wrist_image': observation.wrist_image, 'committed': self._committed}, 'candidates',
+            self._timeout if k in self._warm else self._load_timeout)
+        self._warm.add(k)
         candidates = check_candidates(protocol.read_candidates(answer), k)
         return replace(candidates, policy=f'server {candidates.policy}',
                        stages=candidates.stages | {'server': 1e3 * (time.perf_counter() - start)})
@@ -81,6 +86,7 @@ class ServerPolicy:
 
     def close(self) -> None:
         """Close the connection."""
+        self._warm.clear()
         self._connection = None
         self._stack.close()
 
@@ -100,8 +106,8 @@ class ServerPolicy:
         return connect(self._url, sock=peer, open_timeout=self._connect_timeout, max_size=protocol.MAX_FRAME,
                        compression=None, ping_interval=None)
 
-    def _request(self, message: dict, expected: str) -> dict:
-        frame = protocol.encode(message | {'version': protocol.VERSION})
+    def _request(self, message: dict, expected: str, timeout: float | None = None) -> dict:
+        frame, timeout = protocol.encode(message | {'version': protocol.VERSION}), timeout or self._timeout
         if len(frame) > protocol.MAX_FRAME:
             raise protocol.MalformedFrameError(f'the request takes {len(frame)} bytes, at most {protocol.MAX_FRAME} '
                                                'are allowed: use a smaller image')
@@ -109,10 +115,10 @@ class ServerPolicy:
             if self._connection is None:
                 self._connection = self._stack.enter_context(self._connect())
             self._connection.send(frame)
-            answer = protocol.decode(self._connection.recv(timeout=self._timeout))
+            answer = protocol.decode(self._connection.recv(timeout=timeout))
         except TimeoutError as error:
             self.close()  # an answer that comes late must not be taken for the next one's
-            raise ServerLostError(f'no answer from {self._url} within {self._timeout:g} s') from error
+            raise ServerLostError(f'no answer from {self._url} within {timeout:g} s') from error
         except (ConnectionClosed, InvalidHandshake, OSError) as error:
             self.close()
             raise ServerLostError(f'policy server at {self._url}: {error}; is vgps-policy-server running?') from error

@@ -25,7 +25,7 @@ class Seat:
     Args:
         build: returns a new policy; called in the policy's thread.
         timeout: [s] for one request of the policy.
-        load_timeout: [s] for building the policy.
+        load_timeout: [s] for building the policy, and for its first answer with each k: JAX compiles then.
     """
 
     def __init__(self, build: Callable[[], Policy], timeout: float, load_timeout: float):
@@ -34,6 +34,7 @@ class Seat:
         self._worker: PolicyWorker | None = None
         self._policy: Policy | None = None
         self._episode: tuple[str, int] | None = None
+        self._warm: set[int] = set()  # numbers of candidates that this policy has drawn before
         self.owner: object | None = None  # connection whose episode it is; the server sets it
 
     def has_temperature(self) -> bool:
@@ -60,7 +61,9 @@ class Seat:
         with self._lock:
             self._check(client)
             policy = self._ready()
-            return self._run(job, self._timeout)
+            candidates = self._run(job, self._timeout if k in self._warm else self._load_timeout)
+            self._warm.add(k)
+            return candidates
 
     def _check(self, client: object) -> None:
         # Within the lock: another client may have taken the seat while this one waited for it.
@@ -86,6 +89,7 @@ class Seat:
             result, error = answers.get(timeout=timeout)
         except queue.Empty:
             self._worker, self._policy = None, None
+            self._warm.clear()
             raise PolicyTimeoutError(f'the policy did not answer within {timeout:g} s') from None
         if error is not None:
             raise error

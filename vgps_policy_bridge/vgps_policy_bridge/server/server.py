@@ -39,7 +39,7 @@ class PolicyServer:
     Args:
         build: returns a new policy; called once per seat, and again after a hang.
         timeout: [s] for one request of the policy.
-        load_timeout: [s] for building the policy.
+        load_timeout: [s] for building the policy, and for its first answer with each number of candidates.
         episodes: that can go on at the same time, each with a policy of its own. One client more takes over the
             episode that began first.
     """
