@@ -27,6 +27,9 @@ OUTCOMES = {getattr(Episode, name): name.lower()
             for name in ('RUNNING', 'SUCCESS', 'FAILURE', 'TIMEOUT', 'CANCELLED', 'ABORTED')}
 
 
+GONE = 5  # looks in a row, a second apart, in which the policy node is not there
+
+
 class EpisodeError(RuntimeError):
     """An episode could not be run; the text says what is missing."""
 
@@ -145,9 +148,12 @@ class EpisodeClient:
                                '(its log says which)')
         finished = handle.get_result_async()
         try:
+            missing = 0
             while not finished.done():
                 self.executor.spin_until_future_complete(finished, 1.0)
-                if not finished.done() and not self.action.server_is_ready():  # known once its DDS lease ends
+                # known once its DDS lease ends; a starved machine may lose sight of it for a moment
+                missing = 0 if self.action.server_is_ready() else missing + 1
+                if missing >= GONE and not finished.done():
                     raise EpisodeError('the policy node is gone; the arm holds. See its log, then start it again')
             answer = finished.result()
         except KeyboardInterrupt:
