@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from vgps_bringup.evaluation.bag_reader import Bag
 from vgps_bringup.evaluation.bag_storage import BagError
 from vgps_bringup.evaluation.latency import added_latency, latency_table, model_milliseconds
+from vgps_bringup.evaluation.overlay import Values, absence
 from vgps_bringup.evaluation.report import comparison_report, episode_report
 
 
@@ -179,6 +181,15 @@ def test_a_truncated_bag_still_gets_its_report_with_the_reason_on_it(tmp_path, b
     file.write_bytes(file.read_bytes()[:-400])  # no index, no end
     episode_report(folder, tmp_path / 'report')
     assert 'Partial recording' in (tmp_path / 'report/index.html').read_text()
+
+
+def test_the_last_step_of_a_judged_episode_is_not_called_a_gap_in_the_recording(bag_folder):
+    episode = Bag(bag_folder).episodes[0]
+    shared = Values.of(episode)
+    assert shared.last == len(episode.steps) - 1
+    assert 'ended before it was decided' in absence(episode.steps[-1], True)
+    assert 'no decision recorded' in absence(episode.steps[2], False)
+    assert Values.of(replace(episode, outcome='running')).last is None
 
 
 def test_conditions_are_compared_side_by_side(tmp_path, messages):

@@ -1,5 +1,6 @@
 """Judging recorded steps again: identical where nothing changed, one encoding whatever the number of settings."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -12,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation_bags import INSTRUCTION, START, K, Messages, episode_messages, image_message, picture, topic, write_bag
 
-from vgps_bringup.evaluation.bag_reader import Bag
+from vgps_bringup.evaluation.bag_reader import Bag, Frame
 from vgps_bringup.evaluation.bag_storage import BagError
 from vgps_bringup.evaluation.bag_writer import BagWriter
 from vgps_bringup.evaluation.foreign import done_actions, value_curve
-from vgps_bringup.evaluation.rejudge import Rejudge, agreement, summarize
+from vgps_bringup.evaluation.rejudge import Rejudge, agreement, ahead, summarize
 from vgps_bringup.evaluation.rejudge_report import judge_bags, write
 from vgps_critic.critic import Critic
 from vgps_critic.steering import Steerer, SteeringConfig
@@ -113,6 +114,44 @@ def test_a_step_whose_frame_was_not_recorded_is_named(tmp_path, messages, critic
     rows = {r.step: r for r in rows_of(Gap(folder), Rejudge({'a': critic}))}
     assert rows[1].reason == 'frame missing' and np.isnan(rows[1].value)
     assert rows[0].reason == rows[2].reason == 'steered'
+
+
+def test_a_frame_that_is_no_image_counts_as_not_recorded(tmp_path, messages, critic, monkeypatch):
+    bag = Bag(write_bag(tmp_path / 'bag', messages=messages, steps=3))
+    broken = bag.episodes[0].steps[1].stamp
+    whole = Frame.image
+
+    def image(self):
+        if self.stamp == broken:
+            raise ValueError('not an image')
+        return whole(self)
+
+    monkeypatch.setattr(Frame, 'image', image)
+    rows = {r.step: r for r in rows_of(bag, Rejudge({'a': critic}))}
+    assert rows[1].reason == 'frame missing' and rows[0].reason == rows[2].reason == 'steered'
+
+
+def test_work_ahead_keeps_its_order_and_reads_only_a_few_items_ahead():
+    taken = []
+
+    def items():
+        for i in range(50):
+            taken.append(i)
+            yield i
+
+    for position, result in enumerate(ahead(lambda i: i * i, items())):
+        assert result == position**2
+        assert len(taken) <= position + 2 * len(os.sched_getaffinity(0)) + 2
+    assert position == 49
+
+
+def test_what_is_not_known_is_null_in_the_summary(tmp_path, messages, critic):
+    bag = Bag(write_bag(tmp_path / 'bag', messages=messages, steps=2))
+    collected = judge_bags([bag.path], Rejudge({'a': critic}))
+    for row in range(len(collected.rows)):
+        collected.rows[row] = dataclasses.replace(collected.rows[row], regret=float('nan'))
+    write(collected, tmp_path / 'out')
+    assert json.loads((tmp_path / 'out/summary.json').read_text())['settings'][0]['regret'] is None
 
 
 def test_the_report_holds_table_json_and_page(tmp_path, bag, critic):

@@ -77,6 +77,9 @@ def test_each_widowx_task_resets_steps_renders_and_scores(name):
         after = task.step(np.array([0.0, 0, 0.02, 0, 0, 0, 1]))
         assert not after.success and after.failure == 'missed grasp'
         assert np.abs(after.image.astype(int) - seen.image.astype(int)).max() > 30
+        for _ in range(4):
+            task.step(np.array([0.0, 0, 0, 0, 0, 0, -1]))
+        assert task.world.agent.robot.get_qpos()[0, -2:].max() < 0.02, 'the gripper does not close'
     finally:
         task.close()
 

@@ -87,13 +87,7 @@ def draw_panel(shared: Values, step: Step | None, position: int | None) -> np.nd
     y += 34
     decision = step.decision if step is not None else None
     if decision is None:
-        if step is None:
-            text = 'waiting for the first step'
-        elif position == shared.last:  # judged while the policy was still sampling
-            text = f'step {step.index}: the episode ended before it was decided'
-        else:
-            text = f'step {step.index}: no decision recorded'
-        draw.text((margin, y), text, FAINT, font(15))
+        draw.text((margin, y), absence(step, position == shared.last), FAINT, font(15))
     else:
         name, colour = _reason(decision)
         draw.text((margin, y), f'step {step.index}', INK, font(22, bold=True))
@@ -114,6 +108,15 @@ def draw_panel(shared: Values, step: Step | None, position: int | None) -> np.nd
         draw.text((margin, HEIGHT - 142), facts, INK, font(13))
     _curve(draw, shared.values, position, (margin, HEIGHT - 106, right, HEIGHT - 22))
     return np.asarray(picture)
+
+
+def absence(step: Step | None, final: bool) -> str:
+    """Return what to say of a step without decision; ``final``: the last of a finished episode."""
+    if step is None:
+        return 'waiting for the first step'
+    if final:  # judged while the policy was still sampling
+        return f'step {step.index}: the episode ended before it was decided'
+    return f'step {step.index}: no decision recorded'
 
 
 def _bars(draw: ImageDraw.ImageDraw, step: Step, box: tuple[int, int, int, int]) -> None:
