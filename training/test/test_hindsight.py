@@ -73,14 +73,16 @@ def pretrained(tmp_path):
     return tmp_path
 
 
-def test_the_folded_critic_scores_images_as_the_heads_score_features(pretrained):
+@pytest.mark.parametrize('outcome', [True, False])
+def test_the_folded_critic_scores_images_as_the_heads_score_features(pretrained, outcome):
     rng = np.random.default_rng(1)
     frames = rng.integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
     table = StepTable(frames, np.zeros((6, 7), np.float32), np.array([0, 3]), np.array([0, 1]), np.array([1, 0]),
                       np.array([0, 0]), ('a', 'b'), ('x', 'y'))
     embeddings = rng.normal(size=(2, 512)).astype(np.float32)
-    encoder = FrozenEncoder(pretrained, NETWORK)
+    encoder = FrozenEncoder(pretrained, NETWORK, outcome)
     features = encoder.features(table, embeddings)
+    assert features.frames[:, len(hindsight.NAMES)].any() == outcome
     networks = nn.ModuleDict({'critic': CriticNetwork(NETWORK)})
     encoder.attach(networks)
     actions = torch.from_numpy(rng.uniform(-1, 1, (6, 5, 7)).astype(np.float32))

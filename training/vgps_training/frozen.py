@@ -1,10 +1,12 @@
 """Train the heads alone on a pre-trained encoder: every frame is encoded once, an update then takes milliseconds.
 
-The heads see the positions that `pretrain.Predictor` predicts (the gripper's, where to grasp and to release) and not
-all of its features: fewer directions in which a value can be wrong. They do not see its chance of success: on the
-frames it was trained on that is partly memory, and heads that lean on it look less at the action (steered success 0.71
-with and 0.85 without it; 400 and 80 episodes). The readout is linear: at the end it is folded into the critic's first
-layer, and the checkpoint is a critic like any other.
+The heads see what `pretrain.Predictor` predicts (where the gripper is, where to grasp and release, chance of success)
+and not all of its features: fewer directions in which a value can be wrong. The readout is linear: at the end it is
+folded into the critic's first layer, and the checkpoint is a critic like any other.
+
+On the frames the encoder was trained on, its chance of success is partly memory. Heads that regress returns lean on it
+and look less at the action (steered success 0.74 with and 0.90 without it), so they do not see it; those that learn
+by temporal differences need it (IQL 0.81 with, 0.48 without). See vgps_bringup/doc/study.md.
 """
 import copy
 import math
@@ -49,8 +51,11 @@ class _Given(nn.Module):
 class FrozenEncoder:
     """A pre-trained encoder that is trained no more."""
 
-    def __init__(self, folder: Path, config: NetworkConfig):
-        """Load the encoder of `folder`; raises ValueError where it is not the one of the critic's `config`."""
+    def __init__(self, folder: Path, config: NetworkConfig, outcome: bool = True):
+        """Load the encoder of `folder`; `outcome`: the heads see its chance of success.
+
+        Raises ValueError where it is not the encoder of the critic's `config`.
+        """
         path = Path(folder) / FILE
         if not path.is_file():
             raise ValueError(f'{path} is not there: make it with vgps-pretrain')
@@ -64,8 +69,8 @@ class FrozenEncoder:
         self.encoder = ResNetEncoder(config.stage_sizes, config.num_filters, config.language_dim)
         self.encoder.load_state_dict(kept['encoder'])
         self.encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        # (P, D), (P,): positions; the last row, the chance of success, is left out
-        self.weight, self.bias = (kept['readout'][name][:len(NAMES)] for name in ('weight', 'bias'))
+        rows = len(NAMES) + outcome  # P: positions, then the chance of success
+        self.weight, self.bias = (kept['readout'][name][:rows] for name in ('weight', 'bias'))  # (P, D), (P,)
         if len(self.bias) > self.encoder.output_dim:
             raise ValueError(f'{path}: an encoder of {self.encoder.output_dim} features cannot hold {len(self.bias)} '
                              'predictions: more stages or filters')

@@ -51,7 +51,9 @@ class Run:
         self.encoder = instruction_encoder(config.data.instruction_encoder)
         self.embeddings = np.stack([self.encoder.encode(i) for i in self.table.instructions])
         training, validation = held_out(self.table, config.data.validation_share)
-        self.frozen = FrozenEncoder(config.encoder, config.network) if config.encoder else None
+        self.frozen = None
+        if config.encoder:  # why not everybody sees the outcome: see frozen.py
+            self.frozen = FrozenEncoder(config.encoder, config.network, config.algorithm_name != 'monte-carlo')
         table = self.frozen.features(self.table, self.embeddings) if self.frozen else self.table
         selection = table.select(training)
         source = ', '.join(path.name for path in config.data.paths)
