@@ -62,7 +62,7 @@ def _cost(ledger: Path) -> list[str]:
     rows = [f'| {name} | {wall[name]:.1f} | {cpu[name]:.1f} |' for name in wall]
     return ['## What it cost', '', f'On {os.cpu_count()} CPU cores; stages of one core run side by side.', '',
             '| Stage | minutes | CPU minutes |', '|---|---|---|', *rows,
-            f'| **sum** | {wall.total():.0f} | {cpu.total():.0f} |', '']
+            f'| **sum** | | **{cpu.total():.0f}** |', '']
 
 
 def _write_readme(path: Path, headline: Results) -> None:
