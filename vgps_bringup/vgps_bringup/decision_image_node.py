@@ -37,6 +37,7 @@ class Run:
 
     instruction: str = ''
     steps: list[Step] = field(default_factory=list)
+    outcome: str = 'running'
 
 
 def _locate(name: str) -> str:
