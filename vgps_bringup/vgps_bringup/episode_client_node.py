@@ -7,7 +7,10 @@ Ctrl-C cancels the episode: the arm holds, the bag is closed.
 """
 
 import argparse
+import contextlib
+import signal
 import sys
+import threading
 import time
 
 import rclpy
@@ -32,6 +35,32 @@ GONE = 5  # looks in a row, a second apart, in which the policy node is not ther
 
 class EpisodeError(RuntimeError):
     """An episode could not be run; the text says what is missing."""
+
+
+@contextlib.contextmanager
+def remembered_interrupt():
+    """Yield a function that raises KeyboardInterrupt if Ctrl-C was pressed since.
+
+    Python drops the exception of a signal that arrives while it is in a destructor, and an arm would move on.
+    """
+    pressed = []
+
+    def remember(*_):
+        pressed.append(True)
+        raise KeyboardInterrupt
+
+    def check():
+        if pressed:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check  # signals go to the main thread
+        return
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class EpisodeClient:
@@ -149,12 +178,14 @@ class EpisodeClient:
         finished = handle.get_result_async()
         try:
             missing = 0
-            while not finished.done():
-                self.executor.spin_until_future_complete(finished, 1.0)
-                # known once its DDS lease ends; a starved machine may lose sight of it for a moment
-                missing = 0 if self.action.server_is_ready() else missing + 1
-                if missing >= GONE and not finished.done():
-                    raise EpisodeError('the policy node is gone; the arm holds. See its log, then start it again')
+            with remembered_interrupt() as check:
+                while not finished.done():
+                    self.executor.spin_until_future_complete(finished, 1.0)
+                    check()
+                    # known once its DDS lease ends; a starved machine may lose sight of it for a moment
+                    missing = 0 if self.action.server_is_ready() else missing + 1
+                    if missing >= GONE and not finished.done():
+                        raise EpisodeError('the policy node is gone; the arm holds. See its log, then start it again')
             answer = finished.result()
         except KeyboardInterrupt:
             self._complete(handle.cancel_goal_async(), 5.0, 'cancel')
