@@ -31,8 +31,8 @@ Item, Result = TypeVar('Item'), TypeVar('Result')
 def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield ``work(item)`` in order while the next items are worked on, one on each core.
 
-    One frame a core beats one frame on all cores: threads of a small network mostly wait for each other. And unlike a
-    batch of frames it repeats the live node's computation to the bit.
+    One frame a core beats one frame on all cores: threads of a small network mostly wait for each other. Frames are not
+    batched: each is computed as the live node computes it, up to the order in which threads add.
     """
     cores = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:

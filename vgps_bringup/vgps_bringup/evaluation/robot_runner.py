@@ -19,6 +19,7 @@ from vgps_bringup.episode_client_node import OUTCOMES, EpisodeClient, EpisodeErr
 from vgps_bringup.evaluation.study import Condition, Study, StudyError, Trial
 from vgps_bringup.evaluation.trials import FAILURE_MODES, AbandonedError, TrialResult
 from vgps_bringup.runner import Runner
+from vgps_critic.steering import HEALTHY
 from vgps_msgs.msg import ControllerState, Episode, TaskState
 from vgps_msgs.srv import JudgeEpisode
 from vgps_msgs_py import qos
@@ -27,7 +28,7 @@ KEYS = 'keys: s success, m missed grasp, e early drop, l late drop, o other fail
 JUDGEMENTS = {'s': (True, ''), 'm': (False, 'missed grasp'), 'e': (False, 'early drop'), 'l': (False, 'late drop'),
               'o': (False, 'other')}
 MODES = ('other', *(FAILURE_MODES[name] for name in ('never_grasped', 'dropped_outside', 'still_holding', 'misplaced')))
-DECIDED = ('STEERED', 'CONTROL_FIRST', 'CONTROL_RANDOM')
+DECIDED = {reason.name for reason in HEALTHY}
 PATIENCE = 600.0  # s for the operator's word on an episode that is over
 
 

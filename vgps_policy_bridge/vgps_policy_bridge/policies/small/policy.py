@@ -32,7 +32,7 @@ class SmallPolicy:
         if self._network.config.kind != kind:
             raise PolicyError(f'{path} holds a {self._network.config.kind!r} policy, not {kind!r}')
         self.temperature = 1.0
-        self._identity = f'{kind} {path.stem} {digest}'
+        self._identity = ' '.join(dict.fromkeys((kind, path.stem, digest)))  # flow.safetensors is a flow: said once
         self._seeds = StepSeeds()
         self._embedding = None
 
