@@ -249,6 +249,8 @@ def test_live_and_offline_choices_are_identical(tmp_path, messages):
                     kind, where.name, qos.LATCHED if where.latched else qos.EVENT)
         wait(lambda: all(p.get_subscription_count() for _, p in publishers.values())
              and node.count_publishers('/vgps/decision'), 60)
+        settled = time.monotonic() + 1.0  # the readers know of the writers a little later than the writers of them
+        wait(lambda: time.monotonic() > settled, 10)
         writer = BagWriter(tmp_path / 'live', messages.types)
         for where, message, received in parts:
             kind, publisher = publishers[where.name]
