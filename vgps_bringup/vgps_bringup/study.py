@@ -69,7 +69,7 @@ class Scale:
     locate_steps: int = 2000   # updates of the critics' encoder until grasps are located
     encoder_steps: int = 3500  # and after
     critic_steps: int = 6000   # updates of each critic's heads
-    end_to_end_steps: int = 6000  # updates of the critic whose encoder learns from the value alone
+    end_to_end_steps: int = 12000  # updates of the critic whose encoder learns from the value alone
     trials: int = 200          # per task and headline row
     control_trials: int = 50   # per task and row of controls and algorithms
     sweep_trials: int = 20     # per task and row of the sweep over K and beta
@@ -108,11 +108,12 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
                      needs=(recipe.encoder or recipe.table,))
 
     def trials(name: str, *critics: str, before: str = '') -> Stage:
-        command = ('vgps-evaluate', 'trials', '--study', '{out}/' + f'{name}.yaml', '--workers', '2',
+        # one process each, so that no core waits for a stage that wants them all
+        command = ('vgps-evaluate', 'trials', '--study', '{out}/' + f'{name}.yaml',
                    *(() if name == 'videos' else ('--no-record',)), '--output', '{out}/' + f'trials-{name}')
         if before:
             command = ('sh', '-c', before + ' & trap "kill $!" EXIT; ' + shlex.join(command))
-        return stage(f'trials-{name}', *command, needs=('flow', 'binned', *critics), cores=2)
+        return stage(f'trials-{name}', *command, needs=('flow', 'binned', *critics))
 
     return [
         stage('collect', 'vgps-collect', '--output', '{out}/demonstrations', '--tasks', *TASKS, '--episodes',
