@@ -65,6 +65,20 @@ def test_each_frame_is_encoded_once_for_all_settings(bag, critic):
     assert critic.encodings == 8 and len(rows) == 8 * 25
 
 
+def test_a_step_with_fewer_candidates_counts_under_no_larger_k(bag, critic):
+    episode = dataclasses.replace(bag.episodes[0], steps=list(bag.episodes[0].steps))
+    few, step = K - 2, episode.steps[2]
+    fewer = dataclasses.replace(step.candidates, num_candidates=few, actions=step.actions[:few].ravel())
+    episode.steps[2] = dataclasses.replace(step, candidates=fewer)
+
+    def counts(*ks):
+        rows = [row for judged in Rejudge({'a': critic}, ks).run(bag, episode) for row in judged.judgements]
+        return {k: sum(row.k == k for row in rows) for k in (few, K)}
+
+    assert counts(few, K) == {few: 8, K: 7}
+    assert counts() == {few: 1, K: 7}  # as recorded
+
+
 def test_choices_are_those_of_the_steerer_on_that_frame_with_the_recorded_seed(bag, critic):
     rows = {(r.step, r.beta): r for r in rows_of(bag, Rejudge({'a': critic}, (K,), (0.0, 1.0)))}
     for beta in (0.0, 1.0):
@@ -150,7 +164,7 @@ def test_what_is_not_known_is_null_in_the_summary(tmp_path, messages, critic):
     bag = Bag(write_bag(tmp_path / 'bag', messages=messages, steps=2))
     collected = judge_bags([bag.path], Rejudge({'a': critic}))
     for row in range(len(collected.rows)):
-        collected.rows[row] = dataclasses.replace(collected.rows[row], regret=float('nan'))
+        collected.rows[row] = collected.rows[row]._replace(regret=float('nan'))
     write(collected, tmp_path / 'out')
     assert json.loads((tmp_path / 'out/summary.json').read_text())['settings'][0]['regret'] is None
 

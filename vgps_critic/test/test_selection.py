@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from vgps_critic.selection import select
+from vgps_critic.selection import select, select_each
 
 
 def rng(seed=0):
@@ -78,3 +78,14 @@ def test_one_draw_is_used_so_that_a_recorded_seed_repeats_the_choice():
     select(np.zeros(7), 1.0, one)
     two.random()
     assert one.random() == two.random()
+
+
+def test_several_temperatures_at_once_choose_to_the_bit_what_each_alone_would():
+    random = rng(3)
+    for case in range(300):
+        q = random.normal(0, 5, (2, random.integers(1, 70))).astype(np.float32)
+        betas = random.choice([0.0, 0.01, 0.1, 1.0, 3.0, 10.0], random.integers(1, 7))
+        for beta, together in zip(betas, select_each(q, betas, rng(case)), strict=True):
+            alone = select(q, beta, rng(case))
+            assert together.index == alone.index
+            assert together.probabilities.tobytes() == alone.probabilities.tobytes()

@@ -1,5 +1,6 @@
 """Choose one of K candidates by the critic's values: equation 2 of the paper."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +25,11 @@ def ensemble_minimum(q_values: np.ndarray) -> np.ndarray:
     q_values = np.asarray(q_values, np.float32)
     if q_values.ndim not in (1, 2) or 0 in q_values.shape:
         raise ValueError(f'Q-values have shape {q_values.shape}, expected (E, K) or (K,) with K >= 1')
-    bad = np.argwhere(~np.isfinite(q_values))
-    if len(bad):
-        at = tuple(int(i) for i in bad[0])
-        raise ValueError(f'{len(bad)} of {q_values.size} Q-values are not finite, first {q_values[at]} at index {at}')
+    finite = np.isfinite(q_values)
+    if not finite.all():
+        at = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f'{(~finite).sum()} of {q_values.size} Q-values are not finite, first {q_values[at]} at index '
+                         f'{at}')
     return q_values.min(axis=0) if q_values.ndim == 2 else q_values
 
 
@@ -45,19 +47,26 @@ def select(q_values: np.ndarray, beta: float, rng: np.random.Generator) -> Selec
     Source: paper, equation 2; reference behaviour 5 (6).
 
     """
-    if not np.isfinite(beta):
-        raise ValueError(f'beta must be finite, got {beta}')
+    return select_each(q_values, (beta,), rng)[0]
+
+
+def select_each(q_values: np.ndarray, betas: Sequence[float], rng: np.random.Generator) -> list[Selection]:
+    """Return what `select` would choose at each of several temperatures, all from the same draw."""
+    betas = np.asarray(betas, np.float64)
+    if not np.isfinite(betas).all():
+        raise ValueError(f'beta must be finite, got {betas[~np.isfinite(betas)][0]}')
     values = ensemble_minimum(q_values)
-    if beta <= 0:
-        index = int(values.argmax())
-        probabilities = np.zeros(len(values))
-        probabilities[index] = 1.0
-        return Selection(index, probabilities, values)
-    with np.errstate(over='ignore'):  # a logit of -inf is a probability of 0
-        logits = (values.astype(np.float64) - values.max()) / beta  # the maximum is 0: exp cannot overflow
-    probabilities = np.exp(logits)
-    probabilities /= probabilities.sum()
-    cumulative = probabilities.cumsum()
-    # scaled by the last entry, since rounding may leave it a little under 1
-    index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side='right'))
-    return Selection(min(index, len(values) - 1), probabilities, values)
+    best, warm = int(values.argmax()), betas > 0
+    indices = np.full(len(betas), best)
+    probabilities = np.zeros((len(betas), len(values)))
+    probabilities[~warm, best] = 1.0
+    if warm.any():
+        with np.errstate(over='ignore'):  # a logit of -inf is a probability of 0
+            logits = (values.astype(np.float64) - values[best]) / betas[warm, None]  # at most 0: exp cannot overflow
+        softmax = np.exp(logits)
+        softmax /= softmax.sum(axis=1, keepdims=True)
+        cumulative = softmax.cumsum(axis=1)
+        # scaled by the last entry, since rounding may leave it a little under 1
+        drawn = (cumulative <= rng.random() * cumulative[:, -1:]).sum(axis=1)
+        indices[warm], probabilities[warm] = np.minimum(drawn, len(values) - 1), softmax
+    return [Selection(index, row, values) for index, row in zip(indices.tolist(), probabilities)]

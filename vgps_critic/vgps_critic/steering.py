@@ -8,7 +8,8 @@ import contextlib
 import math
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from vgps_critic.action_space import ACTION_DIM, ActionSpaceError
 from vgps_critic.critic import Critic, EncodedObservation
-from vgps_critic.selection import Selection, select
+from vgps_critic.selection import Selection, select_each
 from vgps_critic.text import UnknownInstructionError
 
 _SELECTION_STREAM = int.from_bytes(b'select', 'big')  # keeps these seeds apart from the policy's of the same step
@@ -214,55 +215,9 @@ class Steerer:
             seed: of the selection, see `step_seed`.
 
         """
-        start = time.perf_counter()
-        try:
-            firsts = first_actions(actions)
-        except ValueError as e:
-            scores = Failure(Reason.CANDIDATES_INVALID, str(e))
-        selection = None
-        if isinstance(scores, Scores):
-            selection = select(scores.q_values, self.config.beta, np.random.default_rng(seed))
-        reason, message, chosen = self._judge(scores, selection, len(np.atleast_1d(actions)), seed)
-        if chosen is None and (reason in ALWAYS_HOLD or self.config.fallback == 'hold'):
-            chosen, message = -1, f'{message}; holding'
-        elif chosen is None:
-            chosen, message = 0, f'{message}; sending the first candidate'
-        if chosen < 0:
-            verdict = Verdict.HOLD
-        else:
-            verdict = Verdict.CHOSEN if reason in (Reason.STEERED, Reason.CONTROL_RANDOM) else Verdict.FIRST_CANDIDATE
-        value = float(selection.values[chosen]) if selection is not None and chosen >= 0 else math.nan
-        self._values.append(value)
-        health = _Health() if selection is None else _Health.of(scores, selection)
-        stages = dict(scores.milliseconds) if selection is not None else {}
-        return Decision(
-            num_candidates=len(np.atleast_1d(actions)), num_members=len(health.q_values), q_values=health.q_values,
-            probabilities=health.probabilities, chosen=chosen,
-            action=np.zeros(ACTION_DIM, np.float32) if chosen < 0 else firsts[chosen].copy(),
-            beta=self.config.beta, seed=seed, verdict=verdict, reason=reason, message=message,
-            spread=health.spread, disagreement=health.disagreement,
-            effective_sample_size=health.effective_sample_size, value=value, value_trend=self._trend(),
-            stages={**stages, 'select': 1e3 * (time.perf_counter() - start)})
-
-    def _judge(self, scores, selection, count: int, seed: int) -> tuple[Reason, str, int | None]:
-        """Return reason, message and the chosen index, None for the fallback."""
-        invalid = isinstance(scores, Failure) and scores.reason is Reason.CANDIDATES_INVALID
-        if self.config.selection != 'value' and not invalid:  # the controls do not depend on the critic
-            absent = f'; no values: {scores.message}' if isinstance(scores, Failure) else ''
-            if self.config.selection == 'first':
-                return Reason.CONTROL_FIRST, f'steering is off, the plain policy{absent}', 0
-            chosen = int(np.random.default_rng(seed).integers(count))
-            return Reason.CONTROL_RANDOM, f'the random control, uniform choice{absent}', chosen
-        if isinstance(scores, Failure):
-            return scores.reason, scores.message, None
-        config, spread, disagreement = self.config, scores.spread, scores.disagreement
-        # one candidate has no spread, and there is nothing to choose
-        if count > 1 and spread < config.min_spread:
-            return Reason.FLAT_VALUES, f'values differ by {spread:.4g}, min_spread is {config.min_spread:.4g}', None
-        if 0 < config.max_disagreement < disagreement:
-            return Reason.MEMBERS_DISAGREE, (
-                f'members differ by {disagreement:.4g}, max_disagreement is {config.max_disagreement:.4g}'), None
-        return Reason.STEERED, f'values differ by {spread:.4g}, members by {disagreement:.4g}', selection.index
+        decision, = choose_each(scores, actions, (self.config,), seed=seed)
+        self._values.append(decision.value)
+        return replace(decision, value_trend=self._trend())
 
     def _trend(self) -> float:
         values = np.array(self._values)
@@ -271,6 +226,68 @@ class Steerer:
             return math.nan
         centred = steps - steps.mean()
         return float(centred @ values[steps] / (centred @ centred))  # least squares; polyfit takes 40 times as long
+
+def choose_each(scores: Scores | Failure, actions: np.ndarray, configs: Sequence[SteeringConfig], *,
+                seed: int) -> list[Decision]:
+    """Return the decision under each of several configurations, without a trend: that needs the steps before.
+
+    What does not depend on the configuration is computed once: judging a recording under many settings costs little
+    more than under one. Arguments as in `Steerer.choose`.
+    """
+    start = time.perf_counter()
+    count, firsts = len(np.atleast_1d(actions)), None
+    try:
+        firsts = first_actions(actions)
+    except ValueError as e:
+        scores = Failure(Reason.CANDIDATES_INVALID, str(e))
+    selections = [None] * len(configs)
+    if isinstance(scores, Scores):
+        selections = select_each(scores.q_values, [config.beta for config in configs], np.random.default_rng(seed))
+    decisions = []
+    for config, selection in zip(configs, selections):
+        reason, message, chosen = _judge(config, scores, selection, count, seed)
+        if chosen is None and (reason in ALWAYS_HOLD or config.fallback == 'hold'):
+            chosen, message = -1, f'{message}; holding'
+        elif chosen is None:
+            chosen, message = 0, f'{message}; sending the first candidate'
+        if chosen < 0:
+            verdict = Verdict.HOLD
+        else:
+            verdict = Verdict.CHOSEN if reason in (Reason.STEERED, Reason.CONTROL_RANDOM) else Verdict.FIRST_CANDIDATE
+        health = _Health() if selection is None else _Health.of(scores, selection)
+        stages = scores.milliseconds if selection is not None else {}
+        decisions.append(Decision(
+            num_candidates=count, num_members=len(health.q_values), q_values=health.q_values,
+            probabilities=health.probabilities, chosen=chosen,
+            action=np.zeros(ACTION_DIM, np.float32) if chosen < 0 else firsts[chosen].copy(),
+            beta=config.beta, seed=seed, verdict=verdict, reason=reason, message=message,
+            spread=health.spread, disagreement=health.disagreement,
+            effective_sample_size=health.effective_sample_size,
+            value=float(selection.values[chosen]) if selection is not None and chosen >= 0 else math.nan,
+            value_trend=math.nan, stages={**stages, 'select': 1e3 * (time.perf_counter() - start)}))
+    return decisions
+
+
+def _judge(config: SteeringConfig, scores: Scores | Failure, selection: Selection | None, count: int,
+           seed: int) -> tuple[Reason, str, int | None]:
+    """Return reason, message and the chosen index, None for the fallback."""
+    invalid = isinstance(scores, Failure) and scores.reason is Reason.CANDIDATES_INVALID
+    if config.selection != 'value' and not invalid:  # the controls do not depend on the critic
+        absent = f'; no values: {scores.message}' if isinstance(scores, Failure) else ''
+        if config.selection == 'first':
+            return Reason.CONTROL_FIRST, f'steering is off, the plain policy{absent}', 0
+        chosen = int(np.random.default_rng(seed).integers(count))
+        return Reason.CONTROL_RANDOM, f'the random control, uniform choice{absent}', chosen
+    if isinstance(scores, Failure):
+        return scores.reason, scores.message, None
+    spread, disagreement = scores.spread, scores.disagreement
+    # one candidate has no spread, and there is nothing to choose
+    if count > 1 and spread < config.min_spread:
+        return Reason.FLAT_VALUES, f'values differ by {spread:.4g}, min_spread is {config.min_spread:.4g}', None
+    if 0 < config.max_disagreement < disagreement:
+        return Reason.MEMBERS_DISAGREE, (
+            f'members differ by {disagreement:.4g}, max_disagreement is {config.max_disagreement:.4g}'), None
+    return Reason.STEERED, f'values differ by {spread:.4g}, members by {disagreement:.4g}', selection.index
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Judge recorded steps again: other critics, other K, other beta, all settings in one pass over the bag.
 
 Each frame is encoded once per critic and all its candidates are scored once; every setting is then a selection among
-known values, made by the very code the live node runs (``vgps_critic.steering.Steerer``).
+known values, made by the very code the live node runs (``vgps_critic.steering.choose_each``).
 """
 
 import os
@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import groupby, product
-from typing import TypeVar
+from itertools import product
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ import yaml
 from vgps_bringup.arm import bridge
 from vgps_bringup.evaluation.bag_reader import REASONS, Bag, EpisodeRecord, Step
 from vgps_bringup.evaluation.bag_storage import BagError
-from vgps_critic.steering import Failure, Scores, Steerer, SteeringConfig, step_seed
+from vgps_critic.steering import Failure, Scores, Steerer, SteeringConfig, choose_each, step_seed
 
 # Decisions the clock made: the same frame and candidates need not repeat them.
 TIMING_REASONS = ('frame missing', 'deadline missed')
@@ -46,15 +46,6 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Res
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One way to choose."""
-
-    critic: str   # name of the checkpoint as given
-    k: int        # candidates considered: the first k that were drawn
-    beta: float   # temperature of the selection
-
-
-@dataclass(frozen=True)
 class Scored:
     """What one critic says of one step, before any choice."""
 
@@ -69,18 +60,17 @@ class Scored:
         return replace(self, values=Scores(self.values.q_values[:, :k], self.values.milliseconds))
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What one setting says of one step; one row of the table."""
+class Judgement(NamedTuple):
+    """What one setting says of one step; one row of the table. A tuple: there are many, and they cost the least."""
 
     bag: str
     episode_id: str
     step: int
     stamp: int                      # of the frame [ns]
-    critic: str
+    critic: str                     # name of the checkpoint as given
     critic_hash: str
-    k: int
-    beta: float
+    k: int                          # candidates considered: the first k that were drawn
+    beta: float                     # temperature of the selection
     as_recorded: bool               # critic, K and beta are those of the recording
     chosen: int                     # -1 for hold
     executed: int                   # what was sent to the robot then; -1 for hold or unknown
@@ -139,16 +129,15 @@ class Rejudge:
         """
         self._check(bag, episode)
         base = replace(recorded_steering(bag), selection='value')
-        steerers = {s: Steerer(self.critics[s.critic], replace(base, beta=s.beta))
-                    for s in self._settings(episode)}
+        configs = [replace(base, beta=beta) for beta in self.betas]
         if self.policy is not None:
             self.policy.reset(episode.instruction, episode.seed)
         for step, image, actions, scores in ahead(self._score, self._observed(bag, episode, topic)):
             rows = []
-            for (name, k), group in groupby(steerers, key=lambda setting: (setting.critic, setting.k)):
-                if actions is not None:
-                    rows += self._judge(bag, episode, step, [(s, steerers[s]) for s in group], actions[:k],
-                                        scores[name].first(k))
+            count = 0 if actions is None else len(actions)
+            for name, k in product(scores, self.ks or (count,)):
+                if k <= count:  # K may have been smaller at this step
+                    rows += self._judge(bag, episode, step, name, configs, actions[:k], scores[name].first(k))
             yield JudgedStep(step, image, rows)
 
     def _check(self, bag: Bag, episode: EpisodeRecord) -> None:
@@ -163,10 +152,6 @@ class Rejudge:
         if self.ks and max(self.ks) > max(recorded):
             raise BagError(f'{bag.path}: k = {max(self.ks)} asks for more than the {max(recorded)} candidates recorded '
                            'per step; record with a larger num_candidates or propose anew with --policy')
-
-    def _settings(self, episode: EpisodeRecord) -> list[Setting]:
-        counts = [s.candidates.num_candidates for s in episode.steps if s.candidates is not None]
-        return [Setting(*s) for s in product(self.critics, self.ks or (max(counts),), self.betas)]
 
     def _observed(self, bag: Bag, episode: EpisodeRecord, topic: str | None) -> Iterator[tuple]:
         """Yield (step, frame or None, candidates or None); what has no frame comes last, not judged but named."""
@@ -204,10 +189,10 @@ class Rejudge:
             scores[name] = Scored(values, 1e3 * (middle - began), 1e3 * (time.perf_counter() - middle))
         return step, image, actions, scores
 
-    def _judge(self, bag: Bag, episode: EpisodeRecord, step: Step, settings: list[tuple[Setting, Steerer]],
+    def _judge(self, bag: Bag, episode: EpisodeRecord, step: Step, critic: str, configs: list[SteeringConfig],
                actions: np.ndarray, scored: Scored) -> Iterator[Judgement]:
-        """Yield what each of the settings that share critic and K makes of these candidates."""
-        decision, critic_hash, k = step.decision, self.critics[settings[0][0].critic].hash, len(actions)
+        """Yield what a critic makes of these candidates under each configuration."""
+        decision, critic_hash, k = step.decision, self.critics[critic].hash, len(actions)
         seed = int(decision.seed) if decision is not None else step_seed(episode.seed, step.index)
         own = self.policy is None  # only recorded candidates can be compared with what was executed
         executed = int(decision.chosen) if decision is not None and own else -1
@@ -217,12 +202,11 @@ class Rejudge:
             executed_value, regret = float(minimum[executed]), float(minimum.max() - minimum[executed])
         same_values = own and decision is not None and k == decision.num_candidates \
             and critic_hash == decision.critic_hash
-        for setting, steerer in settings:
-            result = steerer.choose(scored.values, actions, seed=seed)
+        for result in choose_each(scored.values, actions, configs, seed=seed):
             yield Judgement(
                 bag=str(bag.path), episode_id=episode.episode_id, step=step.index, stamp=step.stamp,
-                critic=setting.critic, critic_hash=critic_hash, k=k, beta=setting.beta,
-                as_recorded=same_values and np.float32(setting.beta) == np.float32(decision.beta),
+                critic=critic, critic_hash=critic_hash, k=k, beta=result.beta,
+                as_recorded=same_values and np.float32(result.beta) == np.float32(decision.beta),
                 chosen=result.chosen, executed=executed, differs=own and result.chosen != executed,
                 value=result.value, executed_value=executed_value, regret=regret, spread=result.spread,
                 disagreement=result.disagreement, effective_sample_size=result.effective_sample_size,

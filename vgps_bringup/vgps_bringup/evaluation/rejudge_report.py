@@ -106,7 +106,7 @@ def write(collected: Collected, output: Path) -> dict:
         'live_and_offline_agree': {'same': same, 'of': comparable},
         'curves': {name: [asdict(p) for p in points] for name, points in collected.curves.items()}}
     if collected.rows:
-        pq.write_table(pa.Table.from_pylist([asdict(row) for row in collected.rows]), output / 'steps.parquet')
+        pq.write_table(pa.Table.from_pylist([row._asdict() for row in collected.rows]), output / 'steps.parquet')
     (output / 'summary.json').write_text(json.dumps(_plain(summary), indent=2, allow_nan=False))
     (output / 'index.html').write_text(_page(collected, summary), encoding='utf-8')
     return summary
