@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import replace
 
 import av
+import cv2
 import numpy as np
 import pytest
 from evaluation_bags import FRAME, INSTRUCTION, START, Messages, episode_messages, picture, write_bag
@@ -201,3 +202,5 @@ def test_conditions_are_compared_side_by_side(tmp_path, messages):
     assert '../a/report/index.html' in html and (tmp_path / 'a/report/index.html').exists()
     with av.open(str(tmp_path / 'out/video.mp4')) as video:
         assert video.streams.video[0].width > video.streams.video[0].height * 0.8
+    height, width = cv2.imread(str(tmp_path / 'out/filmstrip.jpg')).shape[:2]
+    assert width > 2.8 * height  # both conditions at three moments, each picture half as wide as high

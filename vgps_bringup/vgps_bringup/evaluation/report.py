@@ -147,6 +147,7 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '')
     body += [page.notice(text) for text in sorted(notices)]
     if parts:
         video.write_side_by_side(parts, folder / 'video.mp4')
+        video.write_filmstrip(parts, folder / 'filmstrip.jpg')
         body.append(page.section('Side by side', page.video(folder / 'video.mp4', narrow=True)))
     links = {name: os.path.relpath(Path(path) / 'report/index.html', folder) for name, path in bags.items()}
     body.append(page.section('Outcomes', (f'<p>{escape(note)}</p>' if note else '') + page.table(

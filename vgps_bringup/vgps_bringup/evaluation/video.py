@@ -1,10 +1,11 @@
-"""H.264 videos of episodes that every browser plays."""
+"""Episodes to look at: H.264 videos that every browser plays, and strips of still pictures."""
 
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from vgps_bringup.evaluation.bag_reader import Bag, EpisodeRecord
@@ -12,6 +13,8 @@ from vgps_bringup.evaluation.overlay import FAINT, Overlay
 
 LINGER = 1.5    # [s] the last frame stays, with the outcome on it
 MAX_RATE = 30.0  # frames per second
+MOMENTS = (0.2, 0.5, 1.0)  # of each episode, in its filmstrip
+FILMSTRIP_HEIGHT, FILMSTRIP_QUALITY = 462, 90  # pixels; JPEG
 
 
 class VideoWriter:
@@ -98,3 +101,13 @@ def write_side_by_side(parts: list[tuple[Bag, EpisodeRecord, str]], path: Path |
             rule = np.full((latest[0].shape[0], 4, 3), FAINT, np.uint8)
             writer.write(np.hstack([x for f in latest for x in (f, rule)][:-1]))
             count += 1
+
+
+def write_filmstrip(parts: list[tuple[Bag, EpisodeRecord, str]], path: Path | str) -> None:
+    """Write a JPEG of several episodes at a few moments, those of one moment beside each other."""
+    episodes = [list(episode_frames(bag, episode, 5.0, label, below=True)) for bag, episode, label in parts]
+    pictures = [frames[round(moment * (len(frames) - 1))] for moment in MOMENTS for frames in episodes if frames]
+    strip = np.hstack([x for f in pictures for x in (f, np.full((f.shape[0], 4, 3), FAINT, np.uint8))][:-1])
+    width = round(strip.shape[1] * FILMSTRIP_HEIGHT / strip.shape[0])
+    small = cv2.resize(strip, (width, FILMSTRIP_HEIGHT), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(path), small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, FILMSTRIP_QUALITY])
