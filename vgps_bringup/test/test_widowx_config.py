@@ -14,6 +14,7 @@ from vgps_bringup.arm.gripper import GripperConfig
 from vgps_bringup.arm.reason import Reason, State
 from vgps_bringup.arm.step_controller import WORKSPACES, StepControllerConfig
 from vgps_bringup.arm.watchdog import WatchdogConfig
+from vgps_bringup.description import SYSTEMS
 
 PACKAGE = Path(__file__).parents[1]
 CONFIGS = (ControllerConfig, StepControllerConfig, WatchdogConfig)
@@ -61,12 +62,42 @@ def test_the_foxglove_layout_places_every_panel_once():
     assert sorted(leaves(layout['layout'])) == sorted(layout['configById'])
 
 
+def perspective(*groups):
+    """Return the settings of one group of the perspective, read as qt_gui's import does, and its groups."""
+    group = json.loads((PACKAGE / 'config' / 'vgps.perspective').read_text())
+    for name in groups:
+        group = group['groups'][name]
+    settings = {}
+    for name, value in group['keys'].items():
+        text = value[value['type']]
+        is_bytes = value['type'] == 'repr(QByteArray.hex)'
+        settings[name] = bytes.fromhex(re.fullmatch(r"QtCore.QByteArray\(b'(\w+)'\)", text)[1]) if is_bytes else (
+            ast.literal_eval(text))
+    return settings, group['groups']
+
+
 def test_the_perspective_configures_the_plugins_it_runs():
-    manager = json.loads((PACKAGE / 'config' / 'vgps.perspective').read_text())['groups']['pluginmanager']
-    running = ast.literal_eval(manager['keys']['running-plugins']['repr'])
-    assert sorted(manager['groups']) == sorted(
+    keys, plugins = perspective('pluginmanager')
+    running = keys['running-plugins']
+    assert sorted(plugins) == sorted(
         f'plugin__{name.replace("/", "__")}__{serial}' for name, serials in running.items() for serial in serials)
     assert {'rqt_reconfigure/Param', 'rqt_image_view/ImageView', 'rqt_plot/Plot'} <= set(running)
+
+
+def test_the_perspective_places_every_dock():
+    state = perspective('mainwindow')[0]['state']
+    for plugin, content in perspective('pluginmanager')[1].items():
+        dock, = (name for name in content['groups'] if name.startswith('dock_widget__'))
+        name = plugin.removeprefix('plugin__') + dock.removeprefix('dock_widget')
+        assert name.encode('utf-16-be') in state, name
+
+
+def test_the_perspective_opens_the_nodes_that_have_beta_and_k():
+    keys, _ = perspective('pluginmanager', 'plugin__rqt_reconfigure__Param__1', 'plugin')
+    assert keys['selected_nodes'] == ['/vgps/critic_node', '/vgps/policy_node']
+    system = SYSTEMS['simulation']
+    nodes = {process.name for process in system.build(system.resolve({}))}
+    assert {name.removeprefix('/vgps/') for name in keys['selected_nodes']} <= nodes
 
 
 @pytest.mark.parametrize(('topic', 'field'), paths())

@@ -79,3 +79,4 @@ def test_ranges_become_sliders(make_node):
     assert described.description == 'temperature'
     assert node.describe_parameter('count').integer_range[0].to_value == 1000
     assert node.describe_parameter('model').read_only
+    assert node.describe_parameter('mode').description == 'mode (one of value, first)'

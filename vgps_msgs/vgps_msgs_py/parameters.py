@@ -6,7 +6,8 @@ A field's metadata gives ``description`` (with unit), ``range`` (low, high), ``c
     class Config:
         beta: float = field(default=0.0, metadata={'description': 'selection temperature', 'range': (0.0, 10.0)})
 
-Ranges become sliders in rqt_reconfigure, which ignores the *reason* of a rejected change: it is logged here.
+Ranges become sliders in rqt_reconfigure, which ignores the *reason* of a rejected change: it is logged here. A value
+outside its range is not, for rclpy refuses it before it asks.
 """
 
 import dataclasses
@@ -33,6 +34,7 @@ def descriptor(field: dataclasses.Field) -> ParameterDescriptor:
     result = ParameterDescriptor(description=text, read_only=field.metadata.get('read_only', False))
     if choices:
         result.additional_constraints = 'one of ' + ', '.join(map(str, choices))
+        result.description = f'{text} ({result.additional_constraints})'  # all that rqt shows
     bounds = field.metadata.get('range')
     if bounds is not None:
         low, high = bounds
