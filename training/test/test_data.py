@@ -1,11 +1,13 @@
 """Readers, labels and normalisation: the recorded numbers, every format, and damage that is counted, not fatal."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import rlds_factory
 from conftest import RECORDED, shared
 from lerobot_factory import write_v2, write_v3
+from synthetic import make
 
 from vgps_training import normalisation
 from vgps_training.episode import Malformed
@@ -168,6 +170,21 @@ def test_lazy_frames_equal_those_in_memory_and_a_saved_table_equals_both(tmp_pat
     again, _ = read_table([tmp_path / 'saved'], SIZE, progress=False)
     np.testing.assert_array_equal(again.frames, memory.frames)
     assert memory.next_index().tolist() == [1, 2, 2, 4, 5, 6, 7, 7] == again.next_index().tolist()
+
+
+def test_table_written_over_another_holds_nothing_of_it(tmp_path, monkeypatch):
+    table, _ = read_table([make(tmp_path, episodes=3)], 64, progress=False)
+    save(replace(table, states=table.actions), tmp_path / 'saved')
+    save(table, tmp_path / 'saved')
+    assert read_table([tmp_path / 'saved'], 64, progress=False)[0].states is None
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('vgps_training.table.np.save', killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(table, tmp_path / 'saved')
+    assert not is_saved(tmp_path / 'saved')
 
 
 def test_held_out_episodes_stay_held_out_when_data_are_added(tmp_path):

@@ -1,13 +1,17 @@
 """Targets from recordings, and heads on a frozen encoder."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from synthetic import make
 from torch import nn
 
 from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder
 from vgps_training import frozen, hindsight
 from vgps_training.frozen import FrozenEncoder
-from vgps_training.table import StepTable
+from vgps_training.pretrain import PretrainConfig, Pretraining
+from vgps_training.table import LazyFrames, StepTable, read_table, save
 
 NETWORK = NetworkConfig(stage_sizes=(1, 1, 1), num_filters=4, image_size=64, hidden_dims=(8, 8))
 
@@ -91,6 +95,28 @@ def test_the_folded_critic_scores_images_as_the_heads_score_features(pretrained,
         expected = networks['critic'](torch.from_numpy(features.frames), language, actions)
         got = encoder.critic(networks['critic'])(torch.from_numpy(frames), language, actions)
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_frames_that_are_decoded_on_demand_get_the_same_features(pretrained):
+    frames = np.random.default_rng(1).integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
+    starts, embeddings = np.array([0, 3]), np.ones((1, 512), np.float32)
+    features = []
+    for pixels in (frames, LazyFrames([frames[:3], frames[3:]], starts, 64)):
+        table = StepTable(pixels, np.zeros((6, 7), np.float32), starts, np.array([0, 0]), np.array([1, 0]),
+                          np.array([0, 0]), ('a',), ('x', 'y'))
+        features.append(FrozenEncoder(pretrained, NETWORK).features(table, embeddings).frames)
+    np.testing.assert_array_equal(*features)
+
+
+def test_pretraining_says_what_it_skipped_and_refuses_to_hold_nothing_out(tmp_path, capsys):
+    table, _ = read_table([make(tmp_path, episodes=4)], 64, progress=False)
+    save(replace(table, states=table.actions), tmp_path / 'states')
+    settings = PretrainConfig(tmp_path / 'run', (tmp_path / 'states',), NETWORK, first_steps=1, steps=1, batch_size=4,
+                              instruction_encoder=str(tmp_path / 'text.npz'))
+    Pretraining(settings).train()
+    assert '4 episodes' in capsys.readouterr().out and not list((tmp_path / 'run').glob('*tmp*'))
+    with pytest.raises(ValueError, match='validation_share is 0'):
+        Pretraining(replace(settings, out=tmp_path / 'other', validation_share=0.0))
 
 
 def test_another_network_than_the_pretrained_is_refused(pretrained):

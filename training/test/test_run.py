@@ -114,6 +114,21 @@ def test_critic_of_a_run_scores_and_knows_where_it_comes_from(tmp_path):
     assert np.isfinite(metrics['failure_auc']) and list((tmp_path / 'run').glob('values_*.png'))
 
 
+def test_run_killed_in_its_last_validation_is_validated_when_continued(tmp_path, monkeypatch):
+    make(tmp_path)
+
+    def killed(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, 'validate', killed)
+        with pytest.raises(KeyboardInterrupt):
+            Run(config(tmp_path), quiet=True).train()
+    assert np.isfinite(Run(config(tmp_path), quiet=True).train()['return_error'])
+    lines = [json.loads(line) for line in (tmp_path / 'run/metrics.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines if 'validation/return_error' in line] == [8]
+
+
 def test_configuration_survives_its_file(tmp_path):
     for algorithm in configuration.ALGORITHMS:
         for name in configuration.PRESETS:

@@ -1,12 +1,15 @@
 """Validation figures of critics whose quality is known, and the tools around a run."""
+import sys
+
 import numpy as np
 import pytest
 import torch
+from bag_factory import BagFactory
 from synthetic import INSTRUCTIONS, config, embedding, make
 from torch import nn
 
 from vgps_critic.action_space import ActionSpace
-from vgps_training import inspect_data
+from vgps_training import inspect_data, train
 from vgps_training.labels import LabelConfig
 from vgps_training.push import PushConfig, push
 from vgps_training.run import Run
@@ -82,6 +85,25 @@ def test_inspection_names_what_is_in_the_data(folder, tmp_path, capsys):
     text = capsys.readouterr().out
     assert '20 episodes' in text and 'failures: 7' in text and all(i in text for i in INSTRUCTIONS)
     assert {p.name for p in (tmp_path / 'report').iterdir()} == {'report.txt', 'contact_sheet.png', 'histograms.png'}
+
+
+def test_inspection_counts_an_outcome_that_nobody_judged_as_none(tmp_path, capsys):
+    bag = BagFactory(tmp_path / 'bag')
+    for name, outcome in (('good', 1), ('cancelled', 4)):
+        bag.whole_episode(name, 'go', outcome)
+    bag.close()
+    inspect_data.inspect(inspect_data.InspectConfig((tmp_path / 'bag',), tmp_path / 'report', image_size=64))
+    text = capsys.readouterr().out
+    assert 'successes: 1, failures: 0' in text and '1 x outcome was never judged' in text
+
+
+@pytest.mark.parametrize('module, arguments', [(inspect_data, ('inspect', 'nowhere')),
+                                               (train, ('push', 'nowhere', 'owner/name'))])
+def test_what_is_not_there_is_named_without_a_traceback(module, arguments, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['vgps', *arguments])
+    with pytest.raises(SystemExit, match='error: .*nowhere'):
+        module.main()
 
 
 def test_dry_run_of_push_checks_the_critic_and_uploads_nothing(folder, monkeypatch, capsys):

@@ -80,7 +80,7 @@ class FrozenEncoder:
         """Return the table with features (N, D) float32 for frames: P scaled predictions, then zeros."""
         language = torch.from_numpy(embeddings)[torch.from_numpy(table.per_step(table.instruction)).long()]
         parts = np.array_split(np.arange(len(table)), math.ceil(len(table) / BATCH))
-        encoded = torch.cat([self.encoder(torch.from_numpy(table.frames[part]), language[part])
+        encoded = torch.cat([self.encoder(torch.from_numpy(table.images(part)), language[part])
                              for part in tqdm(parts, desc='encoding', leave=False)])
         predictions = encoded @ self.weight.T + self.bias
         mean, deviation = predictions.mean(0), predictions.std(0).clamp(min=1e-2)

@@ -31,6 +31,7 @@ class InspectConfig:
     out: Path = Path('data_report')  # folder for the pictures
     image_size: int = 128            # pixels of a frame in the contact sheet
     split: str = 'train'             # of RLDS data sets
+    unjudged: str = 'skip'           # episodes whose outcome nobody recorded: 'skip', as training does, or 'successes'
     discount: float = 0.98           # gamma of the returns shown, (0, 1)
     action_space: str = 'quantiles'  # bounds drawn in the histograms: 'quantiles', 'bridge', 'fractal'
 
@@ -96,7 +97,7 @@ def histograms(table: StepTable, discount: float, action_space: str) -> Figure:
 
 def inspect(config: InspectConfig) -> None:
     """Print the figures and write the pictures."""
-    table, report = read_table(config.paths, config.image_size, split=config.split, unjudged='successes')
+    table, report = read_table(config.paths, config.image_size, split=config.split, unjudged=config.unjudged)
     text = describe(table, report, config.discount, config.action_space)
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / 'report.txt').write_text(text + '\n')
@@ -125,7 +126,11 @@ def main() -> None:
         print(__doc__)
         raise SystemExit(0 if sys.argv[1:2] in ([], ['-h'], ['--help']) else 2)
     kind, run = commands[sys.argv[1]]
-    run(tyro.cli(kind, args=sys.argv[2:], prog=f'vgps-data {sys.argv[1]}'))
+    config = tyro.cli(kind, args=sys.argv[2:], prog=f'vgps-data {sys.argv[1]}')
+    try:
+        run(config)
+    except (OSError, ValueError) as error:  # the data cannot be used: the reason says more than a traceback
+        raise SystemExit(f'error: {error}') from None
 
 
 if __name__ == '__main__':

@@ -1,7 +1,9 @@
 """`vgps-pretrain`: give a small critic's encoder its eyes before any reward is seen.
 
 vgps-pretrain --data demonstrations --out runs/encoder
-vgps-train iql --preset small --encoder runs/encoder --data demonstrations --out runs/iql
+
+vgps-train iql --preset small --network.num-filters 24 --network.image-size 96 --encoder runs/encoder
+--data demonstrations --out runs/iql
 
 Departs from the paper, whose encoder learns from the value loss alone. Supervision: `hindsight`, i.e. what the
 recordings hold anyway (robot state, actions, outcome); nothing that only a simulator knows.
@@ -108,7 +110,10 @@ class Pretraining:
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         config.out.mkdir(parents=True, exist_ok=True)
-        self.config, self.table = config, table or read_table(config.paths, config.network.image_size)[0]
+        if table is None:
+            table, report = read_table(config.paths, config.network.image_size)
+            print(report.text())  # what was skipped, and why
+        self.config, self.table = config, table
         if self.table.states is None:
             raise ValueError(f'{", ".join(map(str, config.paths))}: no robot states recorded; pre-training needs them')
         if len(self.table.starts) < 2:
@@ -118,6 +123,8 @@ class Pretraining:
         embeddings = torch.from_numpy(np.stack([encoder.encode(text) for text in self.table.instructions]))
         self.language = embeddings[torch.from_numpy(self.table.per_step(self.table.instruction)).long()]
         self.training, self.validation = held_out(self.table, config.validation_share)
+        if not len(self.validation):
+            raise ValueError('validation_share is 0; pre-training measures its errors on episodes that are held out')
         self.events = hindsight.events(self.table.actions, self.table.starts)
         self.model = Predictor(config.network).to(memory_format=torch.channels_last)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), weight_decay=config.weight_decay)
@@ -151,7 +158,9 @@ class Pretraining:
             features = predict(self.model, table.frames[table.starts], self.language[table.starts], 'encoder')
             training = np.isin(np.arange(len(table.starts)), self.training)
             located = hindsight.locate(features, own, table.success, training, table.instruction)
-            np.savez(path, **located._asdict())
+            temporary = path.with_name('.places.tmp.npz')  # a kill leaves no half of it to resume from
+            np.savez(temporary, **located._asdict())
+            temporary.replace(path)
         with np.load(path) as places:
             located = hindsight.Places(places['grasp'], places['release'])
         return hindsight.targets(table.states, self.events, located, table.starts, table.success)

@@ -65,4 +65,8 @@ def push(config: PushConfig) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Run the command line."""
-    push(tyro.cli(PushConfig, args=arguments, prog='vgps-train push'))
+    config = tyro.cli(PushConfig, args=arguments, prog='vgps-train push')
+    try:
+        push(config)
+    except (OSError, ValueError) as error:  # no run, damaged, no network, not allowed: all of them are told in words
+        raise SystemExit(f'error: {error}') from None

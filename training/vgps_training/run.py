@@ -127,11 +127,11 @@ class Run:
                 rate = (config.log_every if step % config.log_every == 0 else step % config.log_every) / (now - clock)
                 clock = now
                 progress.log(step, {**{k: float(v) for k, v in metrics.items()}, 'steps_per_second': rate})
-            if step == stop or step % config.save_every == 0:
-                self.save()
             if step == config.steps or (config.validate_every and step % config.validate_every == 0):
                 result = self.validate()
                 progress.log(step, {f'validation/{k}': v for k, v in result.items()})
+            if step == stop or step % config.save_every == 0:  # last: a run killed before it has its validation ahead
+                self.save()
         if first:
             progress.close()
         return result

@@ -70,6 +70,12 @@ class StepTable:
         parts = [label(int(n), bool(s), discount, config) for n, s in zip(self.lengths, self.success)]
         return tuple(np.concatenate([part[i] for part in parts]) for i in range(3))
 
+    def images(self, steps: np.ndarray) -> np.ndarray:
+        """Return (n, S, S, 3) uint8 of steps (n,), decoded now where they are lazy."""
+        if isinstance(self.frames, np.ndarray):
+            return self.frames[steps]
+        return np.stack([self.frames[int(step)] for step in steps])
+
     def next_index(self) -> np.ndarray:
         """Return (N,) the step after each step; an episode's last step follows itself (its mask is 0)."""
         following = np.arange(1, len(self) + 1)
@@ -209,6 +215,8 @@ ARRAYS = ('frames', 'actions', 'starts', 'instruction', 'success')
 def save(table: StepTable, folder: Path) -> None:
     """Write a table that `read_table` takes as a data set: frames resized once, read back at disk speed."""
     folder.mkdir(parents=True, exist_ok=True)
+    for stale in ('table.json', 'states.npy'):  # of a table that was here: it must not pass for a part of this one
+        (folder / stale).unlink(missing_ok=True)
     for name in ARRAYS + (('states',) if table.states is not None else ()):
         np.save(folder / f'{name}.npy', getattr(table, name))
     texts = {'instructions': table.instructions, 'sources': table.sources}

@@ -68,9 +68,7 @@ class Validation:
     def _episode(self, critic: CriticNetwork, device: torch.device, episode: int) -> dict:
         start, length = int(self.table.starts[episode]), int(self.table.lengths[episode])
         steps = np.arange(start, start + length)
-        frames = self.table.frames
-        images = frames[steps] if isinstance(frames, np.ndarray) else np.stack([frames[int(i)] for i in steps])
-        images = torch.from_numpy(images).to(device)
+        images = torch.from_numpy(self.table.images(steps)).to(device)
         actions = torch.from_numpy(self.actions[steps]).to(device)
         noise = torch.Generator().manual_seed(SEED)
         perturbed = actions[:, None] + PERTURBATION * torch.randn((length, OTHERS, 7), generator=noise).to(device)

@@ -117,6 +117,34 @@ def test_a_policy_proposes_anew(bag, critic):
     assert [r.chosen for r in rows] == [r.chosen for r in again]
 
 
+def test_a_policy_sees_the_robot_as_it_was_at_the_frame_and_its_refusal_is_named(tmp_path, messages, critic):
+    from vgps_policy_bridge.policies.random_policy import RandomPolicy
+    from vgps_policy_bridge.policy import ObservationError
+    bag, seen = Bag(write_bag(tmp_path / 'bag', messages=messages, steps=3)), []
+    for number, (_, state, _) in enumerate(bag.of_type('ControllerState')):  # two a step, after its command
+        state.measured_pose = np.eye(4).ravel()
+        state.measured_pose[3] = number
+
+    class Looking(RandomPolicy):
+        def propose(self, observation, k):
+            seen.append(observation.state)
+            if len(seen) > 3:
+                raise ObservationError('no wrist camera')
+            return super().propose(observation, k)
+
+    rows_of(bag, Rejudge({'a': critic}, (2,), policy=Looking()))
+    assert [state[0] for state in seen] == [0, 0, 2]  # the first frame is older than the first state
+    with pytest.raises(BagError, match='step 0: no wrist camera'):
+        rows_of(bag, Rejudge({'a': critic}, (2,), policy=Looking()))
+
+
+def test_a_step_that_was_not_decided_differs_from_nothing(bag, critic):
+    last = dataclasses.replace(bag.episodes[0].steps[-1], decision=None)  # the episode ended while it was
+    episode = dataclasses.replace(bag.episodes[0], steps=(*bag.episodes[0].steps[:-1], last))
+    rows = [row for judged in Rejudge({'a': critic}).run(bag, episode) for row in judged.judgements]
+    assert rows[-1].executed == -1 and not rows[-1].differs
+
+
 def test_a_step_whose_frame_was_not_recorded_is_named(tmp_path, messages, critic):
     folder = write_bag(tmp_path / 'bag', messages=messages, steps=3)
     bag = Bag(folder)
@@ -292,3 +320,12 @@ def test_live_and_offline_choices_are_identical(tmp_path, messages):
     scored = [r for r in rows if r.as_recorded and recorded[r.step].size]
     np.testing.assert_allclose([r.executed_value for r in scored],
                                [recorded[r.step].min(axis=0)[r.executed] for r in scored], atol=1e-5)
+
+
+@pytest.mark.parametrize('command', [['bag', 'recording', '--critic', 'untrained'], ['overhead']])
+def test_a_policy_that_is_not_there_is_named_without_a_traceback(command, monkeypatch):
+    from vgps_bringup.evaluation import cli
+    monkeypatch.setattr(cli, 'load_critics', lambda names: dict.fromkeys(names))
+    monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', *command, '--policy', 'nowhere'])
+    with pytest.raises(SystemExit, match="no policy 'nowhere' is installed"):
+        cli.main()

@@ -121,6 +121,39 @@ def test_several_workers_share_a_study_without_overlap(tmp_path):
     assert [r['number'] for r in rows] == list(range(40))
 
 
+def test_another_number_of_workers_is_refused_before_a_trial_is_played_twice(tmp_path):
+    run_study(STUDY, CoinRunner(), tmp_path, say=lambda text: None)
+    for index in range(2):
+        with pytest.raises(JournalError, match='begun with --workers 1'):
+            run_study(STUDY, CoinRunner(), tmp_path, shard=(index, 2), say=lambda text: None)
+    assert len(collect(tmp_path)[1]) == 40
+    lines = (tmp_path / 'journal-0.jsonl').read_text()
+    (tmp_path / 'journal-1.jsonl').write_text(lines.replace('"shards": 1', '"shards": 2'))
+    with pytest.raises(StudyError, match='different numbers of workers'):
+        collect(tmp_path)
+
+
+def test_results_of_another_runner_are_not_taken_for_this_one_s(tmp_path):
+    run_study(STUDY, CoinRunner(), tmp_path, say=lambda text: None, setting={'runner': 'lockstep'})
+    with pytest.raises(JournalError, match=r'another study \(runner differ\)'):
+        run_study(STUDY, CoinRunner(), tmp_path, say=lambda text: None, setting={'runner': 'ros-simulation'})
+    run_study(STUDY, None, tmp_path, say=lambda text: None, setting={'runner': 'lockstep'})
+    assert len(collect(tmp_path)[1]) == 40
+
+
+def test_a_journal_that_an_older_version_began_is_resumed(tmp_path):
+    run_study(STUDY, CoinRunner(), tmp_path, say=lambda text: None)
+    run_study(STUDY, None, tmp_path, say=lambda text: None, setting={'runner': 'lockstep'})
+
+
+def test_a_worker_killed_before_its_first_line_does_not_spoil_the_tables(tmp_path):
+    run_study(STUDY, CoinRunner(), tmp_path, shard=(0, 2), say=lambda text: None)
+    (tmp_path / 'journal-1.jsonl').touch()
+    assert len(collect(tmp_path)[1]) == 20
+    with pytest.raises(StudyError, match='no journal'):
+        collect(tmp_path / 'elsewhere')
+
+
 def test_tables_hold_rates_intervals_paired_differences_and_failures(tmp_path):
     run_study(STUDY, CoinRunner(), tmp_path, say=lambda text: None)
     results = write_report(tmp_path)
@@ -164,6 +197,8 @@ def test_conditions_expand_over_policies_critics_k_and_beta():
     assert results.reference(steered).name == 'binned baseline', 'each policy is compared with itself'
     with pytest.raises(StudyError, match='needs --critic'):
         named_conditions(['steered'], ['flow'], [], (10,), (0.0,))
+    runs = named_conditions(['steered'], ['flow'], ['runs/iql/critic', 'runs/calql/critic'], (10,), (0.0,))
+    assert [c.name for c in runs] == ['steered runs/iql/critic K=10 β=0', 'steered runs/calql/critic K=10 β=0']
     with pytest.raises(StudyError, match="unknown condition 'magic'"):
         named_conditions(['magic'], ['flow'], [], (10,), (0.0,))
 
@@ -198,7 +233,7 @@ def test_a_lockstep_trial_is_the_live_composition_and_leaves_a_bag_that_can_be_j
     critic = Critic.untrained(num_filters=8, image_size=64)
     conditions = (Condition('baseline', 'random-policy', selection='first', k=1),
                   Condition('steered', 'random-policy', 'untrained', k=6, beta=0.5))
-    study = Study((TaskItem('put_carrot_on_plate'),), conditions, trials=1, max_steps=6)
+    study = Study((TaskItem('put_carrot_on_plate', 'serve the carrot'),), conditions, trials=1, max_steps=6)
     runner = LockstepRunner(study.max_steps, 64, load_critic=lambda name: critic)
     try:
         run_study(study, runner, tmp_path, say=lambda text: None)
@@ -211,4 +246,5 @@ def test_a_lockstep_trial_is_the_live_composition_and_leaves_a_bag_that_can_be_j
     bag = Bag(tmp_path / rows['steered']['bag'])
     judged = [row for step in Rejudge({'a': critic}, betas=(0.5,)).run(bag, bag.episodes[0]) for row in step.judgements]
     assert agreement(judged) == (6, 6)
+    assert {bag.episodes[0].instruction, *(s.instruction for s in bag.episodes[0].steps)} == {'serve the carrot'}
     assert bag.episodes[0].outcome == 'failure' and bag.episodes[0].seed == study.first_seed

@@ -67,10 +67,14 @@ def test_a_table_serves_its_instructions_and_refuses_others_by_name(tmp_path, mu
         encoder.encode('close it')
 
 
-@pytest.mark.parametrize('content', [b'', b'no archive', None])
+@pytest.mark.parametrize('content', [b'', b'no archive', b'PK\3\4 cut off', b'npy', None])
 def test_a_file_that_is_no_table_is_refused(tmp_path, content):
     path = tmp_path / 'table.npz'
-    np.savez(path, identity='x') if content is None else path.write_bytes(content)
+    if content == b'npy':
+        with path.open('wb') as file:
+            np.save(file, np.zeros(3))
+    else:
+        np.savez(path, identity='x') if content is None else path.write_bytes(content)
     with pytest.raises(ValueError, match='not a table'):
         text.table(path)
 

@@ -10,6 +10,7 @@ import argparse
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def table(path: str | Path) -> InstructionEncoder:
     try:
         with np.load(path, allow_pickle=False) as archive:
             identity, texts, embeddings = str(archive['identity']), archive['instructions'], archive['embeddings']
-    except (OSError, KeyError, ValueError, EOFError) as e:
+    except (OSError, KeyError, ValueError, EOFError, TypeError, BadZipFile) as e:  # TypeError: an .npy has no names
         raise ValueError(f'{path}: not a table of instruction embeddings: {e}') from e
     if embeddings.ndim != 2 or len(texts) != len(embeddings):
         raise ValueError(f'{path}: {len(texts)} instructions but embeddings of shape {embeddings.shape}')

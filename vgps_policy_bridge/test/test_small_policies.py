@@ -184,22 +184,26 @@ def test_command_line_trains_from_an_npz_that_holds_larger_images(tmp_path, monk
 
 def test_bags_become_arrays_and_episodes_without_state_are_left_out(tmp_path, monkeypatch, capsys):
     bags = pytest.importorskip('vgps_training.bags', reason='needs pip install ./training')
-    from vgps_training.episode import Episode
+    from vgps_training.episode import Episode, Malformed
 
     def episode(n, instruction, state):
         return Episode([np.full((48, 64, 3), 50, np.uint8)] * n, np.ones((n, 7), np.float32), instruction, True, 'x',
                        np.full((n, 7), 2.0, np.float32) if state else None)
     monkeypatch.setattr(bags, 'is_bag', lambda path: path.name == 'bag')
     monkeypatch.setattr(bags, 'read', lambda path: iter(
-        [episode(3, 'a', True), episode(4, 'b', False), episode(2, 'c', True)]))
+        [episode(3, 'a', True), episode(4, 'b', False), Malformed('y', 'damaged'), episode(2, 'c', True)]))
     monkeypatch.setattr('vgps_policy_bridge.policies.small.instruction.embed', lambda text: np.ones(512, np.float32))
     (tmp_path / 'bag').mkdir()
     data = load_bags([tmp_path], 32)
     assert data.images.shape == (5, 32, 32, 3) and data.states.shape == (5, 7)
     assert data.episodes.tolist() == [0, 0, 0, 1, 1] and data.instruction_ids.tolist() == [0, 0, 0, 1, 1]
-    assert data.instructions == ('a', 'c') and '1 of 3 episodes lack' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert data.instructions == ('a', 'c') and '1 of 3 episodes lack' in said and '1 x damaged' in said
     with pytest.raises(PolicyError, match='no usable episode'):
         load_bags([tmp_path / 'bag' / 'nothing'], 32)
+    monkeypatch.setattr(bags, 'read', lambda path: iter([Malformed('y', 'damaged')]))
+    with pytest.raises(PolicyError, match='1 x damaged'):
+        load_bags([tmp_path], 32)
 
 
 def test_shrink_keeps_means_and_leaves_the_right_size_alone():

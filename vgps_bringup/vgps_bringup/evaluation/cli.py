@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vgps_policy_bridge.errors import PolicyError
+
 
 def _numbers(kind):
     def parse(text: str) -> tuple:
@@ -83,7 +85,8 @@ def run_bag(options) -> None:
 
 def _add_study(parser, tasks: tuple[str, ...], policy: str, max_steps: int, output: Path) -> None:
     """Add what every study takes."""
-    parser.add_argument('--study', type=Path, help='YAML: tasks, conditions, trials ...; replaces the options below')
+    parser.add_argument('--study', type=Path, help='YAML: tasks, conditions, trials ...; replaces the options from '
+                        '--tasks to --order-seed')
     parser.add_argument('--tasks', type=_numbers(str), default=tasks,
                         help='tasks or shipped lists: simulation, paper_real, paper_simpler')
     parser.add_argument('--conditions', type=_numbers(str), default=('baseline', 'steered'),
@@ -173,7 +176,7 @@ def run_trials(options) -> None:
                 same_seeds.write(options.output, options.against, say=print)
             print(f'Report: {options.output / "index.html"}')
     except (StudyError, JournalError, OSError, RuntimeError) as error:  # AbandonedError, PolicyError, SimplerError
-        sys.exit(f'vgps-evaluate trials: {error}')
+        sys.exit(f'vgps-evaluate {options.command}: {error}')
     except KeyboardInterrupt:
         sys.exit('\nstopped: every finished trial is kept, the same call resumes')
 
@@ -207,9 +210,10 @@ def _play(study, options) -> None:
         own = simulated and not options.namespace
         runner = RobotRunner(study, options.namespace or 'vgps', simulated=simulated, system=simulation(
             study, options.image_size, not options.no_record) if own else None)
+    setting = {name: getattr(options, name) for name in ('runner', 'image_size', 'looks') if hasattr(options, name)}
     try:
         run_study(study, runner, options.output, not options.no_record, (options.worker or 0, options.workers),
-                  say=lambda text: print(text, flush=True))
+                  say=lambda text: print(text, flush=True), setting=setting)
         if options.runner == 'simpler' and runner.seconds:
             print(f'{runner.steps / runner.seconds:.1f} control steps per second, policy and critic included')
     finally:
@@ -227,7 +231,10 @@ def main() -> None:
     options = parser.parse_args()
     if getattr(options, 'runner', '') == 'lockstep':  # small networks, one frame at a time: threads would wait
         os.environ.setdefault('OMP_NUM_THREADS', '2')
-    options.run(options)
+    try:
+        options.run(options)
+    except PolicyError as error:
+        sys.exit(f'vgps-evaluate {options.command}: {error}')
 
 
 if __name__ == '__main__':

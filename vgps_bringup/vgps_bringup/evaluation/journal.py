@@ -37,8 +37,9 @@ class Journal:
             _sync_folder(self.path.parent)
         began = {key: value for key, value in lines[0].items() if key != 'event'}
         wanted = json.loads(json.dumps(study))  # tuples become lists, as in the file
-        if began != wanted:
-            changed = sorted(key for key in {*began, *wanted} if began.get(key) != wanted.get(key))
+        # what an older journal does not say counts as the same
+        changed = sorted(key for key in {*began, *wanted} if began.get(key, wanted.get(key)) != wanted.get(key))
+        if changed:
             raise JournalError(f'{self.path} belongs to another study ({", ".join(changed)} differ): choose another '
                                '--output, or repeat the first call to resume')
         self.results = {line['trial']: line for line in lines[1:]}

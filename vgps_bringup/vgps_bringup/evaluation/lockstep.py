@@ -44,7 +44,7 @@ class LockstepRunner:
         episode = None if writer is None else EpisodeWriter(writer, self.max_steps)
         try:
             if episode is not None:
-                episode.begin(trial.identity, environment.robot)
+                episode.begin(trial.identity, environment.robot, instruction)
             state, accepted, openness = environment.robot.task_state(), 0, 1.0
             for step in range(self.max_steps):
                 candidates = check_candidates(policy.propose(

@@ -6,6 +6,7 @@ known values, made by the very code the live node runs (``vgps_critic.steering.c
 
 import os
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,13 @@ import numpy as np
 import torch
 import yaml
 
-from vgps_bringup.arm import bridge
 from vgps_bringup.evaluation.bag_reader import REASONS, Bag, EpisodeRecord, Step
 from vgps_bringup.evaluation.bag_storage import BagError
 from vgps_critic.steering import Failure, Scores, Steerer, SteeringConfig, choose_each, step_seed
+from vgps_msgs_py import stamps
+from vgps_policy_bridge.errors import PolicyError
+from vgps_policy_bridge.policy import Observation
+from vgps_policy_bridge.state7 import state7
 
 # Decisions the clock made: the same frame and candidates need not repeat them.
 TIMING_REASONS = ('frame missing', 'deadline missed')
@@ -155,6 +159,8 @@ class Rejudge:
 
     def _observed(self, bag: Bag, episode: EpisodeRecord, topic: str | None) -> Iterator[tuple]:
         """Yield (step, frame or None, candidates or None); what has no frame comes last, not judged but named."""
+        states = sorted(((stamps.nanoseconds(m.header.stamp), m) for _, m, _ in bag.of_type('ControllerState')),
+                        key=lambda item: item[0]) if self.policy is not None else []
         waiting: dict[int, list[Step]] = {}
         for step in episode.steps:
             waiting.setdefault(step.stamp, []).append(step)
@@ -164,18 +170,22 @@ class Rejudge:
             except ValueError:
                 continue  # as if it had not been recorded
             for step in waiting.pop(frame.stamp, ()):
-                yield step, image, step.actions if self.policy is None else self._propose(step, image)
+                yield step, image, step.actions if self.policy is None else self._propose(bag, step, image, states)
         for steps in waiting.values():
             for step in steps:
                 yield step, None, step.actions if self.policy is None else None
 
-    def _propose(self, step: Step, image: np.ndarray) -> np.ndarray:
-        from vgps_policy_bridge.policy import Observation
+    def _propose(self, bag: Bag, step: Step, image: np.ndarray, states: list[tuple[int, object]]) -> np.ndarray:
+        # the last before the frame, as live and in training (the first where there is none): a step's own states come
+        # after its command
         state = None
-        if step.states:
-            pose = np.asarray(step.states[0].measured_pose).reshape(4, 4)
-            state = bridge.state7(pose, step.states[0].gripper_position)
-        return self.policy.propose(Observation(image, step.stamp * 1e-9, state), max(self.ks)).actions
+        if states:
+            _, measured = states[max(0, bisect_right(states, step.stamp, key=lambda item: item[0]) - 1)]
+            state = state7(measured.measured_pose, measured.gripper_position)
+        try:
+            return self.policy.propose(Observation(image, step.stamp * 1e-9, state), max(self.ks)).actions
+        except PolicyError as error:
+            raise BagError(f'{bag.path}, step {step.index}: {error}') from error
 
     def _score(self, observed: tuple) -> tuple:
         """Return (step, frame, candidates, critic -> Scored): the costly part, once for all settings."""
@@ -207,7 +217,8 @@ class Rejudge:
                 bag=str(bag.path), episode_id=episode.episode_id, step=step.index, stamp=step.stamp,
                 critic=critic, critic_hash=critic_hash, k=k, beta=result.beta,
                 as_recorded=same_values and np.float32(result.beta) == np.float32(decision.beta),
-                chosen=result.chosen, executed=executed, differs=own and result.chosen != executed,
+                chosen=result.chosen, executed=executed,
+                differs=own and decision is not None and result.chosen != executed,
                 value=result.value, executed_value=executed_value, regret=regret, spread=result.spread,
                 disagreement=result.disagreement, effective_sample_size=result.effective_sample_size,
                 reason=REASONS[result.reason], recorded_reason=REASONS[decision.reason] if decision is not None else '',

@@ -118,8 +118,11 @@ def named_conditions(names: list[str], policies: list[str], critics: list[str], 
         elif name == 'steered':
             if not critics:
                 raise StudyError('condition steered needs --critic CHECKPOINT')
-            for critic, k, beta in product(critics, ks, betas):
-                label = f'{prefix}steered' + (f' {_short(critic)}' if len(critics) > 1 else '') + f' K={k} β={beta:g}'
+            short = [_short(critic) for critic in critics]
+            if len(set(short)) < len(short):  # runs/a/critic and runs/b/critic, as vgps-train leaves them
+                short = critics
+            for (critic, label), k, beta in product(zip(critics, short), ks, betas):
+                label = f'{prefix}steered' + (f' {label}' if len(critics) > 1 else '') + f' K={k} β={beta:g}'
                 conditions.append(Condition(label, policy, critic, 'value', k, beta, options))
         elif name == 'random-select':
             conditions += [Condition(f'{prefix}random-select K={k}', policy, selection='random', k=k,

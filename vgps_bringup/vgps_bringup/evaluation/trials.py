@@ -6,11 +6,11 @@ as it goes; ``robot_runner.py``: the live system through its action).
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
-from vgps_bringup.evaluation.journal import Journal, read_lines
+from vgps_bringup.evaluation.journal import Journal, JournalError, read_lines
 from vgps_bringup.evaluation.study import Study, StudyError, Trial, plan
 
 # The paper's names (its section 4) for what the simulator's oracle or the operator saw.
@@ -48,7 +48,7 @@ class AbandonedError(RuntimeError):
 
 
 def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = True, shard: tuple[int, int] = (0, 1),
-              say: Callable[[str], None] = print) -> None:
+              say: Callable[[str], None] = print, setting: dict | None = None) -> None:
     """Run what is not in the journal yet.
 
     A trial counts when its line is in the journal, and is played again otherwise; a half-written bag is removed.
@@ -60,15 +60,22 @@ def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = Tr
         record: write a bag per trial.
         shard: (index, count) for several processes on one study; each has a journal of its own.
         say: progress, without naming the condition (the operator is blind).
+        setting: what else decides the results (runner, camera, looks); resuming under another one is refused.
 
     Raises:
-        JournalError: the folder belongs to another study or another process.
+        JournalError: the folder belongs to another study, setting, number of processes or process.
         AbandonedError: a trial could not be finished; call again to resume.
 
     """
     index, count = shard
     mine = [trial for trial in plan(study) if trial.number % count == index]
-    with Journal(output / f'journal-{index}.jsonl', {**study.as_dict(), 'shards': count}) as journal:
+    for path in output.glob('journal-*.jsonl'):  # under another division trials would be played, and counted, twice
+        for begun in read_lines(path)[:1]:
+            if begun.get('shards', count) != count:
+                raise JournalError(f'{output} was begun with --workers {begun["shards"]}: resume it with as many, or '
+                                   'choose another --output')
+    header = {**study.as_dict(), **(setting or {}), 'shards': count}
+    with Journal(output / f'journal-{index}.jsonl', header) as journal:
         left = [trial for trial in mine if trial.identity not in journal.results]
         if len(left) < len(mine):
             say(f'resuming: {len(mine) - len(left)} of {len(mine)} trials are done')
@@ -93,16 +100,19 @@ def collect(output: Path) -> tuple[Study, list[dict]]:
 
     """
     from vgps_bringup.evaluation.study import Condition, TaskItem
-    journals = sorted(output.glob('journal-*.jsonl'))
-    if not journals:
-        raise StudyError(f'{output} holds no journal of a study')
     rows, study = [], None
-    for path in journals:
-        first, *results = read_lines(path)
-        first = {key: value for key, value in first.items() if key not in ('event', 'shards')}
+    names = {'shards', *(f.name for f in fields(Study))}  # under two divisions some trials would count twice
+    for path in sorted(output.glob('journal-*.jsonl')):
+        lines = read_lines(path)
+        if not lines:
+            continue  # its worker was killed before the first
+        first = {key: value for key, value in lines[0].items() if key in names}
         if study is not None and first != study:
-            raise StudyError(f'{output} holds journals of different studies')
-        study, rows = first, rows + results
+            raise StudyError(f'{output} holds journals of different studies, or of different numbers of workers')
+        study, rows = first, rows + lines[1:]
+    if study is None:
+        raise StudyError(f'{output} holds no journal of a study')
+    study.pop('shards', None)
     study['tasks'] = tuple(TaskItem(**item) for item in study['tasks'])
     study['conditions'] = tuple(Condition(**item) for item in study['conditions'])
     return Study(**study), sorted(rows, key=lambda row: row['number'])

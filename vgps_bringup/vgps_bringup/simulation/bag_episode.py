@@ -50,9 +50,10 @@ class EpisodeWriter:
         self._start, self._now = 1_000_000_000, 1_000_000_000  # ns of simulated time
         self._classes = {}
 
-    def begin(self, episode_id: str, robot: SimulatedWidowX) -> None:
-        """Announce an episode of the scene that `robot` was just reset to."""
+    def begin(self, episode_id: str, robot: SimulatedWidowX, instruction: str = '') -> None:
+        """Announce an episode of the scene that `robot` was just reset to; `instruction`: if not the task's own."""
         self._id, self._robot, self._step = episode_id, robot, 0
+        self._instruction = instruction or robot.task.instruction
         self._start = self._now + 1_000_000_000
         # Where the arm starts: a policy trained on the recording sees the robot's state at every frame, the first too.
         joints = robot.joint_positions()
@@ -79,7 +80,7 @@ class EpisodeWriter:
     def start_step(self, action: np.ndarray) -> None:
         """Write the (7,) action chosen for the last frame; call before the robot moves."""
         self._write('step_started', header=self._header(CAMERA_FRAME), episode_id=self._id, step=self._step,
-                    instruction=self._robot.task.instruction)
+                    instruction=self._instruction)
         self._write('command', header=self._header(BASE_FRAME), episode_id=self._id, step=self._step, kind=0,
                     action=np.asarray(action, float), message='')
 
@@ -87,7 +88,7 @@ class EpisodeWriter:
         """Write a policy's Candidates for the last frame and the Steerer's Decision about them; after `start_step`."""
         k, horizon = candidates.actions.shape[:2]
         common = dict(header=self._header(CAMERA_FRAME), episode_id=self._id, step=self._step,
-                      instruction=self._robot.task.instruction, policy=candidates.policy, num_candidates=k)
+                      instruction=self._instruction, policy=candidates.policy, num_candidates=k)
         self._write('candidates', **common, horizon=horizon, actions=candidates.actions.ravel(),
                     log_probabilities=_array(candidates.log_probabilities, np.float32),
                     counts=_array(candidates.counts, np.uint32), temperature=candidates.temperature,
@@ -120,7 +121,7 @@ class EpisodeWriter:
 
     def _announce(self, outcome: int, message: str) -> None:
         robot = self._robot
-        self._write('episode', header=self._header(''), episode_id=self._id, instruction=robot.task.instruction,
+        self._write('episode', header=self._header(''), episode_id=self._id, instruction=self._instruction,
                     task=robot.task_name, seed=robot.seed, max_steps=self._max_steps, outcome=outcome, message=message)
 
     def _header(self, frame: str):

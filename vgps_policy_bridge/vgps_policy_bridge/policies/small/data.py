@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,13 +73,21 @@ def load_bags(folders: list[Path], image_size: int) -> PolicyData:
     except ImportError as error:
         raise PolicyError(f'reading bags needs the training project: pip install ./training ({error})') from error
     bags = sorted({bag for folder in folders for bag in (folder, *folder.rglob('*')) if is_bag(bag)})
-    usable = [_steps(episode, image_size) for bag in bags for episode in read(bag) if isinstance(episode, Episode)]
+    usable, skipped = [], Counter()
+    for episode in (episode for bag in bags for episode in read(bag)):
+        if isinstance(episode, Episode):
+            usable.append(_steps(episode, image_size))
+        else:
+            skipped[episode.reason] += 1
+    reasons = ''.join(f'\n  {count} x {reason}' for reason, count in skipped.most_common())
     stateful = [steps for steps in usable if steps['states'] is not None]
     if stateful and len(stateful) < len(usable):
         print(f'{len(usable) - len(stateful)} of {len(usable)} episodes lack the robot state and are left out')
         usable = stateful
     if not usable:
-        raise PolicyError(f'no usable episode in {", ".join(map(str, folders))}')
+        raise PolicyError(f'no usable episode in {", ".join(map(str, folders))}{reasons}')
+    if skipped:
+        print(f'{skipped.total()} episodes are left out:{reasons}')
     texts = list(dict.fromkeys(steps['instruction'] for steps in usable))
     lengths = [len(steps['actions']) for steps in usable]
     return PolicyData(
