@@ -9,6 +9,7 @@ from arm_world import CONFIG, NEUTRAL, PERIOD, FakeArm, World
 from vgps_bringup.arm.arms import Reading
 from vgps_bringup.arm.controller import ArmController
 from vgps_bringup.arm.reason import Reason, State
+from vgps_bringup.arm.step_controller import StepControllerConfig
 
 
 @pytest.fixture
@@ -191,6 +192,29 @@ def test_leaving_a_dry_run_starts_from_the_measured_arm():
     world.controller.configure(CONFIG)
     assert world.send() is Reason.ACCEPTED
     np.testing.assert_allclose(world.arm.commands[-1][0], NEUTRAL, atol=1e-3)
+
+
+def test_leaving_a_dry_run_forgets_the_gripper_it_imagined():
+    world = World(replace(CONFIG, dry_run=True))
+    world.send(action=[0, 0, 0, 0, 0, 0, 0.0])
+    world.run(0.22)
+    assert world.controller.steps.gripper == 0.0
+    world.controller.configure(CONFIG)
+    assert world.controller.home(world.now)[0]
+    world.run(0.1)
+    assert world.arm.commands and all(openness == 1.0 for _, openness in world.arm.commands)
+
+
+def test_a_cautious_step_limit_neither_cuts_the_way_home_short_nor_keeps_stop_from_freezing_there():
+    world = World(step_config=StepControllerConfig(max_joint_step=0.05), positions=NEUTRAL + [0.8, 0, 0, 0, 0, 0])
+    lag = np.array([0.15, 0, 0, 0, 0, 0])      # as the servos' time profile leaves at 1 rad/s
+    assert world.controller.home(world.now)[0]
+    for _ in range(30):
+        world.override = world.arm.positions + lag
+        world.run(PERIOD)
+    assert world.controller.state is State.HOMING, world.controller.message
+    world.controller.stop()
+    np.testing.assert_allclose(world.arm.commands[-1][0], world.override)
 
 
 def test_a_start_pose_out_of_reach_is_refused_by_name():

@@ -33,6 +33,11 @@ def test_policy_is_swapped_by_one_argument():
     assert processes('robot', policy='openvla')['policy_node'].parameters['policy'] == 'openvla'
 
 
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_the_critic_goes_to_the_gpu_by_one_argument(name):
+    assert processes(name, device='cuda')['critic_node'].parameters['device'] == 'cuda'
+
+
 def test_camera_topic_is_remapped_for_everyone_who_looks():
     robot = processes('robot', camera_topic='/wrist/image_raw')
     for name in ('policy_node', 'critic_node', 'recorder_node', 'widowx_node'):

@@ -3,7 +3,9 @@
 import ast
 import dataclasses
 import json
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,35 @@ def test_the_perspective_opens_the_nodes_that_have_beta_and_k():
 def test_plotted_fields_exist(topic, field):
     messages = pytest.importorskip('vgps_msgs.msg')
     assert field in getattr(messages, TYPES[topic]).get_fields_and_field_types()
+
+
+def test_the_configuration_of_the_node_follows_its_parameters():
+    rclpy = pytest.importorskip('rclpy')
+    from rclpy.parameter import Parameter
+
+    from vgps_bringup.widowx_node import WidowXNode
+    from vgps_msgs.msg import NodeConfiguration
+    from vgps_msgs_py import qos
+    rclpy.init(args=['--ros-args', '-p', 'arm:=simulated', '-r', f'__ns:=/configuration_{os.getpid()}'])
+    node, peer, heard = WidowXNode(), rclpy.create_node('peer'), []
+    executor = rclpy.executors.SingleThreadedExecutor()
+    executor.add_node(node)
+    executor.add_node(peer)
+    peer.create_subscription(NodeConfiguration, 'configuration', heard.append, qos.LATCHED_MANY)
+
+    def hears(expected):
+        end = time.monotonic() + 20.0
+        while time.monotonic() < end and not (heard and expected in heard[-1].parameters):
+            executor.spin_once(timeout_sec=0.05)
+        return expected in heard[-1].parameters
+    try:
+        assert hears('dry_run: true') and hears('min_height: -0.01')
+        for name, value in (('dry_run', False), ('min_height', 0.05)):
+            assert node.set_parameters([Parameter(name, value=value)])[0].successful
+        assert hears('min_height: 0.05') and hears('dry_run: false'), 'a bag must tell what the arm was allowed to do'
+    finally:
+        node.close()
+        executor.shutdown()
+        node.destroy_node()
+        peer.destroy_node()
+        rclpy.shutdown()

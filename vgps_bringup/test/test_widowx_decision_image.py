@@ -76,3 +76,10 @@ def test_the_decided_frame_is_shown_with_values_and_directions(world):
     assert picture.shape[1] > 640                     # the panel beside the frame
     orange = np.argwhere((picture[:, :640] == (255, 176, 59)).all(axis=2))
     assert orange[:, 1].max() in range(340, 350)      # the chosen one goes 5 cm to the right: 25 pixels
+
+    # A camera with an encoding we cannot draw costs the picture, not the node.
+    frame.encoding, frame.header.stamp = 'yuv422', Time(sec=8)
+    frames.publish(frame)
+    assert spin_until(executor, lambda: 8_000_000_000 in node._frames)
+    decisions.publish(SteeringDecision(header=frame.header, chosen=0))
+    assert spin_until(executor, lambda: len(node._run.steps) == 2)

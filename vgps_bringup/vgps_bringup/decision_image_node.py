@@ -98,7 +98,11 @@ class DecisionImageNode(Node):
         frame = self._frames.get(stamp)
         if frame is None:
             return
-        picture = images.to_array(frame).copy()
+        try:
+            picture = images.to_array(frame).copy()
+        except images.ImageError as error:
+            self.get_logger().warning(f'no decision image: {error}', throttle_duration_sec=10.0)
+            return
         if self._calibration is not None and known and self._pose is not None:
             draw_directions(picture, self._calibration, self._pose[:3, 3], step.actions, message.chosen)
         composed = Overlay(self._run).frame(picture, len(self._run.steps) - 1)

@@ -73,6 +73,7 @@ class System:
 STEERING = (
     Argument('namespace', 'vgps', 'namespace of every node and topic'),
     Argument('critic', 'default', "critic checkpoint: a folder, a hub id, 'default' (the one shipped) or 'untrained'"),
+    Argument('device', 'cpu', 'what the critic runs on: cpu, cuda, cuda:0, ...'),
     Argument('policy_options', '{}', "the policy's options as YAML, e.g. '{checkpoint: FOLDER}'"),
     Argument('k', '10', 'number of action candidates per frame (live parameter num_candidates of policy_node)'),
     Argument('beta', '0.0', 'selection temperature; 0 takes the best candidate (live parameter of critic_node)'),
@@ -95,7 +96,8 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
     """Recorder, critic and policy: the same in every system; ``base`` names the frame of the commands."""
     processes = [
         Process('vgps_critic', 'critic_node', 'critic_node',
-                {'critic': a['critic'], 'beta': float(a['beta']), 'selection': a['selection'], **base},
+                {'critic': a['critic'], 'device': a['device'], 'beta': float(a['beta']), 'selection': a['selection'],
+                 **base},
                 remappings=remappings),
         Process('vgps_policy_bridge', 'policy_node', 'policy_node',
                 {'policy': a['policy'], 'policy_options': a['policy_options'], 'num_candidates': int(a['k']),
@@ -155,7 +157,7 @@ def _replay(a: Mapping[str, str]) -> list[Process]:
         raise ValueError('replay needs bag:=FOLDER, a recorded episode')
     return [
         Process('vgps_critic', 'critic_node', 'critic_node',
-                {'critic': a['critic'], 'beta': float(a['beta']), 'selection': a['selection'],
+                {'critic': a['critic'], 'device': a['device'], 'beta': float(a['beta']), 'selection': a['selection'],
                  'deadline_ms': 10000.0},  # the player waits for every decision: none is late
                 remappings={'decision': 'replayed_decision', 'command': 'replayed_command'}),
         Process('vgps_bringup', 'replay_node', 'replay_node',

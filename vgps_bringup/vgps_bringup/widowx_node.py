@@ -59,9 +59,10 @@ class WidowXNode(Node):
         arm_config = parameters.declare(self, ArmConfig)
         # Changes that arrive while the controller is being built have nothing to act on yet.
         self._controller = None
-        config = parameters.declare(self, ControllerConfig, lambda c: self._controller.configure(c))
-        steps = parameters.declare(self, StepControllerConfig, lambda c: setattr(self._controller.steps, 'config', c))
-        watchdog = parameters.declare(self, WatchdogConfig, lambda c: setattr(self._controller.watchdog, 'config', c))
+        self._reconfigured = True  # say the configuration in the next period, when a change has taken place
+        config = self._declare(ControllerConfig, lambda c: self._controller.configure(c))
+        steps = self._declare(StepControllerConfig, lambda c: setattr(self._controller.steps, 'config', c))
+        watchdog = self._declare(WatchdogConfig, lambda c: setattr(self._controller.watchdog, 'config', c))
         self._arm = self._make_arm(arm_config)
         try:
             self._controller = ArmController(self._arm, config, steps, watchdog)
@@ -83,13 +84,19 @@ class WidowXNode(Node):
         self.create_service(Trigger, '~/home', self._on_home)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_timer(CONTROL_PERIOD, self._on_period, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        ConfigurationPublisher(self, 'vgps_bringup').publish()
+        self._configuration = ConfigurationPublisher(self, 'vgps_bringup')
+
+    def _declare(self, config_class, apply):
+        def live(config):
+            apply(config)
+            self._reconfigured = True
+        return parameters.declare(self, config_class, live)
 
     def _make_arm(self, config):
         if config.arm == 'simulated':
             return SimulatedArm(self, self._on_reading)
         from vgps_bringup.arm.interbotix_arm import InterbotixArm
-        gripper = parameters.declare(self, GripperConfig, lambda c: setattr(self._arm.gripper, 'config', c))
+        gripper = self._declare(GripperConfig, lambda c: setattr(self._arm.gripper, 'config', c))
         return InterbotixArm(self, config.robot_name, gripper, self._on_reading, self._on_health)
 
     # ---- what comes in -----------------------------------------------------------------------------------------
@@ -148,6 +155,9 @@ class WidowXNode(Node):
 
     def _on_period(self):
         self._guarded(self._controller.tick, time.monotonic(), self._ros_now())
+        if self._reconfigured:
+            self._reconfigured = False
+            self._configuration.publish()
         if time.monotonic() - self._reported >= REPORT_PERIOD:
             self._publish()
         if time.monotonic() - self._diagnosed >= DIAGNOSE_PERIOD:

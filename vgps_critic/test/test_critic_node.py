@@ -2,6 +2,9 @@
 
 import array
 import os
+import subprocess
+import sys
+import threading
 import time
 
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
@@ -199,6 +202,26 @@ def test_a_hanging_critic_ends_at_the_deadline_and_the_next_step_is_steered_agai
     assert rig.step(some_actions())[0].reason == Reason.STEERED
 
 
+def test_frames_of_steps_that_are_over_are_not_encoded_behind_a_slow_critic(rig, monkeypatch):
+    release, encode, encoded = threading.Event(), rig.node._steerer.encode, []
+
+    def slow(*args):
+        encoded.append(args)
+        release.wait(10.0)
+        return encode(*args)
+    monkeypatch.setattr(rig.node._steerer, 'encode', slow)
+    for _ in range(5):
+        rig.count += 1
+        header = Header()
+        header.stamp.sec = 1000 + rig.count
+        rig.node._on_image(images.to_message(frame_of(rig.count), header))
+        rig.node._on_step_started(StepStarted(header=header, episode_id='e7', step=rig.count, instruction=INSTRUCTION))
+        rig.spin_until(lambda: encoded)
+    release.set()
+    assert rig.step(some_actions())[0].reason == Reason.STEERED
+    assert len(encoded) == 2, 'the one that was running, and the present one'
+
+
 @pytest.mark.parametrize('q_values, reason', [
     (np.full((2, 10), np.nan, np.float32), Reason.VALUES_NOT_FINITE),
     (np.zeros((2, 10), np.float32), Reason.FLAT_VALUES),
@@ -319,3 +342,11 @@ def test_diagnostics_come_every_second_and_name_the_reason(rig):
     assert len(rig.diagnostics) >= 2
     status = rig.diagnostics[-1].status[0]
     assert status.level == b'\x01' and status.message.startswith('FRAME_MISSING')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_a_gpu_that_torch_was_not_built_for_is_a_start_up_error_in_one_line():
+    done = subprocess.run([sys.executable, '-m', 'vgps_critic.critic_node', '--ros-args', '-p', 'device:=cuda'],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert 'error: critic_node cannot use its critic' in done.stderr

@@ -60,8 +60,7 @@ class CriticNode(Node):
         self._step: Step | None = None
         self._counts: Counter[Reason] = Counter()
         self._status = (DiagnosticStatus.OK, 'waiting for candidates')
-        self._last = None
-        self._reconfigured = True  # publish the configuration at the next tick
+        self._last, self._reconfigured = None, True  # publish the configuration at the next tick
         self._worker = ThreadPoolExecutor(1, 'critic')
         self._wake = self.create_guard_condition(self._advance)  # triggered by the worker
         self._decisions = self.create_publisher(SteeringDecision, 'decision', qos.EVENT)
@@ -99,7 +98,7 @@ class CriticNode(Node):
                 _ = critic.instructions  # made now, not at the first frame
             for warning in caught:
                 logger.warning(f'{warning.category.__name__}: {warning.message}')
-        except (CheckpointError, ValueError, ImportError, RuntimeError) as e:
+        except (CheckpointError, ValueError, ImportError, RuntimeError, AssertionError) as e:
             raise parameters.ParameterError(f'critic_node cannot use its critic: {e}') from e
         return critic
 
@@ -147,6 +146,8 @@ class CriticNode(Node):
         if step is None or key != (step.episode_id, step.step, step.stamp):
             if step is not None and step.candidates is not None and not step.decided:
                 self._decide(step, Failure(Reason.DEADLINE_MISSED, f'step {message.step} began before the values came'))
+            if step is not None and step.encoded is not None:
+                step.encoded.cancel()  # or a critic slower than the steps would fall behind without end
             self._step = Step(*key, message.instruction)
         return self._step
 
@@ -234,11 +235,10 @@ class CriticNode(Node):
             values |= {f'{name} [ms]': f'{ms:.1f}' for name, ms in self._last.stages.items()}
             values |= {name: f'{getattr(self._last, name):.4g}' for name in (
                 'value', 'value_trend', 'spread', 'disagreement', 'effective_sample_size')}
-        status = DiagnosticStatus(level=self._status[0], message=self._status[1],
-                                  name=f'{self.get_fully_qualified_name()[1:]}: steering',
-                                  values=[KeyValue(key=k, value=str(v)) for k, v in values.items()])
-        now = Header(stamp=self.get_clock().now().to_msg())
-        self._diagnostics.publish(DiagnosticArray(header=now, status=[status]))
+        status = [DiagnosticStatus(level=self._status[0], message=self._status[1],
+                                   name=f'{self.get_fully_qualified_name()[1:]}: steering',
+                                   values=[KeyValue(key=k, value=str(v)) for k, v in values.items()])]
+        self._diagnostics.publish(DiagnosticArray(header=Header(stamp=self.get_clock().now().to_msg()), status=status))
 
 
 def main() -> None:

@@ -68,6 +68,7 @@ class Peers(Node):
         self.create_subscription(NodeConfiguration, 'configuration', self.configurations.append, qos.LATCHED_MANY)
         self.create_service(ResetScene, 'reset_scene', self.on_reset_scene)
         self.create_service(Trigger, 'widowx_node/reset', self.on_reset_arm)
+        self.create_service(Trigger, 'widowx_node/stop', self.on_stop_arm)
         self.create_timer(0.02, self.publish_image)
         self.create_timer(0.1, self.publish_state)
 
@@ -102,6 +103,11 @@ class Peers(Node):
 
     def on_reset_arm(self, _request, response):
         self.calls.append(('arm',))
+        response.success = True
+        return response
+
+    def on_stop_arm(self, _request, response):
+        self.calls.append(('stop',))
         response.success = True
         return response
 

@@ -15,6 +15,7 @@ from vgps_policy_bridge.events import (
     ResetScene,
     Sample,
     StepDone,
+    StopArm,
 )
 
 LIMITS = Limits(camera=2.0, policy=10.0, critic=3.0, controller=4.0, reset=20.0, unmoved_steps=3)
@@ -248,6 +249,14 @@ def test_cancel_ends_the_episode_and_late_candidates_are_unwanted():
     assert machine.cancel('by the client') == [Announce(Outcome.CANCELLED, 'by the client'),
                                                Finish(Outcome.CANCELLED, 'by the client', 0)]
     assert not machine.expects_candidates('e', 0) and machine.cancel('again') == []
+
+
+def test_cancel_on_the_way_to_the_start_pose_stops_the_arm():
+    machine = EpisodeMachine(LIMITS)
+    assert machine.start(Goal('e', 'put carrot on plate', reset=True), 0.0) == [ResetArm()]
+    machine.arm_reset(True, '', 1000, 0.1)
+    machine.arm(ready(1001, state=ArmState.HOMING), 0.2)
+    assert machine.cancel('by the client') == [StopArm(), Finish(Outcome.CANCELLED, 'by the client', 0)]
 
 
 def test_judge_ends_a_running_episode_and_may_correct_one_that_is_over():

@@ -9,10 +9,11 @@ from builtin_interfaces.msg import Time
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
-from vgps_msgs.msg import ControllerState, Episode, SteeringDecision
+from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision
 from vgps_msgs.srv import JudgeEpisode
+from vgps_policy_bridge.policy import Candidates
 from vgps_policy_bridge.reasons import ControllerReason, SteeringReason
-from vgps_policy_bridge.wire import nanoseconds
+from vgps_policy_bridge.wire import fill_candidates, nanoseconds
 
 
 def test_constants_mirror_the_messages():
@@ -94,3 +95,12 @@ def test_candidates_and_temperature_are_live_and_ranged(system):
 
 def test_stamp_keeps_its_nanoseconds():
     assert nanoseconds(Time(sec=1_800_000_000, nanosec=123_456_789)) == 1_800_000_000_123_456_789
+
+
+def test_everything_a_policy_may_say_fits_the_message():
+    actions = np.random.default_rng(0).uniform(0, 1, (3, 2, 7))
+    message = fill_candidates(ActionCandidates(), Candidates(
+        actions, 'p', log_probabilities=[-1, -2, -3], counts=[1, 2, 3], seed=np.uint64(2**63)))
+    np.testing.assert_allclose(message.actions, actions.reshape(-1), rtol=1e-6)
+    assert (list(message.log_probabilities), list(message.counts)) == ([-1, -2, -3], [1, 2, 3])
+    assert (message.num_candidates, message.horizon, message.seed) == (3, 2, 2**63)

@@ -1,5 +1,6 @@
 """policy_node when something goes wrong: the episode ends by name, and the next one runs."""
 
+import threading
 import time
 
 import pytest
@@ -11,6 +12,8 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from vgps_msgs.msg import ControllerState, Episode  # noqa: E402
 from vgps_msgs.srv import JudgeEpisode  # noqa: E402
 from vgps_msgs_py import parameters  # noqa: E402
+from vgps_policy_bridge import policy_node  # noqa: E402
+from vgps_policy_bridge.episode import Phase  # noqa: E402
 from vgps_policy_bridge.policy_node import PolicyNode  # noqa: E402
 
 
@@ -64,22 +67,45 @@ def test_policy_that_raises_aborts_and_recovers(system):
 
 
 def test_goal_that_follows_a_judgement_at_once_waits_for_the_unwanted_sample(system):
-    sampling = []
-
-    def slow():
-        sampling.append(True)
-        time.sleep(0.5)
-    system.policy.trouble = slow
-    handle = system.begin()
-    system.until(lambda: sampling)
+    release = threading.Event()
+    system.policy.trouble = lambda: release.wait(10.0)
     judge = system.peers.create_client(JudgeEpisode, 'judge_episode')
     system.until(judge.service_is_ready)
+    handle = system.begin()
+    system.until(lambda: system.node.session.busy)
     answer = judge.call_async(JudgeEpisode.Request(success=True))
     system.until(answer.done)
     assert system.result(handle).result.outcome == Episode.SUCCESS
     assert system.node.session.busy
     system.policy.trouble = lambda: None
+    threading.Timer(0.3, release.set).start()
     assert system.run().result.outcome == Episode.TIMEOUT
+
+
+def test_goal_cancelled_while_it_waits_does_not_begin(system, monkeypatch):
+    monkeypatch.setattr(policy_node, 'BUSY_PATIENCE', 30.0)
+    release = threading.Event()
+    system.policy.trouble = lambda: release.wait(10.0)
+    first = system.begin()
+    system.until(lambda: system.node.session.busy)
+    system.until(first.cancel_goal_async().done)
+    second = system.begin(reset=True)
+    assert system.node.waiting, 'the policy still computes what the first goal asked for'
+    system.until(second.cancel_goal_async().done)
+    wrapped = system.result(second)
+    assert wrapped.status == GoalStatus.STATUS_CANCELED and wrapped.result.outcome == Episode.CANCELLED
+    release.set()
+    system.until(lambda: not system.node.session.busy)
+    assert not system.peers.calls and not system.node.machine.running
+
+
+def test_cancel_on_the_way_to_the_start_pose_stops_the_arm(system):
+    system.peers.arm.state = ControllerState.HOMING
+    handle = system.begin(reset=True)
+    system.until(lambda: system.node.machine.phase is Phase.HOMING)
+    system.until(handle.cancel_goal_async().done)
+    assert system.result(handle).result.outcome == Episode.CANCELLED
+    system.until(lambda: system.peers.calls == [('arm',), ('stop',)])
 
 
 def test_policy_that_hangs_blocks_neither_the_node_nor_cancelling(system):

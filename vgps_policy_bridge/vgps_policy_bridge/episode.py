@@ -27,6 +27,7 @@ from vgps_policy_bridge.events import (
     ResetScene,
     Sample,
     StepDone,
+    StopArm,
 )
 
 # The controller takes no command while it holds for one of these; for any other reason the next good command resumes.
@@ -185,8 +186,11 @@ class EpisodeMachine:
         return [Announce(outcome, message)], ''
 
     def cancel(self, message: str) -> Effects:
-        """Stop the episode. The arm simply gets no further command."""
-        return self._over(Outcome.CANCELLED, message) if self.running else []
+        """Stop the episode. The arm gets no further command; only on the way to its start pose it must be told."""
+        if not self.running:
+            return []
+        stop = [StopArm()] if self.phase is Phase.HOMING else []
+        return stop + self._over(Outcome.CANCELLED, message)
 
     def tick(self, now: float) -> Effects:
         """Check the limits; call a few times a second."""

@@ -76,6 +76,11 @@ class ResetArm:
 
 
 @dataclass(frozen=True)
+class StopArm:
+    """Effect: cut the way to the start pose short."""
+
+
+@dataclass(frozen=True)
 class Announce:
     """Effect: publish Episode with this outcome."""
 

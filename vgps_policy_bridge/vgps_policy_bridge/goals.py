@@ -10,6 +10,7 @@ from vgps_policy_bridge.episode import episode_name
 from vgps_policy_bridge.events import Goal, Outcome
 
 BUSY_PATIENCE = 2.0  # [s] a new goal waits for a sample that the episode before no longer wants
+BUSY = 'the policy is still busy with a request of an earlier episode'
 
 
 def goal_of(request, max_steps: int) -> Goal:
@@ -17,6 +18,15 @@ def goal_of(request, max_steps: int) -> Goal:
     utc = datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%S%f')[:-3]
     return Goal(episode_name(utc, request.task, request.instruction, request.seed), request.instruction, request.task,
                 request.seed, request.max_steps or max_steps, request.reset)
+
+
+def refusal(handle, machine, session) -> tuple[Outcome, str]:
+    """Return how a goal that cannot begin now is answered, and why; no reason where it can begin."""
+    if handle.is_cancel_requested:
+        return Outcome.CANCELLED, 'cancelled before it began'
+    if machine.running:
+        return Outcome.ABORTED, f'episode {machine.goal.episode_id} is running: cancel it first'
+    return Outcome.ABORTED, BUSY if session.busy else ''
 
 
 class GoalAnswers:

@@ -25,7 +25,7 @@ from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_policy_bridge import events
 from vgps_policy_bridge.episode import Effects, EpisodeMachine
-from vgps_policy_bridge.goals import BUSY_PATIENCE, GoalAnswers, PatientCall, goal_of
+from vgps_policy_bridge.goals import BUSY, BUSY_PATIENCE, GoalAnswers, PatientCall, goal_of, refusal
 from vgps_policy_bridge.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.session import PolicySession
 from vgps_policy_bridge.state7 import state7
@@ -60,9 +60,9 @@ class PolicyNode(Node):
         self.create_service(JudgeEpisode, 'judge_episode', self._on_judge)
         self.reset_scene = self.create_client(ResetScene, 'reset_scene')
         self.reset_arm = self.create_client(Trigger, 'widowx_node/reset')
+        self.stop_arm = self.create_client(Trigger, 'widowx_node/stop')
 
-        # The worker hands its results to the executor through this queue.
-        self.later: queue.SimpleQueue = queue.SimpleQueue()
+        self.later: queue.SimpleQueue = queue.SimpleQueue()  # from the worker to the executor
         self.wake = self.create_guard_condition(self._run_later)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation clock must not pause the limits
         self.create_timer(0.05, self._on_tick, clock=steady)
@@ -101,14 +101,13 @@ class PolicyNode(Node):
     def _on_goal(self, handle, give_up: float | None = None) -> None:
         """Begin an episode, or answer why not (a rejected goal could not carry a reason)."""
         give_up = give_up or time.monotonic() + BUSY_PATIENCE
-        if self.session.busy and not self.machine.running and time.monotonic() < give_up:
+        outcome, reason = refusal(handle, self.machine, self.session)
+        if reason == BUSY and time.monotonic() < give_up:
             self.waiting.append(partial(self._on_goal, handle, give_up))  # an unwanted answer is still computed
             return
-        if self.machine.running or self.session.busy:
-            busy = f'episode {self.machine.goal.episode_id} is running: cancel it first' if self.machine.running \
-                else 'the policy is still busy with a request of an earlier episode'
-            self.get_logger().warning(f'goal refused: {busy}')
-            self.answers.answer(handle, ExecuteInstruction.Result(outcome=int(events.Outcome.ABORTED), message=busy))
+        if reason:
+            self.get_logger().warning(f'goal refused: {reason}')
+            self.answers.answer(handle, ExecuteInstruction.Result(outcome=int(outcome), message=reason))
             return
         self.goal_handle, self.begun = handle, time.monotonic()
         self._apply(self.machine.start(goal_of(handle.request, self.config.max_steps), self.begun))
@@ -161,12 +160,12 @@ class PolicyNode(Node):
         self.health = (DiagnosticStatus.OK, 'ready')
         message = fill_candidates(ActionCandidates(
             header=header, episode_id=episode_id, step=step, instruction=self.machine.goal.instruction), candidates)
-        # First: the decision may arrive as soon as the message is out.
-        self._apply(self.machine.sampled(time.monotonic()))
+        self._apply(self.machine.sampled(time.monotonic()))  # first: the decision may arrive at once
         self.candidates.publish(message)
 
     def _apply(self, effects: Effects) -> None:
         carry_out = {events.ResetScene: self._do_reset_scene, events.ResetArm: self._do_reset_arm,
+                     events.StopArm: lambda _: self.stop_arm.call_async(Trigger.Request()),
                      events.Announce: self._do_announce, events.Sample: self._do_sample,
                      events.StepDone: self._do_step_done, events.Finish: self._do_finish}
         for effect in effects:
@@ -236,9 +235,8 @@ class PolicyNode(Node):
 
     def close(self) -> None:
         """Say that the episode is over when the node is stopped in the middle of it."""
-        for effect in self.machine.cancel('policy_node was stopped'):
-            if isinstance(effect, events.Announce):
-                self._do_announce(effect)
+        effects = self.machine.cancel('policy_node was stopped')
+        self._apply([effect for effect in effects if not isinstance(effect, events.Finish)])
         if self.worker.close():
             self.session.close()
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 from vgps_policy_bridge.events import ArmReport, ArmState, DecisionReport
 from vgps_policy_bridge.policy import Candidates
 from vgps_policy_bridge.reasons import ControllerReason, SteeringReason, name
@@ -28,15 +30,16 @@ def decision_report(message) -> DecisionReport:
 def fill_candidates(message, candidates: Candidates):
     """Write candidates into an ActionCandidates and return it; absent side information stays empty."""
     message.num_candidates, message.horizon = candidates.actions.shape[:2]
-    message.actions = candidates.actions.reshape(-1)
-    message.policy, message.seed = candidates.policy, candidates.seed
+    # Humble refuses numpy arrays here, and looks at every number of a list
+    message.actions = array('f', candidates.actions.tobytes())
+    message.policy, message.seed = candidates.policy, int(candidates.seed)
     message.temperature = float(candidates.temperature)
     message.stages = list(candidates.stages)
     message.stage_milliseconds = [float(milliseconds) for milliseconds in candidates.stages.values()]
     if candidates.log_probabilities is not None:
-        message.log_probabilities = candidates.log_probabilities
+        message.log_probabilities = array('f', candidates.log_probabilities.tobytes())
     if candidates.counts is not None:
-        message.counts = candidates.counts
+        message.counts = array('I', candidates.counts.tobytes())
     return message
 
 

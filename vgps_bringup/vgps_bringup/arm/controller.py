@@ -20,6 +20,7 @@ from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Fault, Watchdog
 _LONGEST_PERIOD = 0.05  # s that a move advances per control period at most
 _SETTLE = 0.4           # s after a move, the time the arm needs to catch up
 _REACHED = 0.1          # rad, BridgeData's check of the neutral pose
+_FAR = 0.6              # rad: an arm further behind its command is blocked, or its joint states are wrong
 _RECOVERY_LIMIT = 30.0  # s for a reboot of the servos
 _ANCHORED = 0.1         # rad: a resting arm closer than this to its command is where it was told to be
 _RESETTABLE = (Reason.EFFORT, Reason.MOTOR_ERROR)    # what ~/reset and ~/home may start from
@@ -80,7 +81,9 @@ class ArmController:
         """Take a new ControllerConfig; a bad one raises ValueError and changes nothing."""
         start_joints = config.start_joints()
         if config.dry_run != self.config.dry_run and self.watchdog.positions is not None:
-            self._anchor(force=True)      # what a dry run imagined is not where the arm is
+            # What a dry run imagined is not where the arm is, nor whether its gripper is open.
+            openness = self.reading.openness if self.config.dry_run else self.steps.gripper
+            self.steps.reset(self.watchdog.positions, openness)
         self.config, self._start_joints = config, start_joints
 
     # ---- what comes in -----------------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ class ArmController:
         wanted = self._motion.at(self._elapsed)
         behind = np.abs(wanted - self.watchdog.positions)
         worst = int(behind.argmax())
-        if behind[worst] > self.steps.config.max_joint_step:
+        if behind[worst] > _FAR:
             self._abandon(Reason.JOINT_STEP, f'{JOINT_NAMES[worst]} is {behind[worst]:.2f} rad behind on the way: is '
                                              'something in the way? ~/reset tries again')
         elif self._elapsed < self._motion.duration + _SETTLE:
@@ -287,8 +290,8 @@ class ArmController:
         """Cut a motion short: the goal becomes where the arm is now, once (repeated, it would sink)."""
         if self.state not in (State.MOVING, State.HOMING) or self._sent is None or not self.arm.ready:
             return
-        # Joint states further off than a step may go are not to be believed: then the last command stands.
-        if np.abs(self.watchdog.positions - self._sent).max() <= self.steps.config.max_joint_step:
+        # Joint states that far off are not to be believed: then the last command stands.
+        if np.abs(self.watchdog.positions - self._sent).max() <= _FAR:
             self._anchor(force=True)
             self._send(self.steps.joint_command, self.steps.gripper)
 
