@@ -3,12 +3,15 @@
 import importlib.util
 import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import simpler_stand_in
 
 from vgps_bringup.evaluation import cli
 from vgps_bringup.evaluation.overhead import PAPER, markdown, measure
+from vgps_bringup.evaluation.simpler import SimplerRunner
 from vgps_bringup.evaluation.simpler_env import (
     MANISKILL,
     GoogleGripper,
@@ -18,7 +21,9 @@ from vgps_bringup.evaluation.simpler_env import (
     axis_angle,
     make_task,
 )
-from vgps_bringup.evaluation.study import task_lists
+from vgps_bringup.evaluation.study import Condition, TaskItem, Trial, task_lists
+
+PICK, NEAR = 'google_robot_pick_coke_can', 'google_robot_move_near'
 
 
 def test_the_widowx_gripper_flips_only_after_three_disagreeing_steps():
@@ -64,6 +69,64 @@ def test_without_maniskill_the_message_says_what_to_install():
 def test_the_google_robot_s_tasks_name_simplerenv():
     with pytest.raises(SimplerError, match='needs SimplerEnv: git clone'):
         make_task('google_robot_pick_coke_can')
+
+
+def play(name: str, policy: str, max_steps: int = 80, seed: int = 5, bag=None):
+    runner = SimplerRunner(max_steps, load_critic=None)
+    condition = Condition(policy, policy, selection='first', k=1)
+    return runner, runner.run(Trial('t0', 0, TaskItem(name), condition, seed), bag)
+
+
+@pytest.mark.parametrize('name', [PICK, NEAR])
+def test_the_google_robot_s_tasks_are_played_scored_and_recorded(name, monkeypatch, tmp_path):
+    made = simpler_stand_in.install(monkeypatch, tmp_path / 'assets')
+    runner, result = play(name, 'random-policy', max_steps=100, bag=tmp_path / 'bag')
+    assert not result.success and result.failure == 'missed grasp'
+    assert result.steps == simpler_stand_in.Env.limit, "the task's own limit ends the episode"
+    assert made[0].seed == 5 and (tmp_path / 'bag' / 'video.mp4').stat().st_size > 0
+    runner.close()
+    assert made[0].closed
+
+
+def test_a_step_of_the_google_robot_is_a_third_of_a_second(monkeypatch, tmp_path):
+    simpler_stand_in.install(monkeypatch, tmp_path)
+    times = []
+    monkeypatch.setattr('vgps_bringup.evaluation.simpler.Observation',
+                        lambda image, stamp: times.append(stamp) or SimpleNamespace(image=image, stamp=stamp))
+    runner, _ = play(PICK, 'random-policy', max_steps=4)
+    runner.close()
+    assert np.allclose(times, [0, 1 / 3, 2 / 3, 1])
+
+
+def test_what_ended_an_episode_of_the_google_robot_comes_from_the_grasp_of_the_right_object(monkeypatch, tmp_path):
+    made = simpler_stand_in.install(monkeypatch, tmp_path)
+    for name, held in ((NEAR, 'late drop'), (PICK, 'other')):
+        task = make_task(name)
+        task.reset(0)
+        still = np.zeros(7)
+        assert task.step(still).failure == 'missed grasp'
+        made[-1].closedness, made[-1].held = 1.0, True
+        assert task.step(still).failure == held
+        made[-1].closedness = 0.0
+        assert task.step(still).failure == 'early drop'
+        task.reset(1)
+        assert task.step(still).failure == 'missed grasp', 'a grasp of the episode before does not count'
+
+
+def test_what_simplerenv_cannot_do_is_said_in_one_line(monkeypatch, tmp_path):
+    made = simpler_stand_in.install(monkeypatch, tmp_path / 'whole')
+    with pytest.raises(SimplerError, match=f'google_robot_wave is not in SimplerEnv; there are: {PICK}'):
+        make_task('google_robot_wave')
+    (tmp_path / 'whole' / 'stages' / f'{simpler_stand_in.TABLE}.glb').unlink()
+    with pytest.raises(SimplerError, match=r'glb is missing, and SAPIEN would go on without the table'):
+        make_task(PICK)
+    assert made[0].closed
+
+    def no_device(name):
+        raise RuntimeError('vk::PhysicalDevice::createDeviceUnique: ErrorExtensionNotPresent')
+    simpler_stand_in.install(monkeypatch, tmp_path / 'cpu', make=no_device)
+    with pytest.raises(SimplerError, match=r'ErrorExtensionNotPresent. SAPIEN 2 needs a GPU'):
+        make_task(PICK)
 
 
 @pytest.mark.skipif(importlib.util.find_spec('mani_skill') is None or 'MS_ASSET_DIR' not in os.environ,

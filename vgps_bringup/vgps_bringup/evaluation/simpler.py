@@ -1,7 +1,7 @@
 """``vgps-evaluate simpler``: the paper's protocol on SIMPLER's tasks, as trials (same journal, tables and intervals).
 
 Per step: Lanczos resize to 256 x 256, K chunks from the policy, one selected by the value of its first action, the
-selected chunks averaged over time, sticky gripper. A step is 0.2 s of simulated time.
+selected chunks averaged over time, sticky gripper. A step is 1/5 s of simulated time, for the Google Robot 1/3 s.
 """
 
 import time
@@ -22,7 +22,6 @@ from vgps_critic.steering import HEALTHY, step_seed
 from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
 
 IMAGE_SIZE = 256   # pixels, what policy and critic see
-RATE = 5.0         # control steps per simulated second
 GRASP_ABOVE = 0.012  # m above the object's origin; the fingers reach 23 mm below the gripper's frame
 GAIN = 0.35          # share of the way to its goal that the script asks for per step
 SCRIPTED = 'scripted'  # a policy name that only exists here: it sees the simulator's state
@@ -99,6 +98,7 @@ class SimplerRunner:
     def _leave_task(self) -> None:
         if self._task is not None:
             self._task.close()
+        self._task, self._name = None, ''
 
     def _policy(self, condition: Condition):
         return ScriptedPickAndPlace(self._task) if condition.policy == SCRIPTED else self._actors.policy(condition)
@@ -118,7 +118,8 @@ class SimplerRunner:
         steps, images, values, fallbacks = [], [], [], 0
         for step in range(self.max_steps):
             image = resize(seen.image, IMAGE_SIZE)
-            candidates = check_candidates(policy.propose(Observation(image, step / RATE), condition.k), condition.k)
+            observation = Observation(image, step / task.rate)
+            candidates = check_candidates(policy.propose(observation, condition.k), condition.k)
             encoded = steerer.encode(image, instruction) if condition.critic else None
             decision = steerer.decide(encoded, candidates.actions, seed=step_seed(trial.seed, step))
             getattr(policy, 'committed', lambda _: None)(decision.chosen)
@@ -126,7 +127,7 @@ class SimplerRunner:
             chunk = candidates.actions[decision.chosen] if decision.chosen >= 0 else \
                 candidates.actions[0] * np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
             action = average(chunk)
-            steps.append(Step(step, round(step / RATE * 1e9), instruction, decision=decision))
+            steps.append(Step(step, round(step / task.rate * 1e9), instruction, decision=decision))
             images.append(seen.image)
             values += [decision.value] if np.isfinite(decision.value) else []
             fallbacks += decision.reason not in HEALTHY
@@ -141,15 +142,16 @@ class SimplerRunner:
                            seconds=seconds, mean_value=float(np.mean(values)) if values else None, fallbacks=fallbacks,
                            bag='', details={'video': f'bags/{bag.name}/video.mp4'} if bag is not None else {})
 
-    @staticmethod
-    def _write_video(folder: Path, trial: Trial, steps: list[Step], images: list[np.ndarray], success: bool) -> None:
+    def _write_video(self, folder: Path, trial: Trial, steps: list[Step], images: list[np.ndarray],
+                     success: bool) -> None:
+        rate = self._task.rate
         folder.mkdir(parents=True, exist_ok=True)
         outcome = 'success' if success else 'failure'
         episode = EpisodeRecord(trial.identity, steps[0].instruction, trial.task.name, trial.seed, outcome, '', 0,
-                                round(len(steps) / RATE * 1e9), tuple(steps))
+                                round(len(steps) / rate * 1e9), tuple(steps))
         overlay = Overlay(episode, trial.condition.name)
-        with VideoWriter(folder / 'video.mp4', RATE) as writer:
+        with VideoWriter(folder / 'video.mp4', rate) as writer:
             for position, image in enumerate(images[:-1]):
                 writer.write(overlay.frame(image, position))
-            for _ in range(round(1.5 * RATE)):
+            for _ in range(round(1.5 * rate)):
                 writer.write(overlay.frame(images[-1], len(steps) - 1, outcome))
