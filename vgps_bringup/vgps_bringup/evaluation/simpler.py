@@ -4,7 +4,9 @@ Per step: Lanczos resize to 256 x 256, K chunks from the policy, one selected by
 selected chunks averaged over time, sticky gripper. A step is 1/5 s of simulated time, for the Google Robot 1/3 s.
 """
 
+import copy
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,10 +15,18 @@ import numpy as np
 from vgps_bringup.evaluation.actors import Actors
 from vgps_bringup.evaluation.bag_reader import EpisodeRecord, Step
 from vgps_bringup.evaluation.overlay import Overlay
-from vgps_bringup.evaluation.simpler_env import GoogleGripper, TemporalAverage, WidowXGripper, axis_angle, make_task
+from vgps_bringup.evaluation.simpler_env import (
+    GoogleGripper,
+    SimplerError,
+    TemporalAverage,
+    WidowXGripper,
+    axis_angle,
+    make_task,
+)
 from vgps_bringup.evaluation.study import Condition, Trial
 from vgps_bringup.evaluation.trials import TrialResult
 from vgps_bringup.evaluation.video import VideoWriter
+from vgps_critic.action_space import ActionSpace
 from vgps_critic.images import resize
 from vgps_critic.steering import HEALTHY, step_seed
 from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
@@ -25,6 +35,40 @@ IMAGE_SIZE = 256   # pixels, what policy and critic see
 GRASP_ABOVE = 0.012  # m above the object's origin; the fingers reach 23 mm below the gripper's frame
 GAIN = 0.35          # share of the way to its goal that the script asks for per step
 SCRIPTED = 'scripted'  # a policy name that only exists here: it sees the simulator's state
+FRACTAL = 'fractal20220817_data'  # the Google Robot's data set, by the name that Octo's and OpenVLA's statistics bear
+
+
+def for_robot(condition: Condition, robot: str) -> Condition:
+    """Return the condition with the statistics of the robot's own data, unless it names some.
+
+    Raises:
+        SimplerError: the policy speaks BridgeData's units only.
+
+    """
+    if robot != 'google' or condition.policy == SCRIPTED:
+        return condition
+    if condition.policy.startswith('rt-1-x'):
+        raise SimplerError(f'{condition.policy} proposes WidowX actions here; the Google Robot needs other units')
+    if condition.policy.startswith(('octo', 'openvla')):
+        return replace(condition, policy_options={'statistics': FRACTAL, **condition.policy_options})
+    return condition
+
+
+def critic_for_robot(critic, robot: str):
+    """Return the critic with the reference's action bounds of this robot.
+
+    One critic serves both, but the reference's evaluation normalises the Google Robot's actions with that data's
+    limits; within BridgeData's most of them would be clipped to the same number. A critic that never saw that data, or
+    whose bounds are its own, stays as it is.
+    """
+    bridge = ActionSpace.named('bridge')
+    space = critic.action_space
+    if robot != 'google' or 'fractal' not in critic.config.data or \
+            (space.rule, space.low, space.high) != (bridge.rule, bridge.low, bridge.high):
+        return critic
+    critic = copy.copy(critic)
+    critic.action_space = ActionSpace.named('fractal')
+    return critic
 
 
 class ScriptedPickAndPlace:
@@ -101,7 +145,16 @@ class SimplerRunner:
         self._task, self._name = None, ''
 
     def _policy(self, condition: Condition):
-        return ScriptedPickAndPlace(self._task) if condition.policy == SCRIPTED else self._actors.policy(condition)
+        robot = self._task.robot
+        if condition.policy == SCRIPTED:
+            return ScriptedPickAndPlace(self._task)
+        return self._actors.policy(for_robot(condition, robot))
+
+    def _steerer(self, condition: Condition):
+        steerer = self._actors.steerer(condition)
+        if condition.critic:
+            steerer.critic = critic_for_robot(steerer.critic, self._task.robot)
+        return steerer
 
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
         """Play one episode; ``bag`` (a folder) receives ``video.mp4``."""
@@ -109,7 +162,7 @@ class SimplerRunner:
             self._leave_task()
             self._task, self._name = make_task(trial.task.name), trial.task.name
         condition, task = trial.condition, self._task
-        policy, steerer, average = self._policy(condition), self._actors.steerer(condition), TemporalAverage()
+        policy, steerer, average = self._policy(condition), self._steerer(condition), TemporalAverage()
         gripper = WidowXGripper() if task.robot == 'widowx' else GoogleGripper()
         began = time.monotonic()
         seen, spoken = task.reset(trial.seed)
