@@ -21,6 +21,7 @@ from vgps_bringup.evaluation.simpler_env import (
     axis_angle,
     make_task,
 )
+from vgps_bringup.evaluation.simpler_script import attitude
 from vgps_bringup.evaluation.study import Condition, TaskItem, Trial, task_lists
 from vgps_critic.action_space import ActionSpace
 
@@ -81,12 +82,17 @@ def play(name: str, policy: str, max_steps: int = 80, seed: int = 5, bag=None):
 @pytest.mark.parametrize('name', [PICK, NEAR])
 def test_the_google_robot_s_tasks_are_played_scored_and_recorded(name, monkeypatch, tmp_path):
     made = simpler_stand_in.install(monkeypatch, tmp_path / 'assets')
-    runner, result = play(name, 'random-policy', max_steps=100, bag=tmp_path / 'bag')
-    assert not result.success and result.failure == 'missed grasp'
-    assert result.steps == simpler_stand_in.Env.limit, "the task's own limit ends the episode"
+    runner, result = play(name, 'scripted', bag=tmp_path / 'bag')
+    assert result.success and not result.failure and result.steps == len(made[0].actions) < 60
     assert made[0].seed == 5 and (tmp_path / 'bag' / 'video.mp4').stat().st_size > 0
+    closing = [action[6] for action in made[0].actions]
+    assert set(closing) == {0.0, 1.0} and sorted(closing) == closing, 'from open to closing, which is held'
     runner.close()
     assert made[0].closed
+    runner, result = play(name, 'random-policy', max_steps=100)
+    assert not result.success and result.failure == 'missed grasp'
+    assert result.steps == simpler_stand_in.Env.limit, "the task's own limit ends the episode"
+    runner.close()
 
 
 def test_a_step_of_the_google_robot_is_a_third_of_a_second(monkeypatch, tmp_path):
@@ -156,6 +162,17 @@ def test_the_published_critic_normalises_the_google_robot_s_actions_with_that_ro
     # far apart for the robot, one and the same number within BridgeData's bounds
     actions = np.array([[0.08, 0, 0, 0, 0, 0, 1], [0.14, 0, 0, 0, 0, 0, 1]])
     assert np.ptp(bridge.normalize(actions)[:, 0]) == 0 < np.ptp(fractal.normalize(actions)[:, 0])
+
+
+def test_the_script_lays_its_fingers_across_the_short_side_pointing_down():
+    now = np.diag([1.0, -1.0, -1.0])
+    for angle in (0.0, 0.4, 1.2, 2.5):
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        corners = np.array([[x, y, 0] for x in (-0.06, 0.06) for y in (-0.03, 0.03)]) @ turn.T
+        hand = attitude(corners, now)
+        assert np.allclose(hand @ hand.T, np.eye(3), atol=1e-6) and np.linalg.det(hand) > 0
+        assert np.allclose(hand[:, 2], [0, 0, -1]) and abs(hand[:, 1] @ turn[:, 1]) > 0.999
+        assert hand[:, 1] @ now[:, 1] >= 0, 'the nearer of the two'
 
 
 @pytest.mark.skipif(importlib.util.find_spec('mani_skill') is None or 'MS_ASSET_DIR' not in os.environ,

@@ -9,7 +9,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from vgps_bringup.evaluation.actors import Actors
@@ -23,18 +22,16 @@ from vgps_bringup.evaluation.simpler_env import (
     axis_angle,
     make_task,
 )
+from vgps_bringup.evaluation.simpler_script import SCRIPTED, ScriptedGoogle, ScriptedPickAndPlace
 from vgps_bringup.evaluation.study import Condition, Trial
 from vgps_bringup.evaluation.trials import TrialResult
 from vgps_bringup.evaluation.video import VideoWriter
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.images import resize
 from vgps_critic.steering import HEALTHY, step_seed
-from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
+from vgps_policy_bridge.policy import Observation, check_candidates
 
-IMAGE_SIZE = 256   # pixels, what policy and critic see
-GRASP_ABOVE = 0.012  # m above the object's origin; the fingers reach 23 mm below the gripper's frame
-GAIN = 0.35          # share of the way to its goal that the script asks for per step
-SCRIPTED = 'scripted'  # a policy name that only exists here: it sees the simulator's state
+IMAGE_SIZE = 256  # pixels, what policy and critic see
 FRACTAL = 'fractal20220817_data'  # the Google Robot's data set, by the name that Octo's and OpenVLA's statistics bear
 
 
@@ -71,61 +68,6 @@ def critic_for_robot(critic, robot: str):
     return critic
 
 
-class ScriptedPickAndPlace:
-    """Reach, grasp, carry, release from the simulator's state; to check that tasks can be played and scored.
-
-    Its candidates differ by noise of ``spread`` metres.
-    """
-
-    def __init__(self, task, spread: float = 0.003):
-        self.task, self.spread = task, spread
-
-    def reset(self, instruction: str, seed: int = 0) -> None:
-        """Begin an episode."""
-        self._rng, self._phase, self._since, self._anchor = np.random.default_rng(seed), 0, 0, None
-
-    def propose(self, observation: Observation, k: int) -> Candidates:
-        """Return k noisy copies of the next action."""
-        world, up = self.task.world, np.array([0.0, 0.0, 1.0])
-        base = world.agent.robot.pose.sp.to_transformation_matrix()
-        link = next(link for link in world.agent.robot.links if link.name == 'ee_gripper_link')
-        hand, thing, goal = (x.pose.p[0].cpu().numpy() for x in (link, self.task.source, self.task.target))
-        anchor = hand if self._anchor is None else self._anchor  # where the phase began
-        carried = np.array([*(hand - thing)[:2], 0.0])  # over the goal is to be the thing, not the hand
-        # phases: where the hand goes, how near is there [m], least and most steps, openness
-        plan = ((thing + 0.07 * up, 0.015, 0, 20, 1.0), (thing + GRASP_ABOVE * up, 0.008, 1, 10, 1.0),
-                (anchor, 1.0, 7, 7, 0.0), (anchor + 0.1 * up, 0.03, 0, 8, 0.0),
-                (goal + 0.14 * up + carried, 0.02, 0, 14, 0.0), (goal + 0.06 * up + carried, 0.02, 0, 6, 0.0),
-                (anchor, 1.0, 5, 5, 1.0), (anchor + 0.05 * up, 0.0, 99, 99, 1.0))
-        target, near, least, most, openness = plan[self._phase]
-        self._since += 1
-        turn = self._turn() if self._phase == 0 else 0.0
-        if self._since >= most or (
-                self._since > least and np.linalg.norm(target - hand) < near and abs(turn) < 0.15):
-            self._phase, self._since, self._anchor = min(self._phase + 1, len(plan) - 1), 0, hand
-        # actions move the controller's target, which the hand follows late: a part of the error at a time
-        step = GAIN * (target - hand)
-        step *= min(1.0, 0.03 / max(np.linalg.norm(step), 1e-9))
-        step = base[:3, :3].T @ step
-        actions = np.zeros((k, 1, 7), np.float32)
-        noise = self._rng.normal(0, self.spread, (k, 3))
-        actions[:, 0, :3] = step + noise * (np.arange(k)[:, None] > 0)  # the first is the script itself
-        actions[:, 0, 5] = np.clip(0.5 * turn, -0.2, 0.2)
-        actions[:, 0, 6] = openness
-        return Candidates(actions, SCRIPTED, used=('simulator state',))
-
-    def _turn(self) -> float:
-        """Return the yaw [rad] that lays the fingers across the object's short side."""
-        outline = self.task.source.get_first_collision_mesh(to_world_frame=True).vertices[:, :2]
-        corners = cv2.boxPoints(cv2.minAreaRect(outline.astype(np.float32)))
-        short = min(corners[1] - corners[0], corners[2] - corners[1], key=np.linalg.norm)
-        fingers = [link.pose.p[0].cpu().numpy() for link in self.task.world.agent.robot.links
-                   if link.name in ('left_finger_link', 'right_finger_link')]
-        opening = (fingers[1] - fingers[0])[:2]
-        turn = np.arctan2(short[1], short[0]) - np.arctan2(opening[1], opening[0])
-        return float((turn + np.pi / 2) % np.pi - np.pi / 2)
-
-
 class SimplerRunner:
     """Plays SIMPLER trials; a task stays loaded while it is played."""
 
@@ -147,7 +89,7 @@ class SimplerRunner:
     def _policy(self, condition: Condition):
         robot = self._task.robot
         if condition.policy == SCRIPTED:
-            return ScriptedPickAndPlace(self._task)
+            return (ScriptedGoogle if robot == 'google' else ScriptedPickAndPlace)(self._task)
         return self._actors.policy(for_robot(condition, robot))
 
     def _steerer(self, condition: Condition):
