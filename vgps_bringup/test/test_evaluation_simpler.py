@@ -3,12 +3,15 @@
 import importlib.util
 import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import simpler_stand_in
 
 from vgps_bringup.evaluation import cli
 from vgps_bringup.evaluation.overhead import PAPER, markdown, measure
+from vgps_bringup.evaluation.simpler import FRACTAL, SimplerRunner, critic_for_robot, for_robot
 from vgps_bringup.evaluation.simpler_env import (
     MANISKILL,
     GoogleGripper,
@@ -18,7 +21,11 @@ from vgps_bringup.evaluation.simpler_env import (
     axis_angle,
     make_task,
 )
-from vgps_bringup.evaluation.study import task_lists
+from vgps_bringup.evaluation.simpler_script import attitude
+from vgps_bringup.evaluation.study import Condition, TaskItem, Trial, task_lists
+from vgps_critic.action_space import ActionSpace
+
+PICK, NEAR = 'google_robot_pick_coke_can', 'google_robot_move_near'
 
 
 def test_the_widowx_gripper_flips_only_after_three_disagreeing_steps():
@@ -64,6 +71,108 @@ def test_without_maniskill_the_message_says_what_to_install():
 def test_the_google_robot_s_tasks_name_simplerenv():
     with pytest.raises(SimplerError, match='needs SimplerEnv: git clone'):
         make_task('google_robot_pick_coke_can')
+
+
+def play(name: str, policy: str, max_steps: int = 80, seed: int = 5, bag=None):
+    runner = SimplerRunner(max_steps, load_critic=None)
+    condition = Condition(policy, policy, selection='first', k=1)
+    return runner, runner.run(Trial('t0', 0, TaskItem(name), condition, seed), bag)
+
+
+@pytest.mark.parametrize('name', [PICK, NEAR])
+def test_the_google_robot_s_tasks_are_played_scored_and_recorded(name, monkeypatch, tmp_path):
+    made = simpler_stand_in.install(monkeypatch, tmp_path / 'assets')
+    runner, result = play(name, 'scripted', bag=tmp_path / 'bag')
+    assert result.success and not result.failure and result.steps == len(made[0].actions) < 60
+    assert made[0].seed == 5 and (tmp_path / 'bag' / 'video.mp4').stat().st_size > 0
+    closing = [action[6] for action in made[0].actions]
+    assert set(closing) == {0.0, 1.0} and sorted(closing) == closing, 'from open to closing, which is held'
+    runner.close()
+    assert made[0].closed
+    runner, result = play(name, 'random-policy', max_steps=100)
+    assert not result.success and result.failure == 'missed grasp'
+    assert result.steps == simpler_stand_in.Env.limit, "the task's own limit ends the episode"
+    runner.close()
+
+
+def test_a_step_of_the_google_robot_is_a_third_of_a_second(monkeypatch, tmp_path):
+    simpler_stand_in.install(monkeypatch, tmp_path)
+    times = []
+    monkeypatch.setattr('vgps_bringup.evaluation.simpler.Observation',
+                        lambda image, stamp: times.append(stamp) or SimpleNamespace(image=image, stamp=stamp))
+    runner, _ = play(PICK, 'random-policy', max_steps=4)
+    runner.close()
+    assert np.allclose(times, [0, 1 / 3, 2 / 3, 1])
+
+
+def test_what_ended_an_episode_of_the_google_robot_comes_from_the_grasp_of_the_right_object(monkeypatch, tmp_path):
+    made = simpler_stand_in.install(monkeypatch, tmp_path)
+    for name, held in ((NEAR, 'late drop'), (PICK, 'other')):
+        task = make_task(name)
+        task.reset(0)
+        still = np.zeros(7)
+        assert task.step(still).failure == 'missed grasp'
+        made[-1].closedness, made[-1].held = 1.0, True
+        assert task.step(still).failure == held
+        made[-1].closedness = 0.0
+        assert task.step(still).failure == 'early drop'
+        task.reset(1)
+        assert task.step(still).failure == 'missed grasp', 'a grasp of the episode before does not count'
+
+
+def test_what_simplerenv_cannot_do_is_said_in_one_line(monkeypatch, tmp_path):
+    made = simpler_stand_in.install(monkeypatch, tmp_path / 'whole')
+    with pytest.raises(SimplerError, match=f'google_robot_wave is not in SimplerEnv; there are: {PICK}'):
+        make_task('google_robot_wave')
+    (tmp_path / 'whole' / 'stages' / f'{simpler_stand_in.TABLE}.glb').unlink()
+    with pytest.raises(SimplerError, match=r'glb is missing, and SAPIEN would go on without the table'):
+        make_task(PICK)
+    assert made[0].closed
+
+    def no_device(name):
+        raise RuntimeError('vk::PhysicalDevice::createDeviceUnique: ErrorExtensionNotPresent')
+    simpler_stand_in.install(monkeypatch, tmp_path / 'cpu', make=no_device)
+    with pytest.raises(SimplerError, match=r'ErrorExtensionNotPresent. SAPIEN 2 needs a GPU'):
+        make_task(PICK)
+
+
+def test_published_policies_take_the_google_robot_s_statistics_there():
+    octo = Condition('o', 'octo-small-1.5', selection='first', k=1)
+    assert for_robot(octo, 'widowx') is octo
+    assert for_robot(octo, 'google').policy_options == {'statistics': FRACTAL}
+    own = Condition('o', 'openvla', selection='first', k=1, policy_options={'statistics': 'mine'})
+    assert for_robot(own, 'google').policy_options == {'statistics': 'mine'}
+    other = Condition('r', 'random-policy', selection='first', k=1)
+    assert for_robot(other, 'google') is other
+    with pytest.raises(SimplerError, match='rt-1-x proposes WidowX actions'):
+        for_robot(Condition('r', 'rt-1-x', selection='first', k=1), 'google')
+
+
+def test_the_published_critic_normalises_the_google_robot_s_actions_with_that_robot_s_bounds():
+    def critic(data, space):
+        return SimpleNamespace(config=SimpleNamespace(data=data), action_space=space)
+    bridge, fractal = ActionSpace.named('bridge'), ActionSpace.named('fractal')
+    published = critic('bridge + fractal', bridge)
+    assert critic_for_robot(published, 'google').action_space == fractal
+    assert published.action_space == bridge, 'the loaded critic goes on to serve the WidowX'
+    assert critic_for_robot(published, 'widowx') is published
+    for kept in (critic('simulated demonstrations', bridge),
+                 critic('bridge + fractal', ActionSpace(bridge.low, bridge.high, 'quantiles'))):
+        assert critic_for_robot(kept, 'google') is kept
+    # far apart for the robot, one and the same number within BridgeData's bounds
+    actions = np.array([[0.08, 0, 0, 0, 0, 0, 1], [0.14, 0, 0, 0, 0, 0, 1]])
+    assert np.ptp(bridge.normalize(actions)[:, 0]) == 0 < np.ptp(fractal.normalize(actions)[:, 0])
+
+
+def test_the_script_lays_its_fingers_across_the_short_side_pointing_down():
+    now = np.diag([1.0, -1.0, -1.0])
+    for angle in (0.0, 0.4, 1.2, 2.5):
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        corners = np.array([[x, y, 0] for x in (-0.06, 0.06) for y in (-0.03, 0.03)]) @ turn.T
+        hand = attitude(corners, now)
+        assert np.allclose(hand @ hand.T, np.eye(3), atol=1e-6) and np.linalg.det(hand) > 0
+        assert np.allclose(hand[:, 2], [0, 0, -1]) and abs(hand[:, 1] @ turn[:, 1]) > 0.999
+        assert hand[:, 1] @ now[:, 1] >= 0, 'the nearer of the two'
 
 
 @pytest.mark.skipif(importlib.util.find_spec('mani_skill') is None or 'MS_ASSET_DIR' not in os.environ,

@@ -99,7 +99,8 @@ def _add_study(parser, tasks: tuple[str, ...], policy: str, max_steps: int, outp
     parser.add_argument('--beta', type=_numbers(float), default=(0.0,), help='temperatures, e.g. 0,0.1,1.0')
     parser.add_argument('--trials', type=int, default=20, help='per task and condition')
     parser.add_argument('--first-seed', type=int, default=10000, help='seeds count up from here')
-    parser.add_argument('--max-steps', type=int, default=max_steps, help='control steps of 0.2 s per trial')
+    parser.add_argument('--max-steps', type=int, default=max_steps, help='control steps per trial, of 0.2 s; '
+                        'of 1/3 s for the Google Robot in SIMPLER')
     parser.add_argument('--order-seed', type=int, default=0, help='of the interleaving')
     parser.add_argument('--no-record', action='store_true', help='no bag per trial, hence no videos')
     parser.add_argument('--report-only', action='store_true', help='tables of what is finished so far')

@@ -6,6 +6,7 @@ ManiSkill 3: ``pip install mani-skill`` (needs Vulkan; Mesa >= 25 renders on a C
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,8 @@ MANISKILL = {
     'widowx_stack_cube': 'StackGreenCubeOnYellowCubeBakedTexInScene-v1',
     'widowx_put_eggplant_in_basket': 'PutEggplantInBasketScene-v1',
 }
-CAMERA = '3rd_view_camera'
+CAMERA = '3rd_view_camera'  # the WidowX's
+CAMERAS = {'widowx': CAMERA, 'google': 'overhead_camera'}
 FINGER_GROUP = 1 << 15  # shapes that share a bit of SAPIEN's third collision group do not collide
 
 
@@ -39,6 +41,7 @@ class ManiSkillTask:
     """One of the four WidowX digital twins in ManiSkill 3."""
 
     robot = 'widowx'
+    rate = 5.0  # control steps per simulated second
 
     def __init__(self, name: str):
         try:
@@ -110,30 +113,65 @@ class SimplerEnvTask:
     def __init__(self, name: str):
         try:
             import simpler_env
-            from simpler_env.utils.env.observation_utils import get_image_from_maniskill2_obs_dict
         except ImportError as error:
             raise SimplerError(f'{name} needs SimplerEnv: git clone --recurse-submodules '
                                f'https://github.com/simpler-env/SimplerEnv and install it ({error})') from error
+        if name not in simpler_env.ENVIRONMENTS:
+            raise SimplerError(f'{name} is not in SimplerEnv; there are: {", ".join(simpler_env.ENVIRONMENTS)}')
         self.robot = 'google' if name.startswith('google') else 'widowx'
-        self._to_image = get_image_from_maniskill2_obs_dict
-        self.env = simpler_env.make(name)
+        try:
+            self.env = simpler_env.make(name)
+        except RuntimeError as error:
+            raise SimplerError(f'{name} cannot be rendered: {error}. SAPIEN 2 needs a GPU, or a Vulkan that shares '
+                               'memory and semaphores with CUDA (VK_KHR_external_memory_fd, '
+                               'VK_KHR_external_semaphore_fd)') from error
+        self.world = self.env.unwrapped
+        self.rate = float(self.world.control_freq)  # control steps per simulated second
+        scene = Path(self.world.scene_root) / 'stages' / f'{self.world.scene_name}.glb'
+        if 'dummy' not in scene.name and not scene.is_file():
+            self.close()
+            raise SimplerError(f'{name}: {scene} is missing, and SAPIEN would go on without the table')
+        self._grasped = False
 
     def reset(self, seed: int) -> tuple[Moment, str]:
         """Start the episode that ``seed`` means; return what is seen and the instruction."""
         observation, _ = self.env.reset(seed=seed)
-        return Moment(self._to_image(self.env, observation)), self.env.get_language_instruction()
+        self._grasped = False
+        return Moment(self._image(observation)), self.world.get_language_instruction()
 
     def step(self, action: np.ndarray) -> Moment:
         """Execute (7,): metres, axis-angle in radians, gripper in the robot's own convention."""
-        observation, _, success, truncated, information = self.env.step(np.asarray(action, np.float32))
-        statistics = information.get('episode_stats', {})
-        grasped = bool(statistics.get('is_src_obj_grasped', statistics.get('grasped', False)))
-        return Moment(self._to_image(self.env, observation), bool(success), bool(truncated),
-                      'early drop' if grasped else 'missed grasp')
+        observation, _, success, truncated, _ = self.env.step(np.asarray(action, np.float32))
+        return Moment(self._image(observation), bool(success), bool(truncated), self._failure())
+
+    @property
+    def source(self):
+        """The object to be picked or moved; None in tasks with drawers."""
+        return getattr(self.world, 'obj', None) or getattr(self.world, 'episode_source_obj', None)
+
+    @property
+    def target(self):
+        """The object it is to be near; None where it is only picked."""
+        return getattr(self.world, 'episode_target_obj', None)
 
     def close(self) -> None:
         """Free the renderer."""
         self.env.close()
+
+    def _failure(self) -> str:
+        if self.source is None:
+            return 'other'
+        # as SimplerEnv judges a grasp; its statistics have it for picking only
+        holding = bool(self.world.agent.check_grasp(self.source, max_angle=80))
+        self._grasped |= holding
+        if not self._grasped:
+            return 'missed grasp'
+        if holding:  # what was to be picked only was not lifted
+            return 'other' if self.target is None else 'late drop'
+        return 'early drop'
+
+    def _image(self, observation) -> np.ndarray:
+        return observation['image'][CAMERAS[self.robot]]['rgb']
 
 
 def make_task(name: str):
