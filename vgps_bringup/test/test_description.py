@@ -123,3 +123,7 @@ def test_parameter_page_is_that_of_the_nodes():
     script = pathlib.Path(__file__).resolve().parents[1] / 'workspace' / 'node_reference.py'
     done = subprocess.run([sys.executable, str(script), '--check'], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_a_replay_is_not_heard_by_a_robot_that_runs():
+    assert SYSTEMS['replay'].resolve(MINIMAL['replay'])['namespace'] != SYSTEMS['robot'].resolve({})['namespace']

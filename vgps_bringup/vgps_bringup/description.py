@@ -191,6 +191,7 @@ SYSTEMS = {
         'The live critic on a recorded episode: what would it choose today?',
         (Argument('bag', '', 'folder of a recorded episode'),
          Argument('rate', '1.0', 'speed against real time'),
-         *(argument for argument in STEERING
-           if argument.name not in ('policy_options', 'k', 'max_steps', 'record', 'decision_image'))), _replay),
+         # apart from a robot that runs: its nodes must not hear an episode of yesterday
+         *(replace(a, default='vgps_replay') if a.name == 'namespace' else a for a in STEERING
+           if a.name not in ('policy_options', 'k', 'max_steps', 'record', 'decision_image'))), _replay),
 }
