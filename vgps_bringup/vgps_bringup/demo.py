@@ -66,8 +66,8 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', default=defaults['task'], help='simulated task')
     # chosen to be shown: of the 100 live trials of doc/study.md, a scene that came out the same way every time it was
-    # replayed (12 of 12 plain failures, 12 of 12 steered successes); the rates beside it are from all scenes
-    parser.add_argument('--seed', type=int, default=10019, help='start scene; default: one where the two differ')
+    # replayed (13 of 13 plain failures, 13 of 13 steered successes); the rates beside it are from all scenes
+    parser.add_argument('--seed', type=int, default=10023, help='start scene; default: one where the two differ')
     parser.add_argument('--policy', default=defaults['policy'], help='entry-point name of the policy')
     parser.add_argument('--critic', default=defaults['critic'], help="checkpoint, or 'default'")
     parser.add_argument('--k', type=int, default=int(defaults['k']), help='candidates per frame')
