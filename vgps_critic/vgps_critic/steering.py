@@ -254,16 +254,20 @@ def choose_each(scores: Scores | Failure, actions: np.ndarray, configs: Sequence
             verdict = Verdict.HOLD
         else:
             verdict = Verdict.CHOSEN if reason in (Reason.STEERED, Reason.CONTROL_RANDOM) else Verdict.FIRST_CANDIDATE
-        health = _Health() if selection is None else _Health.of(scores, selection)
-        stages = scores.milliseconds if selection is not None else {}
+        if selection is None:
+            q_values, probabilities, stages, value = np.empty((0, 0), np.float32), np.empty(0), {}, math.nan
+            spread = disagreement = effective_sample_size = math.nan
+        else:
+            q_values, probabilities, stages = scores.q_values, selection.probabilities, scores.milliseconds
+            spread, disagreement = scores.spread, scores.disagreement
+            effective_sample_size = float(1 / (probabilities @ probabilities))
+            value = float(selection.values[chosen]) if chosen >= 0 else math.nan
         decisions.append(Decision(
-            num_candidates=count, num_members=len(health.q_values), q_values=health.q_values,
-            probabilities=health.probabilities, chosen=chosen,
+            num_candidates=count, num_members=len(q_values), q_values=q_values,
+            probabilities=probabilities.astype(np.float32), chosen=chosen,
             action=np.zeros(ACTION_DIM, np.float32) if chosen < 0 else firsts[chosen].copy(),
-            beta=config.beta, seed=seed, verdict=verdict, reason=reason, message=message,
-            spread=health.spread, disagreement=health.disagreement,
-            effective_sample_size=health.effective_sample_size,
-            value=float(selection.values[chosen]) if selection is not None and chosen >= 0 else math.nan,
+            beta=config.beta, seed=seed, verdict=verdict, reason=reason, message=message, spread=spread,
+            disagreement=disagreement, effective_sample_size=effective_sample_size, value=value,
             value_trend=math.nan, stages={**stages, 'select': 1e3 * (time.perf_counter() - start)}))
     return decisions
 
@@ -288,19 +292,3 @@ def _judge(config: SteeringConfig, scores: Scores | Failure, selection: Selectio
         return Reason.MEMBERS_DISAGREE, (
             f'members differ by {disagreement:.4g}, max_disagreement is {config.max_disagreement:.4g}'), None
     return Reason.STEERED, f'values differ by {spread:.4g}, members by {disagreement:.4g}', selection.index
-
-
-@dataclass(frozen=True)
-class _Health:
-    """How much the values say; the defaults are those of a step without values."""
-
-    q_values: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    probabilities: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
-    spread: float = math.nan
-    disagreement: float = math.nan
-    effective_sample_size: float = math.nan
-
-    @classmethod
-    def of(cls, scores: Scores, selection: Selection) -> '_Health':
-        p = selection.probabilities
-        return cls(scores.q_values, p.astype(np.float32), scores.spread, scores.disagreement, float(1 / (p @ p)))
