@@ -211,7 +211,7 @@ def run(out: Path, scale: Scale, cores: int = 2) -> None:
             time.sleep(POLL)
     finally:
         for _, process, _ in running.values():
-            process.terminate()
+            os.kill(process.pid, signal.SIGTERM)  # terminate() would reap one that has just ended, and lose its cost
         for stage, process, started in running.values():
             _reap(out, stage.name, process, started)
 
