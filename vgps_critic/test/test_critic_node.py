@@ -219,7 +219,8 @@ def test_frames_of_steps_that_are_over_are_not_encoded_behind_a_slow_critic(rig,
         rig.spin_until(lambda: encoded)
     release.set()
     assert rig.step(some_actions())[0].reason == Reason.STEERED
-    assert len(encoded) == 2, 'the one that was running, and the present one'
+    # the one that was running, the present one, and the newest of the five if it began before the present step did
+    assert len(encoded) in (2, 3)
 
 
 @pytest.mark.parametrize('q_values, reason', [
