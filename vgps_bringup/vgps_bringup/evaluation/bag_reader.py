@@ -23,6 +23,7 @@ OUTCOMES = ('running', 'success', 'failure', 'timeout', 'cancelled', 'aborted')
 REASONS = ('steered', 'control first', 'control random', 'frame missing', 'deadline missed', 'values not finite',
            'flat values', 'members disagree', 'instruction unknown', 'action space mismatch', 'candidates invalid',
            'critic failed')
+OUT_OF_ORDER = 5_000_000_000  # ns that a recorder may write messages late
 FAILURES = ('', 'never grasped', 'dropped outside', 'still holding', 'misplaced')
 
 
@@ -122,8 +123,10 @@ class Bag:
         self.problems: list[str] = []
         undecoded: Counter = Counter()
         self.first, self.last = None, None
+        newest, backwards = 0, 0
         for raw in self.storage.messages(self.types):
             self.counts[raw.topic] += 1
+            newest, backwards = max(newest, raw.received), max(backwards, newest - raw.received)
             self.first = raw.received if self.first is None else min(self.first, raw.received)
             self.last = raw.received if self.last is None else max(self.last, raw.received)
             try:
@@ -135,6 +138,9 @@ class Bag:
             except (UnknownTypeError, ValueError, struct.error) as error:
                 undecoded[f'{raw.topic}: {error}'] += 1
         self.problems = self.storage.problems + [f'{text} ({n} messages)' for text, n in undecoded.items()]
+        if backwards > OUT_OF_ORDER:
+            self.problems.append(f'times go back by {backwards * 1e-9:.0f} s within the recording: the clock was set, or '
+                                 'the files were merged; durations and order cannot be trusted')
         if not self.counts:
             raise BagError(f'{self.path} holds no message' + ''.join(f'; {p}' for p in self.problems))
 
@@ -153,6 +159,8 @@ class Bag:
         announced = defaultdict(list)
         for received, message, _ in self.of_type('Episode'):
             announced[message.episode_id].append((received, message))
+        for messages in announced.values():  # an outcome comes after the start, also where the clock was set back
+            messages.sort(key=lambda item: item[1].outcome != 0)
         parts = self._parts()
         # the tail of the episode before may be in the bag too: its steps count only where nothing was announced
         identities = list(announced) or list(dict.fromkeys(episode for episode, _ in parts))

@@ -62,7 +62,9 @@ class BagStorage:
             information = yaml.load(text, Loader=_LOADER)['rosbag2_bagfile_information']
             listed = [folder / Path(name).name for name in information['relative_file_paths']]
             self.compression = (information.get('compression_mode') or '').lower()
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            if missing := (information.get('custom_data') or {}).get('missing'):
+                self.problems.append(f'the recorder could not write everything: {missing}')
+        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
             if present:
                 self.problems.append('metadata.yaml is missing or unreadable: the files were read by their numbers')
             listed = present
