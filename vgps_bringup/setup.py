@@ -8,7 +8,7 @@ setup(
     description='Launch, configuration, arm, simulated WidowX and evaluation of value-guided policy steering',
     license='Apache-2.0',
     packages=find_packages(exclude=['test']),
-    package_data={'vgps_bringup.evaluation': ['task_lists/*.yaml']},
+    package_data={'vgps_bringup.evaluation': ['task_lists/*.yaml', 'templates/*.html']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/vgps_bringup']),
         ('share/vgps_bringup', ['package.xml']),
@@ -18,7 +18,7 @@ setup(
     ],
     install_requires=[
         'numpy', 'opencv-python', 'mujoco>=3.17', 'rosbags>=0.10', 'mcap>=1.6', 'pillow',
-        'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro',
+        'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro', 'jinja2',
     ],
     extras_require={'test': ['pytest']},
     zip_safe=True,

@@ -134,12 +134,14 @@ class Bag:
                     self.image_stamps[raw.topic].append(_header_stamp(raw))
                 else:
                     message = self.types.deserialize(raw.data, raw.type)
+                    if complaint := contradiction(raw.type, message):
+                        raise ValueError(complaint)
                     self.messages[raw.type].append((raw.received, message, raw.topic))
             except (UnknownTypeError, ValueError, struct.error) as error:
                 undecoded[f'{raw.topic}: {error}'] += 1
         self.problems = self.storage.problems + [f'{text} ({n} messages)' for text, n in undecoded.items()]
         if backwards > OUT_OF_ORDER:
-            self.problems.append(f'times go back by {backwards * 1e-9:.0f} s within the recording: the clock was set, or '
+            self.problems.append(f'times go back by {backwards * 1e-9:.0f} s in the recording: the clock was set, or '
                                  'the files were merged; durations and order cannot be trusted')
         if not self.counts:
             raise BagError(f'{self.path} holds no message' + ''.join(f'; {p}' for p in self.problems))
@@ -239,6 +241,32 @@ class Bag:
                     continue  # counted in problems already
                 if wanted is None or stamp in wanted:
                     yield Frame(stamp, raw.received, raw.type, raw.data, self.types)
+
+
+def contradiction(type_name: str, message) -> str:
+    """Say what in a message cannot be, or nothing: a bag is somebody else's file."""
+    if type_name == 'vgps_msgs/msg/Episode':
+        return _unknown('outcome', message.outcome, OUTCOMES)
+    if type_name == 'vgps_msgs/msg/TaskState':
+        return _unknown('failure', message.failure, FAILURES)
+    if type_name == 'vgps_msgs/msg/ActionCandidates':
+        expected = message.num_candidates * max(message.horizon, 1) * 7
+        if len(message.actions) != expected:
+            return f'{len(message.actions)} numbers are not {message.num_candidates} x {message.horizon} actions'
+    if type_name == 'vgps_msgs/msg/SteeringDecision':
+        k, values = message.num_candidates, len(message.q_values)
+        if values not in (0, k * message.num_members):
+            return f'{values} values are not those of {k} candidates by {message.num_members} members'
+        if not -1 <= message.chosen < max(k, 1):
+            return f'candidate {message.chosen} of {k} was chosen'
+        if len(message.stages) != len(message.stage_milliseconds):
+            return f'{len(message.stages)} stages took {len(message.stage_milliseconds)} times'
+        return _unknown('reason', message.reason, REASONS)
+    return ''
+
+
+def _unknown(what: str, code: int, names: tuple[str, ...]) -> str:
+    return '' if code < len(names) else f'{what} {code} is unknown to this version'
 
 
 def _header_stamp(raw: RawMessage) -> int:
