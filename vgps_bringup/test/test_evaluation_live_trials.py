@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vgps_bringup.evaluation.bag_reader import Bag
+from vgps_msgs_py.bags.reader import Bag
 from vgps_bringup.evaluation.study import Condition, Study, StudyError, TaskItem, plan
 from vgps_bringup.evaluation.trials import collect
 from vgps_bringup.runner import Runner, executable

@@ -12,8 +12,8 @@ import pytest
 from evaluation_bags import FRAME, INSTRUCTION, START, Messages, episode_messages, picture, write_bag
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from vgps_bringup.evaluation.bag_reader import Bag
-from vgps_bringup.evaluation.bag_storage import BagError
+from vgps_msgs_py.bags.reader import Bag
+from vgps_msgs_py.bags.storage import BagError
 from vgps_bringup.evaluation.latency import added_latency, latency_table, model_milliseconds
 from vgps_bringup.evaluation.overlay import Values, absence
 from vgps_bringup.evaluation.report import comparison_report, episode_report
@@ -108,7 +108,7 @@ def test_a_bag_cut_off_anywhere_gives_its_beginning_and_names_the_cut(tmp_path, 
 
 
 def test_an_unindexed_file_is_read_whole(tmp_path, messages):
-    from vgps_bringup.evaluation.bag_writer import BagWriter
+    from vgps_msgs_py.bags.writer import BagWriter
     writer = BagWriter(tmp_path / 'killed', messages.types)
     for where, message, received in episode_messages(messages):
         writer.write(where, messages.serialize(message), received)
@@ -132,7 +132,7 @@ def test_what_is_no_bag_is_refused_in_words(tmp_path, make, words):
 
 
 def test_a_bag_without_episode_announcement_still_gives_its_steps(tmp_path, messages):
-    from vgps_bringup.evaluation.bag_writer import BagWriter
+    from vgps_msgs_py.bags.writer import BagWriter
     writer = BagWriter(tmp_path / 'bag', messages.types)
     for where, message, received in episode_messages(messages):
         if not where.type.endswith('/Episode'):
@@ -143,7 +143,7 @@ def test_a_bag_without_episode_announcement_still_gives_its_steps(tmp_path, mess
 
 
 def test_two_cameras_the_one_the_policy_looked_at_is_taken(tmp_path, messages):
-    from vgps_bringup.evaluation.bag_writer import BagWriter, Topic
+    from vgps_msgs_py.bags.writer import BagWriter, Topic
     writer = BagWriter(tmp_path / 'bag', messages.types)
     for where, message, received in episode_messages(messages):
         writer.write(where, messages.serialize(message), received)

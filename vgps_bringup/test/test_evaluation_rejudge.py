@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation_bags import INSTRUCTION, START, K, Messages, episode_messages, image_message, picture, topic, write_bag
 
-from vgps_bringup.evaluation.bag_reader import Bag, Frame
-from vgps_bringup.evaluation.bag_storage import BagError
-from vgps_bringup.evaluation.bag_writer import BagWriter
+from vgps_msgs_py.bags.reader import Bag, Frame
+from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.bags.writer import BagWriter
 from vgps_bringup.evaluation.foreign import done_actions, value_curve
 from vgps_bringup.evaluation.rejudge import Rejudge, agreement, ahead, summarize
 from vgps_bringup.evaluation.rejudge_report import judge_bags, write

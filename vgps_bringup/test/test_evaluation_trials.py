@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from evaluation_coin import STEERED, STUDY, CoinRunner
 
-from vgps_bringup.evaluation.bag_reader import Bag
+from vgps_msgs_py.bags.reader import Bag
 from vgps_bringup.evaluation.journal import Journal, JournalError, read_lines
 from vgps_bringup.evaluation.study import (
     Condition,

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from vgps_bringup.arm.reason import Reason
-from vgps_bringup.evaluation.bag_reader import Bag
+from vgps_msgs_py.bags.reader import Bag
 from vgps_bringup.simulation import TASKS, collect
 from vgps_bringup.simulation.collect import CollectConfig, run_episode
 from vgps_bringup.simulation.demonstrator import NO_ERRORS, Demonstrator, DemonstratorConfig

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from vgps_bringup.evaluation.bag_reader import Bag
+from vgps_msgs_py.bags.reader import Bag
 from vgps_bringup.runner import Runner, executable
 
 pytest.importorskip('rclpy')

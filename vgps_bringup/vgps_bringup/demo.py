@@ -91,7 +91,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit('vgps-demo: stopped; nothing is left running')
 
-    from vgps_bringup.evaluation.bag_storage import BagError
+    from vgps_msgs_py.bags.storage import BagError
     from vgps_bringup.evaluation.report import comparison_report
     print('\nWriting the report ...', flush=True)
     try:

@@ -9,7 +9,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
-from vgps_bringup.evaluation.bag_writer import Topic
+from vgps_msgs_py.bags.writer import Topic
 from vgps_bringup.evaluation.recording import EPISODE_TYPE, RecorderConfig, Recording
 from vgps_msgs.msg import Episode
 from vgps_msgs_py import node_main, parameters

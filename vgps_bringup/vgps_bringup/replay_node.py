@@ -16,8 +16,8 @@ from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
-from vgps_bringup.evaluation.bag_reader import IMAGE_TYPES, Bag, BagError, Frame
-from vgps_bringup.evaluation.bag_storage import BagStorage
+from vgps_msgs_py.bags.reader import IMAGE_TYPES, Bag, BagError, Frame
+from vgps_msgs_py.bags.storage import BagStorage
 from vgps_msgs.msg import ActionCandidates, Episode, SteeringDecision, StepStarted
 from vgps_msgs_py import images, node_main, parameters, qos, stamps
 

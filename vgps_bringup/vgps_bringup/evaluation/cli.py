@@ -59,7 +59,7 @@ def add_bag(commands) -> None:
 
 def run_bag(options) -> None:
     """Re-judge recordings."""
-    from vgps_bringup.evaluation.bag_storage import BagError
+    from vgps_msgs_py.bags.storage import BagError
     from vgps_bringup.evaluation.rejudge import Rejudge
     from vgps_bringup.evaluation.rejudge_report import judge_bags, write
     policy = None

@@ -10,8 +10,8 @@ import numpy as np
 
 from vgps_bringup.arm import bridge
 from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
-from vgps_bringup.evaluation.bag_reader import Bag, Frame
-from vgps_bringup.evaluation.bag_storage import BagError
+from vgps_msgs_py.bags.reader import Bag, Frame
+from vgps_msgs_py.bags.storage import BagError
 from vgps_bringup.evaluation.rejudge import ahead
 from vgps_msgs_py import stamps
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgps_bringup.evaluation.bag_reader import EpisodeRecord, Step
+from vgps_msgs_py.bags.reader import EpisodeRecord, Step
 
 ENCODER_STAGES = ('embed', 'resize', 'encode')  # of the critic; they run while the policy samples
 TOTAL = 'total'                                 # a policy may time itself as a whole, with parts inside

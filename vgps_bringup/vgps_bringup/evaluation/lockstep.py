@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.evaluation.actors import Actors
-from vgps_bringup.evaluation.bag_writer import BagWriter
+from vgps_msgs_py.bags.writer import BagWriter
 from vgps_bringup.evaluation.study import Trial
 from vgps_bringup.evaluation.trials import FAILURE_MODES, TrialResult
 from vgps_bringup.simulation.appearance import LOOKS

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from vgps_bringup.evaluation.bag_reader import REASONS, EpisodeRecord
+from vgps_msgs_py.bags.reader import REASONS, EpisodeRecord
 
 matplotlib.rcParams.update({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
                             'svg.fonttype': 'path', 'axes.grid': True, 'grid.color': '#e3e7ee', 'axes.axisbelow': True,

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import yaml
 
-from vgps_bringup.evaluation.bag_reader import REASONS, Bag, EpisodeRecord, Step
-from vgps_bringup.evaluation.bag_storage import BagError
+from vgps_msgs_py.bags.reader import REASONS, Bag, EpisodeRecord, Step
+from vgps_msgs_py.bags.storage import BagError
 from vgps_critic.steering import Failure, Scores, Steerer, SteeringConfig, choose_each, step_seed
 from vgps_msgs_py import stamps
 from vgps_policy_bridge.errors import PolicyError

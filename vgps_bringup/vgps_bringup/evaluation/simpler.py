@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.evaluation.actors import Actors
-from vgps_bringup.evaluation.bag_reader import EpisodeRecord, Step
+from vgps_msgs_py.bags.reader import EpisodeRecord, Step
 from vgps_bringup.evaluation.overlay import Overlay
 from vgps_bringup.evaluation.simpler_env import (
     GoogleGripper,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.evaluation import page, plots, video
-from vgps_bringup.evaluation.bag_reader import Bag, EpisodeRecord
-from vgps_bringup.evaluation.bag_storage import BagError
+from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
+from vgps_msgs_py.bags.storage import BagError
 from vgps_bringup.evaluation.rejudge import Rejudge
 from vgps_bringup.evaluation.report import pick_episode
 from vgps_bringup.evaluation.statistics import PairedComparison, Rate, compare_paired, wilson

@@ -8,7 +8,7 @@ import av
 import cv2
 import numpy as np
 
-from vgps_bringup.evaluation.bag_reader import Bag, EpisodeRecord
+from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 from vgps_bringup.evaluation.overlay import FAINT, Overlay
 
 LINGER = 1.5    # [s] the last frame stays, with the outcome on it

@@ -21,7 +21,7 @@ import tyro
 import yaml
 from tqdm import tqdm
 
-from vgps_bringup.evaluation.bag_writer import BagWriter
+from vgps_msgs_py.bags.writer import BagWriter
 from vgps_bringup.simulation.appearance import LOOKS
 from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.simulation.demonstrator import Demonstrator, DemonstratorConfig

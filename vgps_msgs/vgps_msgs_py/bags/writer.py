@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from mcap.writer import CompressionType, Writer
 
-from vgps_bringup.evaluation.message_types import MessageTypes
+from vgps_msgs_py.bags.message_types import MessageTypes
 
 METADATA_VERSION = 8
 INFINITE = {'sec': 9223372036, 'nsec': 854775807}

@@ -17,7 +17,7 @@ from mcap.exceptions import EndOfFile, McapError
 from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 
-from vgps_bringup.evaluation.message_types import MessageTypes
+from vgps_msgs_py.bags.message_types import MessageTypes
 
 # libyaml's, ten times as fast, where PyYAML was built with it
 _LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)

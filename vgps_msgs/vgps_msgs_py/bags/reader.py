@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vgps_bringup.evaluation.bag_storage import BagError, BagStorage, RawMessage
-from vgps_bringup.evaluation.message_types import MessageTypes, UnknownTypeError
+from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
+from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
 from vgps_msgs_py import images, stamps
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
