@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from vgps_msgs_py.bags.reader import Bag
 from vgps_bringup.evaluation.study import Condition, Study, StudyError, TaskItem, plan
 from vgps_bringup.evaluation.trials import collect
 from vgps_bringup.runner import Runner, executable
+from vgps_msgs_py.bags.reader import Bag
 
 pytest.importorskip('rclpy')
 from vgps_bringup.episode_client_node import EpisodeClient, EpisodeError

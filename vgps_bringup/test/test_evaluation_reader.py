@@ -12,11 +12,11 @@ import pytest
 from evaluation_bags import FRAME, INSTRUCTION, START, Messages, episode_messages, picture, write_bag
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from vgps_msgs_py.bags.reader import Bag
-from vgps_msgs_py.bags.storage import BagError
 from vgps_bringup.evaluation.latency import added_latency, latency_table, model_milliseconds
 from vgps_bringup.evaluation.overlay import Values, absence
 from vgps_bringup.evaluation.report import comparison_report, episode_report
+from vgps_msgs_py.bags.reader import Bag
+from vgps_msgs_py.bags.storage import BagError
 
 
 @pytest.fixture(scope='module')

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation_bags import INSTRUCTION, START, K, Messages, episode_messages, image_message, picture, topic, write_bag
 
-from vgps_msgs_py.bags.reader import Bag, Frame
-from vgps_msgs_py.bags.storage import BagError
-from vgps_msgs_py.bags.writer import BagWriter
 from vgps_bringup.evaluation.foreign import done_actions, value_curve
 from vgps_bringup.evaluation.rejudge import Rejudge, agreement, ahead, summarize
 from vgps_bringup.evaluation.rejudge_report import judge_bags, write
 from vgps_critic.critic import Critic
 from vgps_critic.steering import Steerer, SteeringConfig
+from vgps_msgs_py.bags.reader import Bag, Frame
+from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.bags.writer import BagWriter
 
 STAND_IN = {'num_filters': 8, 'image_size': 64}  # the live node's untrained critic
 

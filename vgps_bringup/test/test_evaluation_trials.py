@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from evaluation_coin import STEERED, STUDY, CoinRunner
 
-from vgps_msgs_py.bags.reader import Bag
 from vgps_bringup.evaluation.journal import Journal, JournalError, read_lines
 from vgps_bringup.evaluation.study import (
     Condition,
@@ -27,6 +26,7 @@ from vgps_bringup.evaluation.study import (
 )
 from vgps_bringup.evaluation.trial_report import Results, markdown, write_report
 from vgps_bringup.evaluation.trials import collect, run_study
+from vgps_msgs_py.bags.reader import Bag
 
 
 def test_every_block_holds_one_seed_under_every_condition_in_random_order():

@@ -15,10 +15,10 @@ from evaluation_bags import INSTRUCTION, Messages, episode_messages, topic, writ
 from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
 
+from vgps_bringup.evaluation.recording import SECOND, RecorderConfig, Recording
+from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
 from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.bags.writer import BagWriter
-from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
-from vgps_bringup.evaluation.recording import SECOND, RecorderConfig, Recording
 
 
 @pytest.fixture(scope='module')

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from vgps_msgs_py.bags.reader import Bag
 from vgps_bringup.runner import Runner, executable
+from vgps_msgs_py.bags.reader import Bag
 
 pytest.importorskip('rclpy')
 from vgps_bringup.episode_client_node import OUTCOMES, EpisodeClient, EpisodeError

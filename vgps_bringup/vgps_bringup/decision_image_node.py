@@ -13,10 +13,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from vgps_bringup.arm.projection import CameraCalibration, draw_directions
-from vgps_msgs_py.bags.reader import Step
 from vgps_bringup.evaluation.overlay import Overlay
 from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision
 from vgps_msgs_py import images, node_main, parameters, qos, stamps
+from vgps_msgs_py.bags.reader import Step
 
 FRAMES_KEPT = 90   # 3 s at 30 Hz: longer than a decision may take on the robot
 

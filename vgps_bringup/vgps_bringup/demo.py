@@ -91,8 +91,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit('vgps-demo: stopped; nothing is left running')
 
-    from vgps_msgs_py.bags.storage import BagError
     from vgps_bringup.evaluation.report import comparison_report
+    from vgps_msgs_py.bags.storage import BagError
     print('\nWriting the report ...', flush=True)
     try:
         summary = comparison_report({condition: output / result.episode_id for condition, result in results}, output,

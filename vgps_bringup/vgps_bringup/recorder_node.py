@@ -9,10 +9,10 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
-from vgps_msgs_py.bags.writer import Topic
 from vgps_bringup.evaluation.recording import EPISODE_TYPE, RecorderConfig, Recording
 from vgps_msgs.msg import Episode
 from vgps_msgs_py import node_main, parameters
+from vgps_msgs_py.bags.writer import Topic
 from vgps_msgs_py.configuration import ConfigurationPublisher
 
 GRAPH_PERIOD = 0.2  # s between looks at who publishes what

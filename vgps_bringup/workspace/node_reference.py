@@ -19,7 +19,7 @@ from vgps_bringup.simulation_node import SimulationConfig
 from vgps_bringup.widowx_node import ArmConfig
 from vgps_critic.critic_node import CriticNodeConfig
 from vgps_critic.steering import SteeringConfig
-from vgps_policy_bridge.policy_config import PolicyNodeConfig
+from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / 'doc' / 'parameters.md'
 HEAD = """# Parameters of the nodes

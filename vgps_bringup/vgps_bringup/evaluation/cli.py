@@ -59,9 +59,9 @@ def add_bag(commands) -> None:
 
 def run_bag(options) -> None:
     """Re-judge recordings."""
-    from vgps_msgs_py.bags.storage import BagError
     from vgps_bringup.evaluation.rejudge import Rejudge
     from vgps_bringup.evaluation.rejudge_report import judge_bags, write
+    from vgps_msgs_py.bags.storage import BagError
     policy = None
     if options.policy:
         from vgps_policy_bridge.policy import load_policy

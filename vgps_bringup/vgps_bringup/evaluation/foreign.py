@@ -10,10 +10,10 @@ import numpy as np
 
 from vgps_bringup.arm import bridge
 from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
-from vgps_msgs_py.bags.reader import Bag, Frame
-from vgps_msgs_py.bags.storage import BagError
 from vgps_bringup.evaluation.rejudge import ahead
 from vgps_msgs_py import stamps
+from vgps_msgs_py.bags.reader import Bag, Frame
+from vgps_msgs_py.bags.storage import BagError
 
 PERIOD = 200_000_000          # [ns] BridgeData's 5 Hz
 FINGER_RANGE = (0.010, 0.035)  # [m] closed, open: the BridgeData robots' finger travel

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.evaluation.actors import Actors
-from vgps_msgs_py.bags.writer import BagWriter
 from vgps_bringup.evaluation.study import Trial
 from vgps_bringup.evaluation.trials import FAILURE_MODES, TrialResult
 from vgps_bringup.simulation.appearance import LOOKS
 from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_critic.steering import HEALTHY, step_seed
+from vgps_msgs_py.bags.writer import BagWriter
 from vgps_policy_bridge.policy import Observation, check_candidates
 
 

@@ -4,8 +4,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vgps_msgs_py.bags.writer import BagWriter, Topic
 from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
+from vgps_msgs_py.bags.writer import BagWriter, Topic
 
 SECOND = 1_000_000_000
 EPISODE_TYPE = 'vgps_msgs/msg/Episode'

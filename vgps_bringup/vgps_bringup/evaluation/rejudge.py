@@ -18,13 +18,13 @@ import numpy as np
 import torch
 import yaml
 
-from vgps_msgs_py.bags.reader import REASONS, Bag, EpisodeRecord, Step
-from vgps_msgs_py.bags.storage import BagError
 from vgps_critic.steering import Failure, Scores, Steerer, SteeringConfig, choose_each, step_seed
 from vgps_msgs_py import stamps
+from vgps_msgs_py.bags.reader import REASONS, Bag, EpisodeRecord, Step
+from vgps_msgs_py.bags.storage import BagError
 from vgps_policy_bridge.errors import PolicyError
+from vgps_policy_bridge.loop.state7 import state7
 from vgps_policy_bridge.policy import Observation
-from vgps_policy_bridge.state7 import state7
 
 # Decisions the clock made: the same frame and candidates need not repeat them.
 TIMING_REASONS = ('frame missing', 'deadline missed')

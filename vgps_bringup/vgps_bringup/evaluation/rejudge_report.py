@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from vgps_bringup.evaluation import foreign, page, plots
+from vgps_bringup.evaluation.rejudge import JudgedStep, Judgement, Rejudge, agreement, summarize
 from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.bags.storage import BagError
-from vgps_bringup.evaluation.rejudge import JudgedStep, Judgement, Rejudge, agreement, summarize
 
 SHEET_FRAMES, SHEET_WIDTH = 18, 160   # contact sheet: pictures per recording, their width in pixels
 GALLERY, GALLERY_WIDTH = 6, 320       # worst decisions shown

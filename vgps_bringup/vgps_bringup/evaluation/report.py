@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.evaluation import page, plots, video
+from vgps_bringup.evaluation.latency import added_latency, image_to_command, latency_table
 from vgps_msgs_py.bags.reader import FAILURES, Bag, EpisodeRecord
 from vgps_msgs_py.bags.storage import BagError
-from vgps_bringup.evaluation.latency import added_latency, image_to_command, latency_table
 
 # What a node says of itself in NodeConfiguration.model where a trained model is missing.
 STAND_INS = ('stand-in', 'untrained', 'random-policy', 'scripted')

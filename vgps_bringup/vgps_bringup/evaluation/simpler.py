@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.evaluation.actors import Actors
-from vgps_msgs_py.bags.reader import EpisodeRecord, Step
 from vgps_bringup.evaluation.overlay import Overlay
 from vgps_bringup.evaluation.simpler_env import (
     GoogleGripper,
@@ -29,6 +28,7 @@ from vgps_bringup.evaluation.video import VideoWriter
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.images import resize
 from vgps_critic.steering import HEALTHY, step_seed
+from vgps_msgs_py.bags.reader import EpisodeRecord, Step
 from vgps_policy_bridge.policy import Observation, check_candidates
 
 IMAGE_SIZE = 256  # pixels, what policy and critic see

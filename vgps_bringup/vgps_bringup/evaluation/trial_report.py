@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.evaluation import page, plots, video
-from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
-from vgps_msgs_py.bags.storage import BagError
 from vgps_bringup.evaluation.rejudge import Rejudge
 from vgps_bringup.evaluation.report import pick_episode
 from vgps_bringup.evaluation.statistics import PairedComparison, Rate, compare_paired, wilson
 from vgps_bringup.evaluation.study import Condition, Study
 from vgps_bringup.evaluation.trials import collect
+from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
+from vgps_msgs_py.bags.storage import BagError
 
 ALL = 'all tasks'
 MOST_VIDEOS = 3

@@ -8,8 +8,8 @@ import av
 import cv2
 import numpy as np
 
-from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 from vgps_bringup.evaluation.overlay import FAINT, Overlay
+from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 
 LINGER = 1.5    # [s] the last frame stays, with the outcome on it
 MAX_RATE = 30.0  # frames per second

@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
-from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
 from vgps_msgs_py import images, stamps
+from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
+from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 OUTCOMES = ('running', 'success', 'failure', 'timeout', 'cancelled', 'aborted')

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from array import array
 
-from vgps_policy_bridge.events import ArmReport, ArmState, DecisionReport
+from vgps_policy_bridge.loop.events import ArmReport, ArmState, DecisionReport
+from vgps_policy_bridge.loop.reasons import ControllerReason, SteeringReason, name
 from vgps_policy_bridge.policy import Candidates
-from vgps_policy_bridge.reasons import ControllerReason, SteeringReason, name
 
 
 def nanoseconds(stamp) -> int:

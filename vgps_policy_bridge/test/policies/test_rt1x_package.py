@@ -16,9 +16,9 @@ if not SOURCE:
 import jax  # noqa: E402
 from flax.training import checkpoints  # noqa: E402
 
+from vgps_policy_bridge.benchmarks.random_weights import write_rt1x  # noqa: E402
 from vgps_policy_bridge.policies import rt1x  # noqa: E402
 from vgps_policy_bridge.policy import Observation  # noqa: E402
-from vgps_policy_bridge.random_weights import write_rt1x  # noqa: E402
 
 INSTRUCTION = 'put carrot on plate'
 

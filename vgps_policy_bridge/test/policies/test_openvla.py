@@ -9,8 +9,8 @@ torch = pytest.importorskip('torch', reason='needs torch')
 transformers = pytest.importorskip('transformers', reason='needs pip install transformers')
 from scipy import stats  # noqa: E402
 
-from vgps_policy_bridge import random_weights  # noqa: E402
-from vgps_policy_bridge.benchmark import measure  # noqa: E402
+from vgps_policy_bridge.benchmarks import random_weights  # noqa: E402
+from vgps_policy_bridge.benchmarks.policies import measure  # noqa: E402
 from vgps_policy_bridge.errors import MissingExtraError  # noqa: E402
 from vgps_policy_bridge.policies.openvla import (  # noqa: E402
     BLANK,

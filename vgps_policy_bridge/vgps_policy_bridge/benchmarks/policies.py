@@ -19,12 +19,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import yaml
 
-from vgps_policy_bridge import random_weights as random_models
+from vgps_policy_bridge.benchmarks import random_weights as random_models
+from vgps_policy_bridge.loop.session import WARM_UP_INSTRUCTION, WARM_UP_STATE
 from vgps_policy_bridge.policies.octo import OctoPolicy
 from vgps_policy_bridge.policies.rt1x import RT1XPolicy, import_model_code
 from vgps_policy_bridge.policy import Observation, Policy
 from vgps_policy_bridge.proposals import build_policy
-from vgps_policy_bridge.session import WARM_UP_INSTRUCTION, WARM_UP_STATE
 
 
 def measure(run: Callable[[int], object], ks: list[int], repetitions: int) -> dict[int, float]:

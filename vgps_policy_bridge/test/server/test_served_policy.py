@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip('websockets', reason='needs pip install websockets')
 
+from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
+from vgps_policy_bridge.loop.session import PolicySession
 from vgps_policy_bridge.policies.server_client import ServerPolicy
 from vgps_policy_bridge.policy import Observation, load_policy
-from vgps_policy_bridge.policy_config import PolicyNodeConfig
-from vgps_policy_bridge.session import PolicySession
 
 INSTRUCTION = 'put the eggplant in the yellow basket'
 ROUNDING = 1e-6  # m, rad: two processes may use different numbers of threads; draws differ by centimetres

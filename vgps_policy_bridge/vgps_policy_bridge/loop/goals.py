@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
-from vgps_policy_bridge.episode import episode_name
-from vgps_policy_bridge.events import Goal, Outcome
+from vgps_policy_bridge.loop.episode import episode_name
+from vgps_policy_bridge.loop.events import Goal, Outcome
 
 BUSY_PATIENCE = 2.0  # [s] a new goal waits for a sample that the episode before no longer wants
 BUSY = 'the policy is still busy with a request of an earlier episode'

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vgps_policy_bridge.episode import EpisodeMachine, Limits, Phase, episode_name
-from vgps_policy_bridge.events import (
+from vgps_policy_bridge.loop.episode import EpisodeMachine, Limits, Phase, episode_name
+from vgps_policy_bridge.loop.events import (
     Announce,
     ArmReport,
     ArmState,

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from vgps_policy_bridge.events import (
+from vgps_policy_bridge.loop.events import (
     Announce,
     ArmReport,
     ArmState,

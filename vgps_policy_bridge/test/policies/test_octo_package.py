@@ -9,9 +9,9 @@ pytest.importorskip('octo', reason='needs the package octo, which is not on PyPI
 import jax
 from octo.model.octo_model import OctoModel
 
+from vgps_policy_bridge.benchmarks.random_weights import OCTO_STATISTICS, write_octo
 from vgps_policy_bridge.policies.octo import OctoPolicy, resize
 from vgps_policy_bridge.policy import Observation
-from vgps_policy_bridge.random_weights import OCTO_STATISTICS, write_octo
 
 
 @pytest.fixture(scope='module')

@@ -13,7 +13,7 @@ from vgps_msgs.msg import ControllerState, Episode  # noqa: E402
 from vgps_msgs.srv import JudgeEpisode  # noqa: E402
 from vgps_msgs_py import parameters  # noqa: E402
 from vgps_policy_bridge import policy_node  # noqa: E402
-from vgps_policy_bridge.episode import Phase  # noqa: E402
+from vgps_policy_bridge.loop.episode import Phase  # noqa: E402
 from vgps_policy_bridge.policy_node import PolicyNode  # noqa: E402
 
 

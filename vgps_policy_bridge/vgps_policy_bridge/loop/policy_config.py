@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from vgps_policy_bridge.episode import Limits
+from vgps_policy_bridge.loop.episode import Limits
 from vgps_policy_bridge.policy import MAX_CANDIDATES
 
 

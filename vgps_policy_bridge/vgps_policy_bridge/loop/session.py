@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
-from vgps_policy_bridge.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.proposals import build_policy
 
 WARM_UP_INSTRUCTION = 'put the object on the plate'
