@@ -34,7 +34,6 @@ setup(
             'policy_node = vgps_policy_bridge.policy_node:main',
             'vgps-benchmark-policy = vgps_policy_bridge.benchmarks.policies:main',
             'vgps-policy-server = vgps_policy_bridge.server.server:main',
-            'vgps-train-policy = vgps_policy_bridge.policies.small.train:main',
         ],
         'vgps.policies': [
             'binned = vgps_policy_bridge.policies.small.policy:binned',
