@@ -8,7 +8,7 @@ Straight line: 3.7 mean steps; random: 49.5.
 Measured, three seeds each: IQL 4.35-4.38 steps, Spearman 0.97-0.98; Cal-QL 4.42-4.46, 0.85-0.89; worst-of-32 never
 arrives. With the paper's own target (half the squared error, target rate 0.005) Cal-QL needs 5.05, 0.66 (one seed).
 
-    python test/algorithms/reach.py [iql cal-ql ...]        # three seeds of every algorithm, a minute each on an idle core
+    python test/algorithms/reach.py [iql cal-ql ...]   # three seeds of every algorithm, a minute each on an idle core
 """
 import sys
 
