@@ -14,6 +14,7 @@ setup(
         ('share/vgps_bringup', ['package.xml']),
         ('share/vgps_bringup/launch', glob('launch/*.py')),
         ('share/vgps_bringup/config', glob('config/*')),
+        ('share/vgps_bringup/security', glob('security/*')),
         ('share/vgps_bringup/doc', glob('doc/results.json')),
     ],
     install_requires=[
