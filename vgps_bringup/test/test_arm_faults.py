@@ -156,7 +156,9 @@ def test_a_servo_in_error_is_rebooted_by_reset_and_by_nothing_else(world):
     breakage(world, 'motor')
     world.run(0.1)
     assert world.arm.recovered == 0
-    assert world.controller.reset(world.now)[0]
+    assert 'MOTOR_ERROR' in world.controller.reset(world.now)[1]
+    assert world.arm.recovered == 0
+    assert world.controller.reset(world.now, operator=True)[0]
     assert world.arm.recovered == 1
     world.arm.ready, world.arm.message = False, 'rebooting'
     world.run(2.0)

@@ -7,8 +7,10 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 from action_msgs.msg import GoalStatus  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 
+from vgps_msgs.action import ExecuteInstruction  # noqa: E402
 from vgps_msgs.msg import ControllerState, Episode  # noqa: E402
 from vgps_msgs.srv import JudgeEpisode  # noqa: E402
 from vgps_msgs_py import parameters  # noqa: E402
@@ -137,6 +139,7 @@ def test_goal_of_a_client_that_is_gone_is_cancelled(system, monkeypatch):
     system.begin(max_steps=10000)
     system.until(lambda: system.peers.candidates)
     system.client.destroy()
+    system.client = ActionClient(system.peers, ExecuteInstruction, 'of_somebody_else')
     system.until(lambda: system.peers.episodes[-1].outcome == Episode.CANCELLED)
     assert 'client is gone' in system.peers.episodes[-1].message
 

@@ -19,12 +19,12 @@ from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Fault, Watchdog
 
 _LONGEST_PERIOD = 0.05  # s that a move advances per control period at most
 _RECOVERY_LIMIT = 30.0  # s for a reboot of the servos
-_RESETTABLE = (Reason.EFFORT, Reason.MOTOR_ERROR)    # what the operator's ~/reset and ~/home may start from
 # Something touches the arm, or its state or master is in doubt: do not finish the step, stay where it is.
 _FREEZE = (Reason.EFFORT, Reason.JOINT_JUMP, Reason.MOTOR_ERROR, Reason.TWO_PUBLISHERS)
 # A command that was not meant for now: it uses up no step.
 _NOT_TAKEN = (Reason.TOO_SOON, Reason.OUT_OF_ORDER, Reason.WRONG_FRAME, Reason.NO_EPISODE, Reason.TWO_PUBLISHERS)
 _HARMLESS = (*RESUMED_BY_COMMAND, Reason.STALE_IMAGE)    # a move to a pose needs neither policy nor camera
+_PASSES = (Reason.EFFORT, Reason.MOTOR_ERROR)    # what the operator's reset is there to get away from
 
 
 class ArmController:
@@ -67,8 +67,8 @@ class ArmController:
     def on_command(self, command, now, ros_now):
         """Take or refuse one Command; `ros_now` is the clock that stamps the images [s]."""
         self._notice_stall(now)
-        if self.watchdog.second_publisher is not None:
-            reason, message = self.watchdog.second_publisher.reason, self.watchdog.second_publisher.message
+        if second := self.watchdog.second_publisher:
+            reason, message = second.reason, second.message
         elif self.state is State.MOVING and now < self._step_end:
             reason, message = Reason.TOO_SOON, f'step {command.step} came while step {self.step} is moving'
         else:
@@ -105,12 +105,10 @@ class ArmController:
             return Reason.HOLD_REQUESTED, command.message
         if not self.arm.ready:
             return Reason.NOT_READY, self.arm.message
-        measured, note = self.watchdog.positions, ''
         if self.config.dry_run:
             self._anchor(force=True)
-        else:
-            note = self._outlet.follow(measured, now)
-        result = self.last = self.steps.step(command.action, measured)
+        note = self._outlet.follow(self.watchdog.positions, now)
+        result = self.last = self.steps.step(command.action, self.watchdog.positions)
         if result.accepted:
             self._send(result.joint_command, now)
             self.accepted += 1
@@ -143,8 +141,13 @@ class ArmController:
         """Go to the neutral pose on the operator's call, gripper as it is. Returns (started, message)."""
         return self._go([np.array(self.config.neutral_joints)], now)
 
-    def reset(self, now):
-        """Reboot servos in error, open the gripper, go to neutral and on to the start pose, on the operator's call."""
+    def reset(self, now, operator=False):
+        """Open the gripper, go to neutral and on to the start pose. Returns (started, message).
+
+        Only the operator leaves a stop, comes away from what is in the way and has servos in error rebooted.
+        """
+        if not operator and (refusal := self._not_without_operator(now)):
+            return False, refusal
         started = self._go([np.array(self.config.neutral_joints), self._start_joints], now)
         if started[0]:
             self.steps.gripper = 1.0
@@ -158,22 +161,26 @@ class ArmController:
         self._notice_stall(now)
         if refusal := self.authority.refusal(episode_id, stamp, ros_now):
             return False, refusal
-        if self.state in (State.STARTING, State.STOPPED):
-            return False, f"{self.state.name}: {self.message or 'the operator resumes'}"
-        if self.authority.goal == episode_id:
+        if self.authority.goal == episode_id and self.state not in (State.STARTING, State.STOPPED):
             self.authority.grant(episode_id, now)
             return True, 'on the way' if self.state is State.HOMING else 'there'
-        fault = self._fault(now)
+        started = self.reset(now)
+        if started[0]:
+            self.authority.grant(episode_id, now)
+        else:
+            self.authority.end(episode_id)    # what was refused is not tried again
+        return started
+
+    def _not_without_operator(self, now):
+        """Return why no program may begin a move now, '' where one may."""
+        if self.state in (State.STARTING, State.STOPPED):
+            return f"{self.state.name}: {self.message or 'the operator resumes'}"
         if self.state is State.HOMING:
-            return False, 'the arm is on its way to a pose that somebody else asked for'
-        if not self.arm.ready or (fault is not None and fault.reason not in _HARMLESS):
-            reason, message = (fault.reason, fault.message) if fault else (Reason.NOT_READY, self.arm.message)
-            self.authority.end(episode_id)    # what was refused for a fault is not tried again
-            return False, f'{reason.name}: {message}'
-        self._begin_move([np.array(self.config.neutral_joints), self._start_joints], now)
-        self.authority.grant(episode_id, now)
-        self.steps.gripper = 1.0
-        return True, 'on the way'
+            return 'the arm is on its way to a pose already'
+        fault = self._fault(now)
+        if fault is None and not self.arm.ready:
+            fault = Fault(Reason.NOT_READY, self.arm.message)
+        return '' if fault is None or fault.reason in _HARMLESS else f'{fault.reason.name}: {fault.message}'
 
     def withdraw(self, episode_id, now):
         """End the move of a goal that is over where the arm is, and serve no request of it that is still to come."""
@@ -193,7 +200,7 @@ class ArmController:
             if self.config.dry_run:
                 return False, 'dry run: the servos are left alone; set dry_run to false first'
             self.arm.recover()
-        elif fault is not None and fault.reason not in (*_HARMLESS, *_RESETTABLE):
+        elif fault is not None and fault.reason not in (*_HARMLESS, *_PASSES, Reason.TWO_PUBLISHERS):
             return False, f'{fault.reason.name}: {fault.message}'
         self._begin_move(waypoints, now)
         return True, 'on the way'
@@ -206,7 +213,7 @@ class ArmController:
         self._enter(State.HOMING, Reason.ACCEPTED, 'dry run: the arm is not moved' if self.config.dry_run else '')
 
     def _end_episode(self):
-        """Serve no further command or request of the present episode: the operator or a fault has ended it."""
+        """Serve no further command or request of the present episode: it is over."""
         self.authority.end(self.authority.goal)
         self.gate.end(self.gate.running)
         self.watchdog.episode(False, 0.0)
@@ -271,8 +278,8 @@ class ArmController:
             return
         if fault is not None and fault.reason is Reason.TWO_PUBLISHERS and self.authority.goal is None:
             fault = None    # the operator's own move is nobody else's business
-        # What the operator's reset is there to get away from needs a moment to go away.
-        recovering = fault is not None and fault.reason in _RESETTABLE and self.authority.goal is None
+        # The operator's move waits a moment for those to go away.
+        recovering = self.authority.goal is None and fault is not None and fault.reason in _PASSES
         if not self._homing.moving and (recovering or not self.arm.ready) and (
                 now - self._homing.started < _RECOVERY_LIMIT):
             self.message = self.arm.message or fault.message

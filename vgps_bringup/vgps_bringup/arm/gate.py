@@ -48,7 +48,7 @@ class CommandGate:
         offset = ros_now - now
         jump = 0.0 if self._offset is None else offset - self._offset
         self._offset = offset
-        if ros_now != self._ros_now:
+        if abs(ros_now - self._ros_now) > 1e-3:
             if self._stands:
                 self._stamp = max(self._stamp, self._ros_now)
             self._ros_now, self._advanced, self._stands = ros_now, now, False

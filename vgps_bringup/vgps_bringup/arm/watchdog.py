@@ -189,7 +189,9 @@ class Watchdog:
         """
         if self.stalled is not None and now >= self._stalled_until:
             self.stalled = None
-        fault = self.stalled or self._find(now, waiting)
+        if self.stalled is not None:
+            return self.stalled
+        fault = self._find(now, waiting)
         if fault is not None:
             self._present, self._since = fault, now
         elif self._present is not None and (self._present.reason in RESUMED_BY_COMMAND
