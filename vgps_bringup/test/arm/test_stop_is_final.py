@@ -300,6 +300,21 @@ def test_homing_that_was_interrupted_by_a_hang_waits_for_the_queues_and_goes_on_
     assert world.shown == (State.READY, Reason.ACCEPTED), 'the operator is there, and still wants it'
 
 
+def test_requests_that_waited_for_a_hung_controller_do_not_keep_its_move_going():
+    world = World(positions=AWAY)
+    goal = Goal(world)
+    goal.run(0.5)
+    asked_at, sent = world.ros_now + 2.5, len(world.arm.commands)
+    world.now += 3.0
+    for _ in range(50):    # a queue that takes long to be worked off
+        world.controller.reset_for('goal', asked_at, world.now, world.ros_now)
+        world.run(PERIOD)
+    assert len(world.arm.commands) == sent and world.controller.state is State.HOMING
+    assert not world.controller.reset_for('another', asked_at, world.now, world.ros_now)[0]
+    goal.run(0.3)
+    assert len(world.arm.commands) > sent, 'this one was asked for after the hang'
+
+
 @pytest.mark.parametrize('breakage', [
     lambda w: w.controller.watchdog.motors(('gripper',), (32,), (40,)),
     lambda w: w.controller.watchdog.motors(('elbow',), (0,), (70,)),
