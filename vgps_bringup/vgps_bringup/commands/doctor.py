@@ -17,10 +17,13 @@ from vgps_bringup.system.doctor.findings import FAULT, Finding, summary, table, 
 class Doctor:
     """Look at this workstation and say, line by line, what is right and what to do about the rest.
 
-    vgps-doctor                                  # before the first start
-    vgps-doctor --running                        # beside a running simulation
-    vgps-doctor --running --robot wx250s --camera-topic /blue/image_raw --critic /models/vgps
-    vgps-doctor --json > report.json             # for a support request
+    Before the first start: vgps-doctor
+
+    Beside a running simulation: vgps-doctor --running
+
+    Beside the robot: vgps-doctor --running --robot wx250s --camera-topic /blue/image_raw --critic /models/vgps
+
+    For a support request: vgps-doctor --json > report.json
 
     Nothing is published, moved or changed. Exit status 1 where something is at fault.
     """

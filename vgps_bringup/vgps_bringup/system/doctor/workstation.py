@@ -190,7 +190,7 @@ def disk(folder: Path = Path('.'), free: float | None = None) -> Finding:
     if free < 2 * GIGABYTE:
         return Finding('disk space', FAULT, found, 'make room, or record elsewhere: output:=FOLDER')
     return Finding(
-        'disk space', WARNING if hours < 1 else OK, found, 'make room before a long session' if hours < 1 else ''
+        'disk space', WARNING if hours < 0.25 else OK, found, 'make room before a long session' if hours < 0.25 else ''
     )
 
 
@@ -228,15 +228,13 @@ def bag_writer(folder: Path | None = None) -> Finding:
         with tempfile.TemporaryDirectory(dir=folder) as parent:
             path = Path(parent, 'probe')
             writer = BagWriter(path)
-            data = writer.types.serialize(
-                writer.types.message_class('std_msgs/msg/Header')(
-                    stamp=writer.types.message_class('builtin_interfaces/msg/Time')(sec=1, nanosec=2), frame_id='probe'
-                ),
-                'std_msgs/msg/Header',
-            )
-            writer.write(Topic('/probe', 'std_msgs/msg/Header'), data, 1)
+            name = 'vgps_msgs/msg/NodeConfiguration'
+            make = writer.types.message_class
+            header = make('std_msgs/msg/Header')(make('builtin_interfaces/msg/Time')(sec=1, nanosec=2), 'probe')
+            message = make(name)(header, 'doctor', '0', '{}', '', '')
+            writer.write(Topic('/probe', name), writer.types.serialize(message, name), 1)
             writer.close()
-            count = len(Bag(path).of_type('std_msgs/msg/Header'))
+            count = len(Bag(path).of_type('NodeConfiguration'))
     except Exception as error:  # whatever it is, the answer to the question is no
         return Finding('bag writer', FAULT, f'{type(error).__name__}: {error}', 'pip install rosbags mcap')
     return (
