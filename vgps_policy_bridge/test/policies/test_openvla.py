@@ -11,14 +11,12 @@ from scipy import stats  # noqa: E402
 
 from vgps_policy_bridge.benchmarks import random_weights  # noqa: E402
 from vgps_policy_bridge.benchmarks.policies import measure  # noqa: E402
-from vgps_policy_bridge.errors import MissingExtraError, PolicyError  # noqa: E402
+from vgps_policy_bridge.errors import MissingExtraError  # noqa: E402
 from vgps_policy_bridge.policies.openvla import (  # noqa: E402
     BLANK,
     FIRST_ID,
     LAST_ID,
-    PINNED,
     TokenSampler,
-    pinned_revision,
     prepare_image,
     prompt,
     unnormalise,
@@ -179,17 +177,3 @@ def test_missing_packages_are_named_with_the_command():
         pass
     with pytest.raises(MissingExtraError, match=r"vgps-policy-bridge\[openvla\]"):
         load_policy('openvla')
-
-
-@pytest.mark.parametrize('checkpoint, revision', [('openvla/openvla-v01-7b', ''), ('openvla/openvla-7b', 'main'),
-                                                  ('somebody/else', 'v1.0'), ('somebody/else', '47a0ec7')])
-def test_code_from_the_hub_runs_at_a_whole_commit_only(checkpoint, revision):
-    with pytest.raises(PolicyError, match='Python code of its own'):
-        pinned_revision(checkpoint, revision)
-
-
-def test_which_code_runs_is_said_in_the_log(tmp_path, caplog):
-    assert pinned_revision('openvla/openvla-7b', '') == PINNED['openvla/openvla-7b']
-    assert pinned_revision('somebody/else', 'a' * 40) == 'a' * 40 and pinned_revision(str(tmp_path), '') is None
-    for text in (PINNED['openvla/openvla-7b'], 'a' * 40, str(tmp_path)):
-        assert text in caplog.text
