@@ -9,7 +9,7 @@ from vgps_critic.text import InstructionEncoder, save_table
 from vgps_training.config import DataConfig, preset
 from vgps_training.table import StepTable, save
 
-NETWORK = NetworkConfig(stage_sizes=(1, 1), num_filters=4, image_size=64, hidden_dims=(32, 32))
+NETWORK = NetworkConfig(stage_sizes=(1, 1), num_filters=8, image_size=64, hidden_dims=(32, 32))
 INSTRUCTIONS = ('go to the middle', 'stay away')
 
 

@@ -41,6 +41,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, table: StepTable | None = None, quiet: bool = False):
         """Read the data (or take `table`) and build the algorithm."""
+        config.network.check_trainable()
         self.config, self.quiet = config, quiet
         self.shard = Shard(int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1)))
         self.device = self._device()
