@@ -24,6 +24,7 @@ setup(
     zip_safe=True,
     entry_points={'console_scripts': [
         'widowx_node = vgps_bringup.widowx_node:main',
+        'heartbeat_node = vgps_bringup.arm.heartbeat_node:main',
         'decision_image_node = vgps_bringup.decision_image_node:main',
         'simulation_node = vgps_bringup.simulation_node:main',
         'recorder_node = vgps_bringup.recorder_node:main',

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vgps_bringup.arm import bridge
+from vgps_bringup.arm.collision import PathRefused
 from vgps_bringup.arm.gate import CommandGate
 from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
 from vgps_bringup.arm.motion import Motion
@@ -18,6 +19,8 @@ from vgps_bringup.arm.step_controller import StepController
 from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Fault, Watchdog
 
 _LONGEST_PERIOD = 0.05  # s that a move advances per control period at most
+_PAUSED = 0.25          # s without a period: the way to a pose begins anew from where the arm is
+_HUNG = 1.0             # s without a period: it ends
 _SETTLE = 0.4           # s after a move, the time the arm needs to catch up
 _REACHED = 0.1          # rad, BridgeData's check of the neutral pose
 _FAR = 0.6              # rad: an arm further behind its command is blocked, or its joint states are wrong
@@ -43,6 +46,9 @@ class ControllerConfig:
         'description': 'oldest image a command may be made from [s]', 'range': (0.05, 30.0)})
     move_speed: float = field(default=1.0, metadata={
         'description': 'largest joint speed on the way to neutral and start pose [rad/s]', 'range': (0.1, 1.5)})
+    max_gripper_speed: float = field(default=0.25, metadata={
+        'description': 'largest speed of the fingertips on the way to neutral and start pose [m/s]',
+        'range': (0.05, 0.5)})
     neutral_joints: tuple[float, ...] = field(
         default=(-0.13192235, -0.76238847, 0.44485444, -0.01994175, 1.7564081, -0.15953401), metadata={
             'description': "joints of ~/home [rad], BridgeData's", 'read_only': True})
@@ -92,7 +98,7 @@ class ArmController:
         """Take a frame of joint states."""
         if reading.relocated:
             self.watchdog.relocated()
-        sane = self.watchdog.joints(reading.positions, reading.efforts, now)
+        sane = self.watchdog.joints(reading.positions, reading.efforts, now, reading.finger)
         if sane:
             self.reading = reading
             if reading.relocated:
@@ -205,6 +211,7 @@ class ArmController:
             return
         fault = self.watchdog.check(now, self.state in (State.READY, State.HOLDING))
         if self.state is State.HOMING:
+            self._resume_homing(stalled)
             self._tick_homing(fault, now, period)
         elif self.state is not State.STOPPED:
             self._tick_stepping(fault, now)
@@ -222,6 +229,15 @@ class ArmController:
         elif self.state is State.MOVING and now >= self._step_end:
             self._enter(State.READY, self.reason, self.message)
 
+    def _resume_homing(self, paused):
+        """Go on after `paused` seconds in which the controller did not run: heartbeat_node may have held the arm."""
+        if paused > _HUNG:
+            self._abandon(Reason.FAULT, f'the controller did not run for {paused:.1f} s on the way to a pose; ~/reset '
+                                        'tries again')
+        elif paused > _PAUSED and self._motion is not None:
+            self._waypoints.insert(0, self._motion.goal)
+            self._motion = None
+
     def _tick_homing(self, fault, now, period):
         # What reset is there to get away from needs a moment to go away.
         recovering = fault is not None and fault.reason in _RESETTABLE
@@ -234,11 +250,24 @@ class ArmController:
         elif self.config.dry_run:
             self._enter(State.READY, Reason.ACCEPTED, 'dry run: the arm was not moved')
         elif self._motion is None:
-            self._motion = Motion(self._anchor(), self._waypoints.pop(0), self.config.move_speed)
-            self._elapsed = 0.0
+            self._begin_motion()
         else:
             self._elapsed += period
             self._follow()
+
+    def _begin_motion(self):
+        self._elapsed = 0.0
+        try:
+            self._motion = self._way(self._anchor(), self._waypoints[0])
+        except PathRefused as error:
+            self._abandon(error.reason, str(error))
+        else:
+            self._waypoints.pop(0)
+
+    def _way(self, start, goal):
+        """Return the Motion from `start` to `goal`, (6,) rad; PathRefused where none is safe."""
+        return Motion(start, goal, self.config.move_speed, self.config.max_gripper_speed, self.steps.config.floor,
+                      self.steps.finger, self.steps.collision)
 
     def _follow(self):
         wanted = self._motion.at(self._elapsed)
@@ -275,6 +304,8 @@ class ArmController:
 
     def _enter(self, state, reason, message):
         self.state, self.reason, self.message = state, reason, message
+        if state in (State.HOLDING, State.STOPPED):
+            self.arm.hold()
 
     def _send(self, joint_positions, openness):
         self._sent = joint_positions

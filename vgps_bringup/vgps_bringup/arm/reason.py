@@ -29,6 +29,11 @@ class Reason(IntEnum):
     CRITIC_LOST = 20
     WRONG_FRAME = 21
     FAULT = 22
+    TABLE = 30
+    SELF_COLLISION = 31
+    BAD_FINGER = 32
+    NO_EFFORT = 33
+    CONTROLLER_LOST = 34
 
 
 class State(IntEnum):
