@@ -1,11 +1,12 @@
 """Where every link of the arm is: how far above the table, how far from the others.
 
 The shapes are boxes, capsules and cylinders around the wx250s' links (servos, brackets, fingers), on the joints of
-``kinematics.py``; MuJoCo finds their poses and overlaps, without a renderer. What the gripper holds, cables and anything
-but the table's plane and the arm itself are unknown here.
+``kinematics.py``; MuJoCo finds their poses and overlaps, without a renderer. What the gripper holds, cables and
+anything but the table's plane and the arm itself are unknown here.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import mujoco
 import numpy as np
@@ -20,8 +21,9 @@ _SAMPLE = 0.04            # rad between two looks along a path: 3 cm at the fing
 
 # The base stands on the table and the upper arm's foot cannot leave its height: the table is asked about what moves.
 _ABOVE_TABLE = ('elbow', 'forearm', 'wrist', 'hand', 'left_finger', 'right_finger')
-_NAMES = {'base': 'base', 'waist': 'shoulder block', 'shoulder': 'upper arm', 'elbow': 'forearm', 'forearm': 'wrist roll',
-          'wrist': 'wrist', 'hand': 'gripper', 'left_finger': 'left finger', 'right_finger': 'right finger'}
+_NAMES = {'base': 'base', 'waist': 'shoulder block', 'shoulder': 'upper arm', 'elbow': 'forearm',
+          'forearm': 'wrist roll', 'wrist': 'wrist', 'hand': 'gripper', 'left_finger': 'left finger',
+          'right_finger': 'right finger'}
 _SHAPES = f"""
 <mujoco model="wx250s_shapes">
   <compiler angle="radian"/>
@@ -66,7 +68,7 @@ _SHAPES = f"""
 """
 
 
-class PathRefused(ValueError):
+class UnsafePathError(ValueError):
     """No safe way was found; `reason` is TABLE or SELF_COLLISION, the text says which link would be where."""
 
     def __init__(self, reason, message):
@@ -127,22 +129,23 @@ class CollisionModel:
         A link that is below the table or in another link at the start may only come out of there.
 
         Raises:
-            PathRefused: a link would go below the table or into another link; names which.
+            UnsafePathError: a link would go below the table or into another link; names which.
 
         """
         height = gap = -np.inf
-        for first, second in zip(points[:-1], points[1:]):
+        for first, second in pairwise(points):
             samples = max(2, int(np.ceil(np.abs(second - first).max() / _SAMPLE)) + 1)
             for share in np.linspace(0.0, 1.0, samples):
                 here = self.look(first + share * (second - first), finger)
                 if height == -np.inf:
                     height, gap = here.height, here.gap
                 if here.height < min(floor, height) - TOLERANCE:
-                    raise PathRefused(Reason.TABLE, f'the {here.link} would be {(floor - here.height) * 1e3:.0f} mm below '
-                                                    f'the table ({floor:.3f} m, from min_height)')
+                    depth = (floor - here.height) * 1e3
+                    raise UnsafePathError(Reason.TABLE, f'the {here.link} would be {depth:.0f} mm below '
+                                                        f'the table ({floor:.3f} m, from min_height)')
                 if here.gap < min(0.0, gap) - TOLERANCE:
-                    raise PathRefused(Reason.SELF_COLLISION, f'{here.pair} would be {-here.gap * 1e3:.0f} mm into each '
-                                                             'other')
+                    raise UnsafePathError(Reason.SELF_COLLISION, f'{here.pair} would be {-here.gap * 1e3:.0f} mm into '
+                                                                 'each other')
                 height, gap = max(height, here.height), max(gap, here.gap)
 
     def _place(self, joint_positions, finger):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vgps_bringup.arm import bridge
-from vgps_bringup.arm.collision import PathRefused
+from vgps_bringup.arm.collision import UnsafePathError
 from vgps_bringup.arm.gate import CommandGate
 from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
 from vgps_bringup.arm.motion import Motion
@@ -212,6 +212,7 @@ class ArmController:
         fault = self.watchdog.check(now, self.state in (State.READY, State.HOLDING))
         if self.state is State.HOMING:
             self._resume_homing(stalled)
+        if self.state is State.HOMING:
             self._tick_homing(fault, now, period)
         elif self.state is not State.STOPPED:
             self._tick_stepping(fault, now)
@@ -259,13 +260,13 @@ class ArmController:
         self._elapsed = 0.0
         try:
             self._motion = self._way(self._anchor(), self._waypoints[0])
-        except PathRefused as error:
+        except UnsafePathError as error:
             self._abandon(error.reason, str(error))
         else:
             self._waypoints.pop(0)
 
     def _way(self, start, goal):
-        """Return the Motion from `start` to `goal`, (6,) rad; PathRefused where none is safe."""
+        """Return the Motion from `start` to `goal`, (6,) rad; UnsafePathError where none is safe."""
         return Motion(start, goal, self.config.move_speed, self.config.max_gripper_speed, self.steps.config.floor,
                       self.steps.finger, self.steps.collision)
 

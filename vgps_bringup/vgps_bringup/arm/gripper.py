@@ -2,8 +2,8 @@
 
 The servo that closes the fingers is in PWM mode: it pushes as long as it is told to. BridgeData's own loop never
 stops pushing on a held object (350 PWM), which ends in an overload error. Here fingers that have stopped moving get
-a holding PWM after a while, and at once when the arm holds or is stopped: fingers on their way stay where they are then,
-fingers that hold something go on holding it, and let go of the push when it is gone.
+a holding PWM after a while, and at once when the arm holds or is stopped: fingers on their way stay where they are
+then, fingers that hold something go on holding it, and stop pushing when it is gone.
 """
 
 from dataclasses import dataclass, field
@@ -68,7 +68,7 @@ class GripperLoop:
         return now - self._moved_at <= _AT_REST
 
     def pwm(self, finger, now, age=0.0):
-        """Return the PWM for one measured finger [m], `age` seconds old; 0 before there is a goal or when it is stale."""
+        """Return the PWM for a finger [m] measured `age` seconds ago; 0 before there is a goal, or when it is stale."""
         if self._goal is None or not np.isfinite(finger) or age > STALE:
             return 0.0
         if self._held_at is not None:

@@ -169,10 +169,10 @@ class HeartbeatNode(Node):
             self._driver.relax()
 
     def _diagnose(self, now):
-        lost = self._heart.lost
+        lost, heard = self._heart.lost, self._heart.heard
         status = DiagnosticStatus(level=DiagnosticStatus.ERROR if lost else DiagnosticStatus.OK,
                                   name=f'{self.get_name()}: controller',
-                                  message=self._what(now) if lost else 'alive' if self._heart.heard else 'not heard yet')
+                                  message=self._what(now) if lost else 'alive' if heard else 'not heard yet')
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

@@ -194,7 +194,7 @@ class InterbotixArm:
             core.robot_set_motor_registers('group', 'all', 'Bus_Watchdog', value)
         read = self._read('Bus_Watchdog')
         if not read:
-            raise RuntimeError('this driver has no register Bus_Watchdog, so that the gripper would go on pushing if the '
+            raise RuntimeError('this driver has no register Bus_Watchdog: the gripper would go on pushing if the '
                                'driver died; bus_watchdog:=false accepts that')
         if set(read) != {BUS_WATCHDOG}:
             raise RuntimeError(f'Bus_Watchdog reads {list(read)} after {BUS_WATCHDOG} was written')

@@ -4,18 +4,19 @@ The way is straight in joint space where that is safe. Otherwise the arm goes up
 until a way down to the goal is free. Every way is looked at in full before the first command.
 """
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
-from vgps_bringup.arm.collision import CollisionModel, PathRefused
+from vgps_bringup.arm.collision import CollisionModel, UnsafePathError
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
 
 MAX_GRIPPER_SPEED = 0.25  # m/s, the reduced speed of ISO 10218 for an arm that people stand beside
 _PEAK = 1.875             # a minimum-jerk move's largest speed over its mean speed
 _SHORTEST = 0.5           # s
 # How far [rad] shoulder, elbow and wrist are turned up (negative for the first two is back and up), nearest first.
-_LIFTS = sorted(product((0.0, -0.4, -0.8, -1.2), (0.0, -0.4, -0.8, 0.4), (0.0, -0.6, 0.6)), key=lambda q: np.abs(q).sum())
+_LIFTS = sorted(product((0.0, -0.4, -0.8, -1.2), (0.0, -0.4, -0.8, 0.4), (0.0, -0.6, 0.6)),
+                key=lambda q: np.abs(q).sum())
 
 
 class Motion:
@@ -25,7 +26,7 @@ class Motion:
     goes below `floor` [m above the base plane] or into another, with each finger `finger` metres from the centre.
 
     Raises:
-        PathRefused: no safe way was found; says what is in the straight one.
+        UnsafePathError: no safe way was found; says what is in the straight one.
 
     """
 
@@ -34,7 +35,7 @@ class Motion:
         collision = collision or CollisionModel()
         self.start, self.goal = np.asarray(start, float), np.asarray(goal, float)
         self.points = find_way(self.start, self.goal, collision, floor, finger)
-        times = [_duration(a, b, max_speed, max_gripper_speed, collision) for a, b in zip(self.points, self.points[1:])]
+        times = [_duration(a, b, max_speed, max_gripper_speed, collision) for a, b in pairwise(self.points)]
         self._ends = np.cumsum(times)
         self.duration = float(self._ends[-1])
 
@@ -47,11 +48,11 @@ class Motion:
 
 
 def find_way(start, goal, collision, floor, finger):
-    """Return (N, 6) points of a safe way from `start` to `goal` [rad]; PathRefused as the straight way's where none."""
+    """Return (N, 6) points of a safe way from `start` to `goal` [rad]; UnsafePathError where there is none."""
     try:
         collision.check_path([start, goal], floor, finger)
         return [start, goal]
-    except PathRefused as error:
+    except UnsafePathError as error:
         refusal = error
     for shoulder, elbow, wrist in _LIFTS:
         lifted = np.clip(start + [0.0, shoulder, elbow, 0.0, wrist, 0.0], JOINT_LOWER, JOINT_UPPER)
@@ -59,10 +60,10 @@ def find_way(start, goal, collision, floor, finger):
             try:
                 collision.check_path(points, floor, finger)
                 return points
-            except PathRefused:
+            except UnsafePathError:
                 continue
-    raise PathRefused(refusal.reason, f'no safe way was found: on the straight one {refusal}; guide the arm clear by '
-                                      'hand (torque off, hold it) and try again')
+    raise UnsafePathError(refusal.reason, f'no safe way was found: on the straight one {refusal}; guide the arm clear '
+                                          'by hand (torque off, hold it) and try again')
 
 
 def _duration(start, goal, max_speed, max_gripper_speed, collision):

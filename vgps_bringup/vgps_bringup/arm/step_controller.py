@@ -15,7 +15,7 @@ import numpy as np
 
 from vgps_bringup.arm import bridge
 from vgps_bringup.arm.arms import FINGER_CLOSED, FINGER_OPEN
-from vgps_bringup.arm.collision import FINGER_REACH, TOLERANCE, CollisionModel, PathRefused
+from vgps_bringup.arm.collision import FINGER_REACH, TOLERANCE, CollisionModel, UnsafePathError
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Kinematics
 from vgps_bringup.arm.reason import Reason
 
@@ -150,13 +150,17 @@ class StepController:
             reason, message = self._judge(solution, pose, measured)
             if reason is not Reason.ACCEPTED:
                 return raised > 0, reason, message, None
-            below = min(self.config.floor, lowest_now) - self.collision.look(solution.joint_positions, finger).height
+            way = solution.joint_positions - self.joint_command
+            # between two poses at the table a straight line in joint space sags a little: that, too, is lifted out
+            below = max((min(self.config.floor, lowest_now)
+                         - self.collision.look(self.joint_command + share * way, finger).height) / share
+                        for share in (0.5, 0.75, 1.0))
             if below <= 0.5 * TOLERANCE or raised == _MAX_RAISES - 1:
                 break
             pose[2, 3] += below
         try:
             self.collision.check_path([self.joint_command, solution.joint_positions], self.config.floor, finger)
-        except PathRefused as error:
+        except UnsafePathError as error:
             return raised > 0, error.reason, str(error), None
         return raised > 0, Reason.ACCEPTED, '', solution.joint_positions
 
