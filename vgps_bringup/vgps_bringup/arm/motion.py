@@ -56,7 +56,9 @@ def find_way(start, goal, collision, floor, finger):
         refusal = error
     for shoulder, elbow, wrist in _LIFTS:
         lifted = np.clip(start + [0.0, shoulder, elbow, 0.0, wrist, 0.0], JOINT_LOWER, JOINT_UPPER)
-        for points in ([start, lifted, goal], [start, lifted, np.r_[start[0], goal[1:]], goal]):
+        turned = np.r_[start[0], goal[1:]]                                       # the goal's fold, the waist not yet
+        upright = np.r_[start[0], 0.0, 0.0, start[3], 0.0, start[5]]
+        for points in ([start, lifted, goal], [start, lifted, turned, goal], [start, lifted, upright, goal]):
             try:
                 collision.check_path(points, floor, finger)
                 return points
