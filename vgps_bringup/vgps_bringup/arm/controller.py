@@ -205,9 +205,12 @@ class ArmController:
         if self.state is State.STARTING:
             if self.reading is not None and self.arm.ready:
                 self.steps.reset(self.reading.positions, self.reading.openness)
-                self._enter(State.READY, Reason.ACCEPTED, '')
+                self._enter(State.READY, Reason.ACCEPTED, '' if self.reading.efforts is not None else
+                            'the driver reports no efforts: nothing in the way will be felt')
             elif self.arm.message:
                 self.message = self.arm.message
+            elif (fault := self.watchdog.check(now, False)) is not None:
+                self.reason, self.message = fault.reason, fault.message
             return
         fault = self.watchdog.check(now, self.state in (State.READY, State.HOLDING))
         if self.state is State.HOMING:
