@@ -138,7 +138,7 @@ def test_a_controller_that_slept_on_the_way_begins_anew_where_the_arm_is_or_says
     world.arm.positions = world.arm.positions + 0.05       # somebody else has held the arm meanwhile
     world.now += paused
     sent = len(world.arm.commands)
-    world.run(10.0)
+    world.run(12.0)
     assert world.shown == shown
     assert all(np.abs(joints - before).max() < 0.06 for (before, _), (joints, _)
                in zip(world.arm.commands[sent:], world.arm.commands[sent + 1:]))

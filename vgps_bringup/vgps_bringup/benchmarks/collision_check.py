@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from vgps_bringup.arm.collision import FINGER_REACH, CollisionModel, UnsafePathError
-from vgps_bringup.arm.controller import ControllerConfig
+from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.motion import Motion
 from vgps_bringup.arm.step_controller import StepController, StepControllerConfig
 
