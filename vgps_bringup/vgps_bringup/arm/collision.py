@@ -126,27 +126,27 @@ class CollisionModel:
     def check_path(self, points, floor, finger=FINGER_OPEN):
         """Look along straight joint-space lines through (N, 6) `points` [rad]; `floor` is the table's height [m].
 
-        A link that is below the table or in another link at the start may only come out of there.
+        A link that is below the table or in another link at the start may come out of there, and go no deeper before.
 
         Raises:
             UnsafePathError: a link would go below the table or into another link; names which.
 
         """
-        height = gap = -np.inf
+        out = None
         for first, second in pairwise(points):
             samples = max(2, int(np.ceil(np.abs(second - first).max() / _SAMPLE)) + 1)
             for share in np.linspace(0.0, 1.0, samples):
                 here = self.look(first + share * (second - first), finger)
-                if height == -np.inf:
-                    height, gap = here.height, here.gap
-                if here.height < min(floor, height) - TOLERANCE:
+                # What each may not fall below: what it was at the start, until it has come out of there.
+                out = (here.height, here.gap) if out is None else out
+                if here.height < min(floor, out[0]) - TOLERANCE:
                     depth = (floor - here.height) * 1e3
                     raise UnsafePathError(Reason.TABLE, f'the {here.link} would be {depth:.0f} mm below '
                                                         f'the table ({floor:.3f} m, from min_height)')
-                if here.gap < min(0.0, gap) - TOLERANCE:
+                if here.gap < min(0.0, out[1]) - TOLERANCE:
                     raise UnsafePathError(Reason.SELF_COLLISION, f'{here.pair} would be {-here.gap * 1e3:.0f} mm into '
                                                                  'each other')
-                height, gap = max(height, here.height), max(gap, here.gap)
+                out = (floor if here.height >= floor else out[0]), (0.0 if here.gap >= 0.0 else out[1])
 
     def _place(self, joint_positions, finger):
         self._data.qpos[:6], self._data.qpos[6:] = joint_positions, finger
