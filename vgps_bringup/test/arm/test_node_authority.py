@@ -126,15 +126,16 @@ def test_a_controller_that_hung_serves_nothing_that_waited_for_it(bench):
     for _ in range(10):
         ask(bench, 'hung')
         bench.spin(0.1)
-    sent = len(bench.joint_commands)
     ask(bench, 'hung', withdraw=True)
     bench.commands.publish(bench.message())
     resets = bench.node.create_client(Trigger, 'widowx_node/reset')
     resets.wait_for_service(timeout_sec=5.0)
     asked = resets.call_async(Trigger.Request())
     bench.spin(0.5)
+    woken = time.time()
     bench.processes['widowx'].send_signal(signal.SIGCONT)
     assert not answer(bench, asked).success
     bench.wait_for_state(State.READY, timeout=STARTS_WITHIN)
     bench.spin(1.5)
-    assert len(bench.joint_commands) <= sent + 1, 'one command to stay where it is'
+    # The signal may have come in the middle of a control period, which then ends.
+    assert sum(stamp > woken for stamp, _, _ in bench.joint_commands) <= 1

@@ -4,6 +4,8 @@ A goal's way to its start pose is the one motion that another program asks for. 
 repeats its request, each with the time it was made, and a program that was killed, hangs or has given up falls silent.
 """
 
+import numpy as np
+
 _OLDEST_REQUEST = 1.0   # s between asking and being heard
 _FUTURE_TOLERANCE = 0.05  # s: the clocks of two machines may differ by this much
 _PAUSE_AFTER = 0.4      # s of silence after which the move pauses: a goal asks every 0.1 s
@@ -17,6 +19,7 @@ class Authority:
     def __init__(self):
         self.goal = None        # episode_id of the goal whose motion is under way or has just arrived
         self._renewed = 0.0     # monotonic s
+        self._woken = -np.inf   # ROS s: when the controller ran again after a stall; what was asked before is old
         self._over = {}         # episode ids that may ask for no motion any more, oldest first
 
     def refusal(self, episode_id, stamp, ros_now):
@@ -29,13 +32,21 @@ class Authority:
         if not -_FUTURE_TOLERANCE <= age <= _OLDEST_REQUEST:
             return (f'the request was made {age:.2f} s ago, allowed are {_OLDEST_REQUEST:.2f}: was the controller '
                     'kept waiting, or do the clocks of two machines differ?')
+        if stamp <= self._woken and episode_id != self.goal:
+            return 'the request was made while the controller did not run'
         return ''
 
-    def grant(self, episode_id, now):
-        """Note that the goal still wants its motion; a goal before it is over."""
+    def grant(self, episode_id, stamp, now):
+        """Note that the goal wanted its motion at `stamp` [ROS s]; a goal before it is over."""
         if self.goal not in (None, episode_id):
             self.end(self.goal)
-        self.goal, self._renewed = episode_id, now
+        self.goal = episode_id
+        if stamp > self._woken:
+            self._renewed = now
+
+    def wake(self, now, ros_now):
+        """Let the goal's motion rest until it is asked for again: a withdrawal may still wait in the queue."""
+        self._woken, self._renewed = ros_now, now - _PAUSE_AFTER
 
     def end(self, episode_id):
         """Serve no further request of this goal."""
@@ -48,10 +59,6 @@ class Authority:
 
     def silent(self, now):
         """Return '', 'pause' or 'over': whether the goal still asks for the motion under way."""
-        if self.goal is None or now - self._renewed <= _PAUSE_AFTER:
+        if self.goal is None or now - self._renewed < _PAUSE_AFTER:
             return ''
         return 'pause' if now - self._renewed <= _GIVE_UP_AFTER else 'over'
-
-    def excuse(self, stalled):
-        """Do not count `stalled` seconds in which the controller did not listen as silence of the goal."""
-        self._renewed += stalled

@@ -64,7 +64,7 @@ class ArmController:
 
     def on_command(self, command, now, ros_now):
         """Take or refuse one Command; `ros_now` is the clock that stamps the images [s]."""
-        self._notice_stall(now)
+        self._notice_stall(now, ros_now)
         if second := self.watchdog.second_publisher:
             reason, message = second.reason, second.message
         elif self.state is State.MOVING and now < self._step_end:
@@ -155,15 +155,15 @@ class ArmController:
 
         It is asked again and again while the goal wants it; that begins nothing anew, and resets no stop or fault.
         """
-        self._notice_stall(now)
+        self._notice_stall(now, ros_now)
         if refusal := self.authority.refusal(episode_id, stamp, ros_now):
             return False, refusal
         if self.authority.goal == episode_id and self.state not in (State.STARTING, State.STOPPED):
-            self.authority.grant(episode_id, now)
+            self.authority.grant(episode_id, stamp, now)
             return True, 'on the way' if self.state is State.HOMING else 'there'
         started = self.reset(now)
         if started[0]:
-            self.authority.grant(episode_id, now)
+            self.authority.grant(episode_id, stamp, now)
         else:
             self.authority.end(episode_id)    # what was refused is not tried again
         return started
@@ -217,12 +217,10 @@ class ArmController:
 
     def tick(self, now, ros_now):
         """Run one control period: watchdog, end of the step, moves between poses."""
-        self._notice_stall(now)
+        self._notice_stall(now, ros_now)
         # A controller that was kept waiting goes on where it was instead of leaping ahead.
-        late = max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0
+        self.watchdog.excuse(max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0)
         period, self._ticked = min(now - self._ticked, _LONGEST_PERIOD), now
-        self.watchdog.excuse(late)
-        self.authority.excuse(late)
         self.arm.tick(now)
         jump = self.gate.watch_clock(ros_now, now)
         if jump:
@@ -247,11 +245,13 @@ class ArmController:
     def _fault(self, now):
         return self.watchdog.check(now, self.state in (State.READY, State.HOLDING))
 
-    def _notice_stall(self, now):
+    def _notice_stall(self, now, ros_now=None):
         """Hold for a moment after the controller itself did not run: what waited in its queues is old."""
-        if self._ticked and self.watchdog.notice_stall(now - self._ticked, now) and self.state in (
-                State.READY, State.MOVING, State.HOLDING):
-            self._hold(self.watchdog.stalled)
+        if self._ticked and self.watchdog.notice_stall(now - self._ticked, now):
+            if ros_now is not None:
+                self.authority.wake(now, ros_now)
+            if self.state in (State.READY, State.MOVING, State.HOLDING):
+                self._hold(self.watchdog.stalled)
 
     def _tick_stepping(self, fault, now):
         if not self.arm.ready:
