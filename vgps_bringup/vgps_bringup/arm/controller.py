@@ -219,7 +219,8 @@ class ArmController:
         """Run one control period: watchdog, end of the step, moves between poses."""
         self._notice_stall(now, ros_now)
         # A controller that was kept waiting goes on where it was instead of leaping ahead.
-        self.watchdog.excuse(max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0)
+        late = max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0
+        self.watchdog.excuse(late)
         period, self._ticked = min(now - self._ticked, _LONGEST_PERIOD), now
         self.arm.tick(now)
         jump = self.gate.watch_clock(ros_now, now)
