@@ -218,9 +218,8 @@ class ArmController:
     def tick(self, now, ros_now):
         """Run one control period: watchdog, end of the step, moves between poses."""
         self._notice_stall(now, ros_now)
-        # A controller that was kept waiting goes on where it was instead of leaping ahead.
         late = max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0
-        self.watchdog.excuse(late)
+        self.watchdog.excuse(late)    # a controller that was kept waiting goes on where it was and does not leap ahead
         period, self._ticked = min(now - self._ticked, _LONGEST_PERIOD), now
         self.arm.tick(now)
         jump = self.gate.watch_clock(ros_now, now)
