@@ -129,9 +129,8 @@ def test_a_pose_below_the_table_is_refused_by_name_on_the_way_there():
     assert min(MODEL.look(joints).height for joints, _ in world.arm.commands) >= high.floor
 
 
-@pytest.mark.parametrize(('paused', 'shown'), [(0.5, (State.READY, Reason.ACCEPTED)),
-                                               (1.5, (State.STOPPED, Reason.FAULT))])
-def test_a_controller_that_slept_on_the_way_begins_anew_where_the_arm_is_or_says_so(paused, shown):
+@pytest.mark.parametrize('paused', [0.5, 1.5])
+def test_a_controller_that_slept_on_the_way_begins_anew_where_the_arm_is(paused):
     world = World(positions=START)
     world.controller.home(world.now)
     world.run(0.6)
@@ -139,6 +138,6 @@ def test_a_controller_that_slept_on_the_way_begins_anew_where_the_arm_is_or_says
     world.now += paused
     sent = len(world.arm.commands)
     world.run(12.0)
-    assert world.shown == shown
+    assert world.shown == (State.READY, Reason.ACCEPTED)
     assert all(np.abs(joints - before).max() < 0.06 for (before, _), (joints, _)
                in zip(world.arm.commands[sent:], world.arm.commands[sent + 1:]))

@@ -186,13 +186,3 @@ def test_a_controller_that_hangs_in_mid_motion_is_named_and_the_stop_still_answe
     bench.spin(0.5)
     assert bench.frames_in_motion(woken) <= IN_TIME
     bench.reset()        # the operator's
-
-
-def test_a_hang_in_mid_motion_that_ends_does_not_go_on_with_the_move(bench):
-    begin(bench, 'homing')
-    bench.processes['widowx'].send_signal(signal.SIGSTOP)
-    lost(bench)
-    bench.spin(1.5)
-    bench.processes['widowx'].send_signal(signal.SIGCONT)
-    bench.wait_for_state(State.STOPPED, Reason.FAULT)
-    assert 'did not run' in bench.state.message
