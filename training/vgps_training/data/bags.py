@@ -18,7 +18,8 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from vgps_training.data.episode import Episode, Malformed, check
+from vgps_training.data.checks import check
+from vgps_training.data.episode import Episode, Malformed
 
 RUNNING, SUCCESS, FAILURE, TIMEOUT = range(4)  # vgps_msgs/Episode.outcome; what follows was never judged
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind

@@ -17,6 +17,7 @@ from PIL import Image
 
 from vgps_critic.model_card import DIMENSIONS
 from vgps_training.data import normalisation
+from vgps_training.data.episode import Reading
 from vgps_training.data.labels import LabelConfig
 from vgps_training.data.table import Report, StepTable, read_table, save, thin
 
@@ -31,6 +32,7 @@ class InspectConfig:
     out: Path = Path('data_report')  # folder for the pictures
     image_size: int = 128            # pixels of a frame in the contact sheet
     split: str = 'train'             # of RLDS data sets
+    reading: Annotated[Reading, tyro.conf.arg(name='')] = Reading()  # which camera, which units
     unjudged: str = 'skip'           # episodes whose outcome nobody recorded: 'skip', as training does, or 'successes'
     discount: float = 0.98           # gamma of the returns shown, (0, 1)
     action_space: str = 'quantiles'  # bounds drawn in the histograms: 'quantiles', 'bridge', 'fractal'
@@ -44,6 +46,7 @@ class SaveConfig:
     out: Path                  # folder of the table
     image_size: int = 256      # pixels, side of the critic's input
     split: str = 'train'       # of RLDS data sets
+    reading: Annotated[Reading, tyro.conf.arg(name='')] = Reading()  # which camera, which units
     unjudged: str = 'skip'     # episodes whose outcome nobody recorded: 'skip' or 'successes'
     share: float = 1.0         # of the episodes that are kept, drawn by their names: (0, 1]
 
@@ -97,7 +100,8 @@ def histograms(table: StepTable, discount: float, action_space: str) -> Figure:
 
 def inspect(config: InspectConfig) -> None:
     """Print the figures and write the pictures."""
-    table, report = read_table(config.paths, config.image_size, split=config.split, unjudged=config.unjudged)
+    table, report = read_table(config.paths, config.image_size, split=config.split,
+                               unjudged=config.unjudged, reading=config.reading)
     text = describe(table, report, config.discount, config.action_space)
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / 'report.txt').write_text(text + '\n')
@@ -109,7 +113,8 @@ def inspect(config: InspectConfig) -> None:
 
 def prepare(config: SaveConfig) -> None:
     """Write a table."""
-    table, report = read_table(config.paths, config.image_size, split=config.split, unjudged=config.unjudged)
+    table, report = read_table(config.paths, config.image_size, split=config.split,
+                               unjudged=config.unjudged, reading=config.reading)
     table = thin(table, config.share)
     save(table, config.out)
     print(report.text())
