@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vgps_training.data.episode import GRIPPERS, Episode, Malformed, Reading
+from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Malformed, Reading
 
 MIN_STEPS = 2        # a shorter episode holds no transition
 SLOWEST = 3.0        # [Hz] Fractal, the slowest data here: assumed where the rate is not known
@@ -20,7 +20,7 @@ TURNS = 4 * np.pi    # [rad] likewise
 MARGIN = 0.05        # of openness beyond 0..1: overshoot of a measured finger
 
 
-def check(episode: Episode, reading: Reading = Reading(), fingers: np.ndarray | None = None) -> Episode | Malformed:
+def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None = None) -> Episode | Malformed:
     """Return the episode in this project's convention if it can be trained on, else the reason why not.
 
     `fingers` (T,) is any recorded measure that grows as the gripper opens. Looks at the first frame only.
@@ -75,8 +75,8 @@ def implausible(actions: np.ndarray, rate: float | None) -> str | None:
     if gripper.min() < -MARGIN or gripper.max() > 1 + MARGIN:
         problem = f'gripper values from {gripper.min():.3g} to {gripper.max():.3g} are no openness 0..1'
     elif steps.max() * rate > SPEED or np.median(steps) * rate > USUAL_SPEED:
-        problem = (f'translations of up to {steps.max():.3g} and usually {np.median(steps):.3g} a step are no metres at '
-                   f'{rate:g} steps a second')
+        problem = (f'translations of up to {steps.max():.3g} and usually {np.median(steps):.3g} a step are no metres '
+                   f'at {rate:g} steps a second')
     elif turns.max() * rate > TURN:
         problem = f'rotations of up to {turns.max():.3g} a step are no radians at {rate:g} steps a second'
     elif (far := np.abs(np.cumsum(actions[:, :3], 0, np.float64)).max()) > REACH:

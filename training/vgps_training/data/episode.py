@@ -45,7 +45,7 @@ class Malformed:
 class Reading:
     """How data of other people are read; the defaults change nothing that is in this project's convention."""
 
-    camera: str = ''               # name of the camera, as listed by `vgps-data inspect`; needed where there are several
+    camera: str = ''               # name as listed by `vgps-data inspect`; needed where there are several
     # A first step whose action is zero throughout, gripper included, is a placeholder (BridgeData as published): read
     # as an action it says "close the gripper", at the start of every success. 'drop' or 'keep'
     first_zero_step: str = 'drop'
@@ -65,3 +65,4 @@ class Reading:
 
 GRIPPERS = {'openness': lambda g: g, 'closedness': lambda g: 1 - g, 'minus-one-open': lambda g: (1 - g) / 2,
             'minus-one-closed': lambda g: (1 + g) / 2}  # to openness
+PLAIN = Reading()

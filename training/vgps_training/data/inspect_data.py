@@ -6,7 +6,7 @@ vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once
 import logging
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +32,7 @@ class InspectConfig:
     out: Path = Path('data_report')  # folder for the pictures
     image_size: int = 128            # pixels of a frame in the contact sheet
     split: str = 'train'             # of RLDS data sets
-    reading: Annotated[Reading, tyro.conf.arg(name='')] = Reading()  # which camera, which units
+    reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
     unjudged: str = 'skip'           # episodes whose outcome nobody recorded: 'skip', as training does, or 'successes'
     discount: float = 0.98           # gamma of the returns shown, (0, 1)
     action_space: str = 'quantiles'  # bounds drawn in the histograms: 'quantiles', 'bridge', 'fractal'
@@ -46,7 +46,7 @@ class SaveConfig:
     out: Path                  # folder of the table
     image_size: int = 256      # pixels, side of the critic's input
     split: str = 'train'       # of RLDS data sets
-    reading: Annotated[Reading, tyro.conf.arg(name='')] = Reading()  # which camera, which units
+    reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
     unjudged: str = 'skip'     # episodes whose outcome nobody recorded: 'skip' or 'successes'
     share: float = 1.0         # of the episodes that are kept, drawn by their names: (0, 1]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from vgps_msgs_py import images
 from vgps_training.data.checks import check
-from vgps_training.data.episode import DataError, Episode, Frames, Malformed, Reading
+from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot.meta import read_json
 from vgps_training.data.standardise import Standard, standard
 from vgps_training.data.tfrecord import TFRecordError, map_file, parse_example, records
@@ -40,7 +40,7 @@ def is_rlds(folder: Path) -> bool:
     return (folder / 'dataset_info.json').exists() and (folder / 'features.json').exists()
 
 
-def read(folder: Path, split: str = 'train', reading: Reading = Reading()) -> Iterator[Episode | Malformed]:
+def read(folder: Path, split: str = 'train', reading: Reading = PLAIN) -> Iterator[Episode | Malformed]:
     """Yield the episodes of a split, in file order. TFDS data are demonstrations: success unless a feature says not.
 
     The shards are those that dataset_info.json lists; one that is missing, or holds fewer episodes than it should, is
@@ -67,7 +67,7 @@ def read(folder: Path, split: str = 'train', reading: Reading = Reading()) -> It
             yield Malformed(str(shard), f'{count} of the {expected} episodes that dataset_info.json lists are here')
 
 
-def _shards(folder: Path, info: dict, name: str, split: str) -> list[tuple[Path, int | None | str]]:
+def _shards(folder: Path, info: dict, name: str, split: str) -> list[tuple[Path, int | str | None]]:
     """Return (file, number of episodes or None, or what is wrong with it), in order."""
     named = re.compile(rf'{re.escape(name)}-{re.escape(split)}\.tfrecord-(\d{{5}})-of-(\d{{5}})')
     present = {(int(m[1]), int(m[2])): f for f in folder.iterdir() if (m := named.fullmatch(f.name)) and f.is_file()}

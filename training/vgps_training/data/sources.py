@@ -3,10 +3,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vgps_training.data import bags, lerobot, rlds
-from vgps_training.data.episode import Episode, Malformed, Reading
+from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
 
 
-def read_episodes(path: str | Path, split: str = 'train', reading: Reading = Reading()) -> Iterator[Episode | Malformed]:
+def read_episodes(path: str | Path, split: str = 'train', reading: Reading = PLAIN) -> Iterator[Episode | Malformed]:
     """Yield every episode under a path: an RLDS version folder, a LeRobot data set, a bag, or a folder of such.
 
     Raises FileNotFoundError where there is none, DataError for a data set that cannot be used at all.

@@ -67,7 +67,7 @@ def _bridge(steps: Steps) -> np.ndarray:
 
 
 def _deltas(openness: Callable[[Steps], np.ndarray]) -> Callable[[Steps], np.ndarray]:
-    """Return the rule of sets with `world_vector` [m] and, where the arm turns, `rotation_delta` [rad, roll pitch yaw]."""
+    """Return the rule of sets with `world_vector` [m] and, where the arm turns, `rotation_delta` [rad]."""
     def actions(steps: Steps) -> np.ndarray:
         motion = steps['action/world_vector']
         turn = steps.get('action/rotation_delta', np.zeros_like(motion))
@@ -89,7 +89,8 @@ def _open_flag(steps: Steps) -> np.ndarray:  # 1 is open
 
 def _bc_z(steps: Steps) -> np.ndarray:
     # residuals to the next ten reached states: the first is the motion of this step; target_close 1 is closed
-    return np.concatenate([steps['action/future/xyz_residual'][:, :3], steps['action/future/axis_angle_residual'][:, :3],
+    motion, turn = steps['action/future/xyz_residual'], steps['action/future/axis_angle_residual']
+    return np.concatenate([motion[:, :3], turn[:, :3],
                            1 - np.clip(steps['action/future/target_close'][:, :1], 0, 1)], 1).astype(np.float32)
 
 

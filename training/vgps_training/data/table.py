@@ -13,7 +13,7 @@ from tqdm import tqdm
 from vgps_critic.images import resize
 from vgps_critic.model_card import DIMENSIONS
 from vgps_training.data.checks import suspicious
-from vgps_training.data.episode import Episode, Malformed, Reading
+from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
 from vgps_training.data.labels import LabelConfig, label
 from vgps_training.data.rlds import EncodedFrames
 from vgps_training.data.sources import read_episodes
@@ -147,7 +147,7 @@ class Report:
 
 def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'train', lazy: bool = False,
                unjudged: str = 'skip', failures: str = 'failures', progress: bool = True,
-               reading: Reading = Reading()) -> tuple[StepTable, Report]:
+               reading: Reading = PLAIN) -> tuple[StepTable, Report]:
     """Read every episode under the paths once.
 
     Args:

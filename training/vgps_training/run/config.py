@@ -29,7 +29,7 @@ class DataConfig:
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=['--data'])] = ()
     weights: tuple[float, ...] = ()    # one per path, relative to its number of steps; empty: all equal
     split: str = 'train'               # of RLDS data sets
-    reading: Annotated[Reading, tyro.conf.arg(name='')] = Reading()  # which camera, which units
+    reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
     validation_share: float = 0.05     # of the episodes, held out by name, 0..1
     labels: LabelConfig = field(default_factory=LabelConfig)
     unjudged: str = 'skip'             # episodes whose outcome nobody recorded: 'skip' or 'successes'

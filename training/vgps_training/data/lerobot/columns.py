@@ -8,17 +8,18 @@ from vgps_training.data.episode import DataError
 
 SLOTS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'gripper')
 _SLOT_WORDS = {
-    **{f'{prefix}{axis}': axis for axis in 'xyz' for prefix in ('', 'd', 't', 'v', 'delta', 'pos')},
+    **{f'{prefix}{axis}': axis for axis in 'xyz' for prefix in ('', 'd', 't', 'delta', 'pos')},
     **{f'{axis}pos': axis for axis in 'xyz'},
     **{f'{prefix}{name}': name for name in ('roll', 'pitch', 'yaw') for prefix in ('', 'd', 'delta')},
-    **{f'{prefix}{axis}': name for axis, name in zip('xyz', ('roll', 'pitch', 'yaw')) for prefix in ('r', 'w', 'rot')},
+    **{f'{prefix}{axis}': name for axis, name in zip('xyz', ('roll', 'pitch', 'yaw')) for prefix in ('r', 'rot')},
     **{word: 'gripper' for word in ('gripper', 'grip', 'openness', 'open', 'opening', 'grasp', 'closedness', 'close',
                                     'closed', 'closing')}}
 _FILLER = {'action', 'delta', 'd', 'eef', 'ee', 'end', 'effector', 'tcp', 'hand', 'cmd', 'command', 'world', 'vector',
-           'translation', 'trans', 'position', 'pos', 'rotation', 'rot', 'orientation', 'rel', 'relative', 'arm', 'robot',
-           'state', 'value', 'val', 'motors', 'axes', 'euler', 'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs'}
+           'translation', 'trans', 'position', 'pos', 'rotation', 'rot', 'orientation', 'rel', 'relative', 'arm',
+           'robot', 'state', 'value', 'val', 'motors', 'axes', 'euler', 'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs'}
 _JOINTS = {'joint', 'joints', 'waist', 'shoulder', 'elbow', 'forearm', 'wrist', 'finger', 'qpos', 'j', 'base', 'lift',
            'pan', 'flex'}
+_TURNS = {'rot', 'rotation', 'orientation', 'euler'}
 _ABSOLUTE = {'abs', 'absolute', 'target', 'goal', 'qw', 'quat', 'quaternion', 'qx', 'qy', 'qz'}
 
 
@@ -42,7 +43,8 @@ def slot(name: str) -> str | None:
     words = _words(name)
     for word in reversed(words):  # 'gripper_x' names the axis of a hand, 'x_gripper' does not exist
         if word in _SLOT_WORDS and not (_JOINTS & set(words)):
-            return _SLOT_WORDS[word]
+            meant = _SLOT_WORDS[word]
+            return SLOTS[3 + SLOTS.index(meant)] if meant in SLOTS[:3] and _TURNS & set(words) else meant
         if word not in _FILLER:
             return None
     return None
@@ -62,7 +64,8 @@ def action_places(feature: dict, width: int) -> tuple[list[int], tuple[str, ...]
     if len(given) == width:
         slots = [slot(name) for name in given]
         listed = ', '.join(given[:16])
-        joints = [n for n in given if _JOINTS & set(_words(n)) or re.fullmatch(r'(.*\.)?(motor|joint|j)_?\d+(\.pos)?', n)]
+        joints = [name for name in given
+                  if _JOINTS & set(_words(name)) or re.fullmatch(r'(.*\.)?(motor|joint|j)_?\d+(\.pos)?', name)]
         if len(joints) >= 3 and not set(SLOTS) <= set(slots):
             raise DataError(f'the action is made of joints ({listed}), not of end-effector motions; record motions, or '
                             'take a bag of the same arm through `vgps-data convert --actions joint_states`')
@@ -79,7 +82,8 @@ def action_places(feature: dict, width: int) -> tuple[list[int], tuple[str, ...]
             raise DataError(f'the action is ({listed}): {missing} is missing or has a name that is not known')
     if width != len(SLOTS):
         listed = f' ({", ".join(given[:16])})' if given else ''
-        raise DataError(f'the action has {width} numbers{listed}, not the seven of an end-effector motion and a gripper')
+        raise DataError(f'the action has {width} numbers{listed}, not the seven of an end-effector motion and '
+                        'a gripper')
     return list(range(7)), ('the data do not name their actions: taken as x y z roll pitch yaw gripper by their sizes',
                             ), False
 

@@ -116,7 +116,8 @@ def tasks(info: Info) -> dict[int, str]:
     rows = _lines(path) if info.old else read_parquet(path).to_pylist()
     found = {}
     for row in rows:
-        text = next((row[k] for k in ('task', '__index_level_0__', 'index', 'name') if isinstance(row.get(k), str)), None)
+        keys = ('task', '__index_level_0__', 'index', 'name')  # the text may be the table's index
+        text = next((row[key] for key in keys if isinstance(row.get(key), str)), None)
         index = row.get('task_index')
         if text is None or not isinstance(index, int):
             raise DataError(f'{path}: no task and task_index in {str(row)[:80]}')
@@ -134,8 +135,9 @@ def entries(info: Info, camera: str) -> Iterator[Entry | DataError]:
                 raise DataError(f'episode index {str(index)[:40]} is listed twice or is no number')
             seen.add(index)
             listed = row.get('tasks') or []
+            listed = [listed] if isinstance(listed, str) else listed
             common = {'index': int(index), 'length': None if length is None else int(length),
-                      'tasks': tuple(t for t in ([listed] if isinstance(listed, str) else listed) if isinstance(t, str)),
+                      'tasks': tuple(text for text in listed if isinstance(text, str)),
                       'success': row.get('success', row.get('next.success'))}
             video = info.features[camera]['dtype'] == 'video'
             if info.old:
@@ -182,7 +184,7 @@ def _lines(path: Path) -> list[dict]:
 
 
 def row_ranges(info: Info) -> dict[int, list[tuple[Path, np.ndarray]]]:
-    """Return, for each episode of a v3 set, the files that hold rows of it and which rows: file indices may be stale."""
+    """Return, for each episode of a v3 set, the files with rows of it and which rows: file indices may be stale."""
     found: dict[int, list[tuple[Path, np.ndarray]]] = {}
     for path in sorted((info.folder / 'data').rglob('*.parquet')):
         try:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vgps_msgs_py import images
 from vgps_training.data.checks import check
-from vgps_training.data.episode import DataError, Episode, Frames, Malformed, Reading
+from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot import columns, meta, video
 
 STORED_RATE_SLACK = 1.5  # times the usual step: a longer one is a gap
@@ -53,7 +53,7 @@ def is_lerobot(folder: Path) -> bool:
     return (folder / 'meta/info.json').exists()
 
 
-def read(folder: Path, reading: Reading = Reading()) -> Iterator[Episode | Malformed]:
+def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed]:
     """Yield the episodes, in the order of the metadata.
 
     An episode is a success if any `success` or `next.success` of it is True, a failure if all are False, unjudged if

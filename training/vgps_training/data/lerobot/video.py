@@ -163,6 +163,6 @@ def match(times: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:
     nearest = np.searchsorted(own, rows - period / 2).clip(0, len(own) - 1)
     off = np.abs(own[nearest] - rows)
     if off.max() > max(TOLERANCE, 1e-6 * abs(rows[-1])) or len(np.unique(nearest)) < len(rows):
-        raise DataError(f'no frame at the time of row {int(off.argmax())}: the nearest is {1e3 * off.max():.1f} ms away '
-                        f'(table {1 / step if step else 0:.3g} Hz, video {1 / period:.3g} Hz)')
+        raise DataError(f'no frame at the time of row {int(off.argmax())}: the nearest is {1e3 * off.max():.1f} ms '
+                        f'away (table {1 / step if step else 0:.3g} Hz, video {1 / period:.3g} Hz)')
     return times[nearest], note
