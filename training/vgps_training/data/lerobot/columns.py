@@ -16,7 +16,8 @@ _SLOT_WORDS = {
                                     'closed', 'closing')}}
 _FILLER = {'action', 'delta', 'd', 'eef', 'ee', 'end', 'effector', 'tcp', 'hand', 'cmd', 'command', 'world', 'vector',
            'translation', 'trans', 'position', 'pos', 'rotation', 'rot', 'orientation', 'rel', 'relative', 'arm',
-           'robot', 'state', 'value', 'val', 'motors', 'axes', 'euler', 'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs'}
+           'robot', 'state', 'value', 'val', 'motors', 'axes', 'euler',
+           'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs'}
 _JOINTS = {'joint', 'joints', 'waist', 'shoulder', 'elbow', 'forearm', 'wrist', 'finger', 'qpos', 'j', 'base', 'lift',
            'pan', 'flex'}
 _TURNS = {'rot', 'rotation', 'orientation', 'euler'}
