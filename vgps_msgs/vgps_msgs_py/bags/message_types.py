@@ -5,6 +5,7 @@ turns constants into enum names) and from the standard set of ``rosbags``. Type 
 """
 
 import os
+import struct
 from functools import cache
 from pathlib import Path
 
@@ -115,7 +116,8 @@ class MessageTypes:
         self.require(type_name)
         try:
             return self.store.deserialize_cdr(data, type_name)
-        except (TypesysError, ValueError, IndexError, AssertionError, KeyError) as error:
+        except (TypesysError, ValueError, IndexError, AssertionError, KeyError, TypeError, struct.error, OverflowError,
+                MemoryError) as error:
             raise ValueError(f'{len(data)} bytes are not a {type_name}: {error}') from error
 
     def serialize(self, message, type_name: str) -> bytes:
