@@ -10,8 +10,8 @@ from torch import nn
 from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder
 from vgps_training.data import hindsight
 from vgps_training.data.table import LazyFrames, StepTable, read_table, save
+from vgps_training.run import frozen
 from vgps_training.run.frozen import FrozenEncoder
-from vgps_training.run.loop import frozen
 from vgps_training.run.pretrain import PretrainConfig, Pretraining
 
 NETWORK = NetworkConfig(stage_sizes=(1, 1, 1), num_filters=4, image_size=64, hidden_dims=(8, 8))

@@ -14,8 +14,8 @@ from synthetic import INSTRUCTIONS, config, make
 
 from vgps_critic.critic import Critic
 from vgps_critic.text import table as text_table
+from vgps_training.run import config as configuration
 from vgps_training.run.loop import Run
-from vgps_training.run.loop import config as configuration
 from vgps_training.run.storage import load_state
 
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}

@@ -12,7 +12,8 @@ from vgps_critic.action_space import ActionSpace
 from vgps_training.data import inspect_data
 from vgps_training.data.labels import LabelConfig
 from vgps_training.data.table import read_table
-from vgps_training.run.loop import Run, train
+from vgps_training.run import train
+from vgps_training.run.loop import Run
 from vgps_training.run.push import PushConfig, push
 from vgps_training.run.train import parse
 from vgps_training.run.validation import Validation

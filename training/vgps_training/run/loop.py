@@ -17,10 +17,10 @@ from vgps_training.data import normalisation
 from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.sampling import Sampler, Shard, hash_pair
 from vgps_training.data.table import StepTable, held_out, read_table
+from vgps_training.run import storage
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
 from vgps_training.run.frozen import FrozenEncoder
 from vgps_training.run.learner import Learner
-from vgps_training.run.loop import storage
 from vgps_training.run.progress import Progress
 from vgps_training.run.validation import Validation
 

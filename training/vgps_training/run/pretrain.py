@@ -24,7 +24,8 @@ from vgps_critic.network import NetworkConfig, ResNetEncoder
 from vgps_training.data import hindsight
 from vgps_training.data.hindsight import NAMES, Targets
 from vgps_training.data.table import StepTable, held_out, read_table
-from vgps_training.run.loop import frozen, instruction_encoder, storage
+from vgps_training.run import frozen, storage
+from vgps_training.run.loop import instruction_encoder
 
 BASIC = NetworkConfig(stage_sizes=(1, 1, 1, 1), num_filters=24, image_size=96)
 
