@@ -13,7 +13,7 @@ from vgps_msgs_py import images, stamps
 from vgps_msgs_py.bags.reader import Bag, CameraError, EpisodeRecord, Frame
 from vgps_msgs_py.bags.storage import BagError
 from vgps_training.data.checks import check
-from vgps_training.data.episode import PLAIN, CameraChoice, Episode, Frames, Malformed, Reading
+from vgps_training.data.episode import PLAIN, CameraChoiceError, Episode, Frames, Malformed, Reading
 
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 SUCCESS = {'success': True, 'failure': False, 'timeout': False}  # what else an episode ended with was never judged
@@ -47,7 +47,7 @@ def is_bag(path: Path) -> bool:
 def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed]:
     """Yield the episodes of one recording, in the order of their last frames.
 
-    Raises CameraChoice where several cameras could be the one that was looked through.
+    Raises CameraChoiceError where several cameras could be the one that was looked through.
     """
     try:
         bag = Bag(folder)
@@ -58,7 +58,7 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
         camera = bag.image_topic(reading.camera or None)
         yield from _episodes(bag, camera, reading)
     except CameraError as error:
-        raise CameraChoice(str(error), folder, error.cameras) from error
+        raise CameraChoiceError(str(error), folder, error.cameras) from error
     except BagError as error:
         yield Malformed(str(folder), f'recording cannot be read: {error}')
 
@@ -66,7 +66,7 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
 def _episodes(bag: Bag, camera: str, reading: Reading) -> Iterator[Episode | Malformed]:
     states = _states(bag)
     problems = tuple(f'{bag.path.name}: {problem}' for problem in bag.problems)
-    waiting, have = {}, {}  # episodes that wait for frames, in the order they began; stamp -> frame or None where unclear
+    waiting, have = {}, {}  # episodes whose frames are to come; stamp -> frame, None where two are different
     commanded = bool(bag.of_type('EndEffectorCommand'))
     for episode in bag.episodes:
         steps = _actions(episode, commanded)

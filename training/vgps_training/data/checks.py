@@ -13,7 +13,7 @@ from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Malformed, Read
 MIN_STEPS = 2        # a shorter episode holds no transition
 SLOWEST = 3.0        # [Hz] Fractal, the slowest data here: assumed where the rate is not known
 SPEED = 2.5          # [m/s] no manipulator's hand is faster
-USUAL_SPEED = 0.75   # [m/s] half of the steps are slower than this on any arm
+USUAL_SPEED = 1.2    # [m/s] half of the steps are slower than this on any arm
 TURN = 4 * np.pi     # [rad/s]
 REACH = 2.5          # [m] how far the steps of an episode may lead from where it began: a mobile arm's workspace
 TURNS = 4 * np.pi    # [rad] likewise

@@ -2,12 +2,21 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 
 class DataError(ValueError):
     """A data set or a part of it cannot be used; the text says what is wrong and what to do."""
+
+
+class CameraChoiceError(DataError):
+    """A data set has several cameras and nothing says which one the robot is steered through."""
+
+    def __init__(self, text: str, path: Path, cameras: list[str]):
+        super().__init__(text)
+        self.path, self.cameras = path, cameras
 
 
 class Frames(Sequence):

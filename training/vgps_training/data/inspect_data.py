@@ -6,19 +6,20 @@ vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once
 import logging
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vgps_critic.model_card import DIMENSIONS
 from vgps_training.data import normalisation
-from vgps_training.data.episode import Reading
+from vgps_training.data.episode import CameraChoiceError, DataError, Episode, Reading
 from vgps_training.data.labels import LabelConfig
+from vgps_training.data.sources import read_episodes
 from vgps_training.data.table import Report, StepTable, read_table, save, thin
 
 ROWS, COLUMNS = 8, 8  # of the contact sheet: episodes x frames
@@ -98,8 +99,32 @@ def histograms(table: StepTable, discount: float, action_space: str) -> Figure:
     return figure
 
 
+def camera_sheet(path: Path, cameras: list[str], config: InspectConfig) -> Image.Image:
+    """Return what each camera of a data set sees, the middle of its first usable episode, with their names."""
+    size, pictures = 2 * config.image_size, []
+    for name in cameras:
+        reading = replace(config.reading, camera=name)
+        episode = next((e for e in read_episodes(path, config.split, reading) if isinstance(e, Episode)), None)
+        picture = Image.new('RGB', (size, size + 16))
+        if episode is not None:
+            picture.paste(Image.fromarray(episode.frames[len(episode.frames) // 2]).resize((size, size)), (0, 16))
+        ImageDraw.Draw(picture).text((4, 2), name)
+        pictures.append(np.asarray(picture))
+    return Image.fromarray(np.concatenate(pictures, 1))
+
+
 def inspect(config: InspectConfig) -> None:
     """Print the figures and write the pictures."""
+    try:
+        _inspect(config)
+    except CameraChoiceError as error:
+        config.out.mkdir(parents=True, exist_ok=True)
+        sheet = config.out / 'cameras.png'
+        camera_sheet(error.path, error.cameras, config).save(sheet)
+        raise DataError(f'{error}; what they see: {sheet}') from error
+
+
+def _inspect(config: InspectConfig) -> None:
     table, report = read_table(config.paths, config.image_size, split=config.split,
                                unjudged=config.unjudged, reading=config.reading)
     text = describe(table, report, config.discount, config.action_space)

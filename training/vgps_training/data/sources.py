@@ -26,7 +26,7 @@ def _readers(path: Path, split: str, reading: Reading) -> Iterator[Iterator[Epis
     elif lerobot.is_lerobot(path):
         yield lerobot.read(path, reading)
     elif bags.is_bag(path):
-        yield bags.read(path)
+        yield bags.read(path, reading)
     elif path.is_dir():
         for child in sorted(path.iterdir()):
             if child.is_dir() and not child.is_symlink():

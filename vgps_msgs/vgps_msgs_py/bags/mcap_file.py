@@ -12,15 +12,17 @@ from pathlib import Path
 
 import zstandard
 from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.reader import SeekingReader
 from mcap.records import Channel, Chunk, Schema
 
 MAGIC = b'\x89MCAP0\r\n'
 MAX_RECORD = 1 << 29   # [bytes] no recorder writes chunks this large, a few hostile bytes can claim them
+MAX_PROBLEMS = 40      # told one by one; more say nothing new
 _PIECE = 1 << 20
 _KINDS = {Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.CHUNK}
-_PARSE_ERRORS = (struct.error, ValueError, KeyError, EOFError, OverflowError, RuntimeError, IndexError)
+_PARSE_ERRORS = (McapError, struct.error, ValueError, KeyError, EOFError, OverflowError, RuntimeError, IndexError)
 
 
 class McapFile:
@@ -36,17 +38,21 @@ class McapFile:
     def messages(self) -> Iterator[tuple[str, str, int, bytes]]:
         """Yield (topic, type, log time [ns], data); read ``schemas`` between messages for new definitions."""
         if self.size == 0:
-            self.problems.append(f'{self.path.name} is empty')
+            self._problem('it is empty')
             return
         with self.path.open('rb') as stream:
             if stream.read(len(MAGIC)) != MAGIC:
-                self.problems.append(f'{self.path.name} is no MCAP file')
+                self._problem('cut off or damaged at its beginning: no MCAP file')
                 return
             position = len(MAGIC)
             while position is not None:
                 stream.seek(position)
                 yield from self._section(stream)
                 position = self._next_chunk(stream, self._stopped) if self._stopped is not None else None
+
+    def _problem(self, text: str) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(f'{self.path.name}: {text}')
 
     def _section(self, stream) -> Iterator[tuple[str, str, int, bytes]]:
         """Read records until the data end, or until one that cannot be: then ``_stopped`` is where."""
@@ -58,18 +64,18 @@ class McapFile:
             if opcode == Opcode.DATA_END:
                 stream.seek(max(0, self.size - len(MAGIC)))
                 if stream.read() != MAGIC:
-                    self.problems.append(f'{self.path.name}: cut off or damaged after its data; all {self.count} messages '
-                                         'were read')
+                    self._problem(f'cut off or damaged after its data; all {self.count} '
+                                         'messages were read')
                 return
             if len(head) < 9 or opcode == 0 or length > self.size - stream.tell():
                 self._stopped = at
-                self.problems.append(f'{self.path.name}: cut off or damaged near byte {at} of {self.size}; the '
+                self._problem(f'cut off or damaged near byte {at} of {self.size}; the '
                                      f'{self.count} messages before were read')
                 return
             if opcode not in _KINDS:
                 stream.seek(length, io.SEEK_CUR)
             elif length > MAX_RECORD:
-                self.problems.append(f'{self.path.name}: a record of {length} bytes at byte {at} was left out')
+                self._problem(f'a record of {length} bytes at byte {at} was left out')
                 stream.seek(length, io.SEEK_CUR)
             else:
                 body = stream.read(length)
@@ -79,28 +85,30 @@ class McapFile:
                     else:
                         yield from self._record(opcode, body)
                 except _PARSE_ERRORS as error:
-                    self.problems.append(f'{self.path.name}: the record at byte {at} is damaged ({error})')
+                    self._problem(f'the record at byte {at} is damaged ({error})')
 
     def _chunk(self, chunk: Chunk, at: int) -> Iterator[tuple[str, str, int, bytes]]:
         data, problem = _decompressed(chunk)
         if not problem and chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
             problem = 'its checksum is wrong: a message in it may be damaged'
         if problem:
-            self.problems.append(f'{self.path.name}: chunk at byte {at}: {problem}')
-        offset = 0
+            self._problem(f'chunk at byte {at}: {problem}')
+        offset = damaged = 0
         while offset + 9 <= len(data):
             opcode, length = struct.unpack_from('<BQ', data, offset)
             offset += 9
             if length > len(data) - offset:
                 if not problem:
-                    self.problems.append(f'{self.path.name}: chunk at byte {at}: a record is longer than its chunk')
+                    self._problem(f'chunk at byte {at}: a record is longer than its chunk')
                 return
             if opcode in _KINDS and opcode != Opcode.CHUNK:
                 try:
                     yield from self._record(opcode, data[offset:offset + length])
-                except _PARSE_ERRORS as error:
-                    self.problems.append(f'{self.path.name}: chunk at byte {at}: a record is damaged ({error})')
+                except _PARSE_ERRORS:
+                    damaged += 1
             offset += length
+        if damaged:
+            self._problem(f'chunk at byte {at}: {damaged} records are damaged, or of topics that are not described')
 
     def _record(self, opcode: int, body: bytes) -> Iterator[tuple[str, str, int, bytes]]:
         if opcode == Opcode.SCHEMA:
@@ -121,7 +129,11 @@ class McapFile:
         try:
             stream.seek(0)
             summary = SeekingReader(stream, record_size_limit=MAX_RECORD).get_summary()
-            found = [index.chunk_start_offset for index in summary.chunk_indexes] if summary else []
+            for number, schema in summary.schemas.items():  # they may have been in what was lost
+                self.schemas.setdefault(number, schema)
+            for number, channel in summary.channels.items():
+                self.channels.setdefault(number, channel)
+            found = [index.chunk_start_offset for index in summary.chunk_indexes]
         except Exception:  # the index may be as damaged as the rest
             return None
         return min((offset for offset in found if position < offset < self.size), default=None)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vgps_training.data.episode import DataError
+from vgps_training.data.episode import CameraChoiceError, DataError
 from vgps_training.data.lerobot.video import Window
 
 VERSIONS = ('v2.0', 'v2.1', 'v3.')
@@ -62,8 +62,8 @@ class Info:
         else:
             found = [c for c in self.cameras if c not in depth]
             if len(found) > 1:
-                raise DataError(f'{self.folder} has several cameras, say with --camera which one the robot will be '
-                                f'steered through: {listed}')
+                raise CameraChoiceError(f'{self.folder} has several cameras, say with --camera which one the robot '
+                                        f'will be steered through: {listed}', self.folder, found)
         if not found or found[0] in depth:
             raise DataError(f'{self.folder} has no colour camera; image features: {listed}')
         return found[0]
