@@ -24,6 +24,7 @@ setup(
     zip_safe=True,
     entry_points={'console_scripts': [
         'widowx_node = vgps_bringup.arm.widowx_node:main',
+        'heartbeat_node = vgps_bringup.arm.heartbeat_node:main',
         'decision_image_node = vgps_bringup.episode_pages.decision_image_node:main',
         'simulation_node = vgps_bringup.simulation.simulation_node:main',
         'recorder_node = vgps_bringup.recording.recorder_node:main',
@@ -34,6 +35,7 @@ setup(
         'vgps-report = vgps_bringup.episode_pages.report:main',
         'vgps-evaluate = vgps_bringup.commands.evaluate:main',
         'vgps-demo = vgps_bringup.commands.demo:main',
+        'vgps-doctor = vgps_bringup.commands.doctor:main',
         'vgps-study = vgps_bringup.reproduction.stages:main',
     ]},
 )
