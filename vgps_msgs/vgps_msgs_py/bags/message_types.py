@@ -115,7 +115,7 @@ class MessageTypes:
         self.require(type_name)
         try:
             return self.store.deserialize_cdr(data, type_name)
-        except Exception as error:  # what malformed bytes raise is of a dozen unrelated kinds
+        except Exception as error:  # generated code on bytes of any origin: there is no list of what it raises
             raise ValueError(f'{len(data)} bytes are not a {type_name}: {error}') from error
 
     def serialize(self, message, type_name: str) -> bytes:
