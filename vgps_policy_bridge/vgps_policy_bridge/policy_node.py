@@ -40,7 +40,7 @@ class PolicyNode(Node):
         self.machine = EpisodeMachine(self.config.limits())
         self.frame: Image | None = None
         self.arm: ControllerState | None = None
-        self.goal_handle, self.begun = None, 0.0  # of the running episode
+        self.goal_handle, self.span = None, []  # of the running episode; stamps of its announcements [ns]
         self.answers = goals.GoalAnswers()
         self.call: goals.PatientCall | None = None  # of the running goal's scene
         self.health = (DiagnosticStatus.WARN, f'loading {self.config.policy}')
@@ -106,8 +106,8 @@ class PolicyNode(Node):
             self.get_logger().warning(f'goal refused: {reason}')
             self.answers.answer(handle, ExecuteInstruction.Result(outcome=int(outcome), message=reason))
             return
-        self.goal_handle, self.begun = handle, time.monotonic()
-        self._apply(self.machine.start(goals.goal_of(handle.request, self.config.max_steps), self.begun))
+        self.goal_handle, self.span = handle, []
+        self._apply(self.machine.start(goals.goal_of(handle.request, self.config.max_steps), time.monotonic()))
 
     def _on_cancel(self, _handle) -> CancelResponse:
         """Accept; the goal handle may be answered only after this returned."""
@@ -192,6 +192,7 @@ class PolicyNode(Node):
         message = Episode(episode_id=goal.episode_id, instruction=goal.instruction, task=goal.task, seed=goal.seed,
                           max_steps=goal.max_steps, outcome=int(effect.outcome), message=effect.message)
         message.header.stamp = self.get_clock().now().to_msg()
+        self.span.append(nanoseconds(message.header.stamp))
         if effect.outcome is events.Outcome.RUNNING:
             self.session.begin(goal.instruction, goal.seed)
         self.episode.publish(message)
@@ -216,7 +217,8 @@ class PolicyNode(Node):
         handle, self.goal_handle = self.goal_handle, None
         self.answers.answer(handle, ExecuteInstruction.Result(
             episode_id='' if self.machine.outcome is None else self.machine.goal.episode_id, steps=effect.steps,
-            outcome=int(effect.outcome), message=effect.message, duration=time.monotonic() - self.begun))
+            outcome=int(effect.outcome), message=effect.message,
+            duration=(self.span[-1] - self.span[0]) * 1e-9 if self.span else 0.0))
 
     def _soon(self, callback: Callable, *arguments) -> None:
         """Run callback in the executor, from any thread."""
@@ -231,7 +233,7 @@ class PolicyNode(Node):
         facts = health_facts(self.session, self.machine, self.config, self.frame, self.get_clock().now().nanoseconds)
         array = DiagnosticArray(status=[DiagnosticStatus(
             level=self.health[0], name=self.get_fully_qualified_name(), message=self.health[1],
-            hardware_id=self.config.policy, values=[KeyValue(key=key, value=str(facts[key])) for key in facts])])
+            hardware_id=self.config.policy, values=[KeyValue(key=k, value=str(v)) for k, v in facts.items()])])
         array.header.stamp = self.get_clock().now().to_msg()
         self.diagnostics.publish(array)
 

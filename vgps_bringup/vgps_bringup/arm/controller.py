@@ -38,7 +38,7 @@ class ArmController:
         self.episode_id, self.step = '', 0
         self.accepted = self.refused = 0
         self.last = None                  # StepResult of the last command that got as far as the guards
-        self.image_to_command = 0.0       # s, of the last step
+        self.image_to_command = np.nan    # s, of the last step; NaN where nothing was sent
         self.reading = None
         self._outlet = Outlet(arm, self.steps)
         self._homing, self._step_end, self._ticked = None, 0.0, 0.0
@@ -77,6 +77,7 @@ class ArmController:
                 self.reason, self.message = reason, message
             return
         self.episode_id, self.step = command.episode_id, command.step
+        self.image_to_command = np.nan
         self.watchdog.command(now)
         if self._blocked():
             self.refused += 1

@@ -5,6 +5,7 @@ a bag and are not kept: ``frames`` streams them.
 """
 
 import struct
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ REASONS = ('steered', 'control first', 'control random', 'frame missing', 'deadl
            'flat values', 'members disagree', 'instruction unknown', 'action space mismatch', 'candidates invalid',
            'critic failed')
 OUT_OF_ORDER = 5_000_000_000  # ns that a recorder may write messages late
+READY, MOVING, HOLDING = 0, 1, 2  # ControllerState.state
 FAILURES = ('', 'never grasped', 'dropped outside', 'still holding', 'misplaced')
 
 
@@ -40,6 +42,7 @@ class Step:
     command: object | None = None
     states: tuple = ()               # ControllerState of this step, in order
     received: dict[str, int] = field(default_factory=dict)  # part -> when the recorder got it [ns]
+    verdict: int | None = None       # ControllerState.reason of its command, 0 where it was carried out
 
     @property
     def actions(self) -> np.ndarray | None:
@@ -48,6 +51,10 @@ class Step:
             return None
         return np.asarray(self.candidates.actions, np.float32).reshape(
             self.candidates.num_candidates, max(self.candidates.horizon, 1), 7)
+
+    def finished_before(self, time: int) -> bool:
+        """Tell whether the controller was done with the step's command by then [ns of receipt]."""
+        return self.received.get('finished', time + 1) <= time
 
     @property
     def q_values(self) -> np.ndarray | None:
@@ -71,11 +78,20 @@ class EpisodeRecord:
     ended: int                       # [ns]
     steps: tuple[Step, ...]
     task_states: tuple = ()          # TaskState of a simulation
+    announced: tuple[int, int] | None = None  # policy_node's stamps of start and first outcome [ns]
 
     @property
     def duration(self) -> float:
-        """Return seconds from start to outcome."""
-        return (self.ended - self.started) * 1e-9
+        """Return seconds from start to outcome, as the action's result has them; a later correction adds nothing."""
+        started, ended = self.announced or (self.started, self.ended)
+        return (ended - started) * 1e-9
+
+    @property
+    def control_steps(self) -> int:
+        """Return how many steps the arm finished, as the action's result has it."""
+        if self.outcome == 'timeout' or not self.steps:
+            return len(self.steps)
+        return len(self.steps) - (not self.steps[-1].finished_before(self.ended))
 
 
 @dataclass(frozen=True)
@@ -189,7 +205,32 @@ class Bag:
                 part = parts[message.episode_id, message.step]
                 part['states'].append(message)
                 part['received'].setdefault('state', received)
+        self._add_verdicts(parts)
         return parts
+
+    def _add_verdicts(self, parts: dict) -> None:
+        """Add what the controller said of each command, and when it was done with it."""
+        states = self.of_type('ControllerState')
+        received = [time for time, *_ in states]
+        commanded = sorted(p['received']['command'] for p in parts.values() if 'command' in p)
+        for part in parts.values():
+            if 'command' not in part:
+                continue
+            sent, of_step = part['received']['command'], part['states']
+            after = bisect_right(received, sent)
+            later = bisect_right(commanded, sent)
+            until = bisect_right(received, commanded[later]) if later < len(commanded) else len(received)
+            if of_step:
+                part['verdict'] = 0 if any(s.state == MOVING for s in of_step) else int(of_step[0].reason)
+                done = [t for t, s, _ in states[after:until] if s.state in (READY, HOLDING)
+                        and (s.episode_id, s.step) == (of_step[0].episode_id, of_step[0].step)]
+            else:  # not taken, so the states keep the number of the step before: the count of refusals tells
+                before = states[after - 1][1].refused if after else 0
+                refusing = [(t, s) for t, s, _ in states[after:until] if s.refused > before and s.reason]
+                part['verdict'] = int(refusing[0][1].reason) if refusing else None
+                done = [t for t, _ in refusing]
+            if done:
+                part['received']['finished'] = done[0]
 
     def _episode(self, identity: str, announced: list, parts: dict) -> EpisodeRecord:
         steps = []
@@ -201,11 +242,13 @@ class Bag:
                 index=index, stamp=stamps.nanoseconds(first.header.stamp),
                 instruction=next((m.instruction for m in messages[:3] if m is not None), ''),
                 started=messages[0], candidates=messages[1], decision=messages[2], command=messages[3],
-                states=tuple(part['states']), received=part['received']))
+                states=tuple(part['states']), received=part['received'], verdict=part.get('verdict')))
         last = announced[-1][1] if announced else None
         received = [t for step in steps for t in step.received.values()]
         started = announced[0][0] if announced else min(received)
         over = announced and last.outcome != 0
+        first_end = next((stamps.nanoseconds(m.header.stamp) for _, m in announced if m.outcome != 0), None)
+        begun = stamps.nanoseconds(announced[0][1].header.stamp) if announced else 0
         return EpisodeRecord(
             episode_id=identity, steps=tuple(steps), started=started,
             instruction=last.instruction if last else steps[0].instruction,
@@ -213,6 +256,7 @@ class Bag:
             outcome=OUTCOMES[last.outcome] if last else 'running',
             message=last.message if last else 'the recording does not hold its Episode message',
             ended=announced[-1][0] if over else max([started, *received]),
+            announced=(begun, first_end) if first_end is not None and 0 < begun <= first_end else None,
             task_states=tuple(m for t, m, _ in self.of_type('TaskState')
                               if started <= t <= (announced[-1][0] if over else self.last)))
 
