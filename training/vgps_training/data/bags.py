@@ -18,13 +18,13 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from vgps_msgs_py.robot_state import measured_state
 from vgps_training.data.episode import Episode, Malformed, check
 
 RUNNING, SUCCESS, FAILURE, TIMEOUT = range(4)  # vgps_msgs/Episode.outcome; what follows was never judged
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 CHANNELS = {'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), 'rgba8': (4, (0, 1, 2)), 'bgra8': (4, (2, 1, 0)),
             'mono8': (1, (0, 0, 0))}
-DOWN = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # gripper straight down: BridgeData's angles are relative to it
 FRAMES_KEPT = 150  # frames that no command asked for yet: 5 s of a 30 Hz camera
 
 
@@ -99,7 +99,7 @@ def _episodes(reader: AnyReader, topics: dict[str, list[Connection]], source: st
                     recent.pop(next(iter(recent)))
             continue
         if connection in topics['state']:
-            states.append((stamp, state7(message.measured_pose, message.gripper_position)))
+            states.append((stamp, measured_state(message.measured_pose, message.gripper_position)))
             continue
         recording = recordings.setdefault(message.episode_id, _Recording(states=states))
         if connection in topics['episode']:
@@ -134,20 +134,6 @@ def _finish(recording: _Recording, source: str) -> Episode | Malformed:
 def _state_at(stamp: int, states: list[tuple[int, np.ndarray]]) -> np.ndarray | None:
     index = bisect.bisect_right(states, stamp, key=lambda entry: entry[0])
     return states[index - 1][1] if index else None
-
-
-def state7(pose: np.ndarray, openness: float) -> np.ndarray | None:
-    """Return BridgeData's state (7,) float32, x y z [m], roll pitch yaw [rad], openness, of a row-major (16,) pose.
-
-    None where the controller had not measured yet and sent zeros.
-    """
-    pose = np.asarray(pose, np.float64).reshape(4, 4)
-    rotation = pose[:3, :3] @ DOWN.T
-    if not np.isfinite(pose).all() or abs(np.linalg.det(rotation) - 1) > 1e-3:
-        return None
-    angles = (np.arctan2(rotation[2, 1], rotation[2, 2]), np.arcsin(np.clip(-rotation[2, 0], -1, 1)),
-              np.arctan2(rotation[1, 0], rotation[0, 0]))
-    return np.array([*pose[:3, 3], *angles, openness], np.float32)
 
 
 def to_array(message) -> np.ndarray:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.gate import CommandGate
 from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
 from vgps_bringup.arm.motion import Motion
-from vgps_bringup.arm.reason import Reason, State
 from vgps_bringup.arm.step_controller import StepController
 from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Fault, Watchdog
+from vgps_msgs_py import robot_state
+from vgps_msgs_py.vocabulary import ArmState as State
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 _LONGEST_PERIOD = 0.05  # s that a move advances per control period at most
 _SETTLE = 0.4           # s after a move, the time the arm needs to catch up
@@ -54,7 +55,7 @@ class ControllerConfig:
         """Return the (6,) joints of the start pose; ValueError where the arm cannot reach it from neutral."""
         if len(self.neutral_joints) != len(JOINT_NAMES) or len(self.start_state) != 6:
             raise ValueError('neutral_joints needs 6 joint positions and start_state x y z roll pitch yaw')
-        solution = Kinematics().inverse(previous_target.pose_from_state(self.start_state), self.neutral_joints)
+        solution = Kinematics().inverse(robot_state.pose_from_state(self.start_state), self.neutral_joints)
         if not solution.ok:
             raise ValueError(f'start_state {self.start_state} is out of reach')
         return solution.joint_positions

@@ -13,7 +13,7 @@ import numpy as np
 
 from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Kinematics
-from vgps_bringup.arm.reason import Reason
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 # Boxes in use, [x, y, z] low and high in metres of the base frame. z of the table differs from lab to lab.
 WORKSPACES = {

@@ -22,7 +22,6 @@ from vgps_bringup.arm.controller import ArmController, ControllerConfig
 from vgps_bringup.arm.gate import Command
 from vgps_bringup.arm.gripper import GripperConfig
 from vgps_bringup.arm.kinematics import JOINT_NAMES
-from vgps_bringup.arm.reason import Reason, State
 from vgps_bringup.arm.simulated_arm import SimulatedArm
 from vgps_bringup.arm.step_controller import StepControllerConfig
 from vgps_bringup.arm.watchdog import WatchdogConfig
@@ -30,6 +29,8 @@ from vgps_msgs.msg import ActionCandidates, ControllerState, EndEffectorCommand,
 from vgps_msgs_py import node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_msgs_py.stamps import seconds
+from vgps_msgs_py.vocabulary import ArmState as State
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 CONTROL_PERIOD = 0.02   # s
 REPORT_PERIOD = 0.1     # s, without a change

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
 from vgps_bringup.rejudging.rejudge import ahead
-from vgps_msgs_py import stamps
+from vgps_msgs_py import robot_state, stamps
 from vgps_msgs_py.bags.reader import Bag, Frame
 from vgps_msgs_py.bags.storage import BagError
 
@@ -83,7 +82,7 @@ def _from_joint_states(bag: Bag, frames: np.ndarray) -> list[tuple[int, np.ndarr
 def _difference(before: tuple, after: tuple) -> np.ndarray:
     """Return the action that leads from one reached state to the next; rotation about the base axes."""
     (a, _), (b, openness) = before, after
-    euler = previous_target.euler_from_rotation(b[:3, :3] @ a[:3, :3].T)
+    euler = robot_state.euler_from_rotation(b[:3, :3] @ a[:3, :3].T)
     return np.concatenate([b[:3, 3] - a[:3, 3], euler, [openness]]).astype(np.float32)
 
 

@@ -17,13 +17,9 @@ import numpy as np
 from vgps_msgs_py import images, stamps
 from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
 from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
+from vgps_msgs_py.vocabulary import Outcome, words
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-OUTCOMES = ('running', 'success', 'failure', 'timeout', 'cancelled', 'aborted')
-REASONS = ('steered', 'control first', 'control random', 'frame missing', 'deadline missed', 'values not finite',
-           'flat values', 'members disagree', 'instruction unknown', 'action space mismatch', 'candidates invalid',
-           'critic failed')
-FAILURES = ('', 'never grasped', 'dropped outside', 'still holding', 'misplaced')
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class EpisodeRecord:
     instruction: str
     task: str
     seed: int
-    outcome: str                     # one of OUTCOMES; 'running' where the recording ends first
+    outcome: str                     # an Outcome in words; 'running' where the recording ends first
     message: str
     started: int                     # [ns]
     ended: int                       # [ns]
@@ -188,12 +184,12 @@ class Bag:
         last = announced[-1][1] if announced else None
         received = [t for step in steps for t in step.received.values()]
         started = announced[0][0] if announced else min(received)
-        over = announced and last.outcome != 0
+        over = announced and last.outcome != Outcome.RUNNING
         return EpisodeRecord(
             episode_id=identity, steps=tuple(steps), started=started,
             instruction=last.instruction if last else steps[0].instruction,
             task=last.task if last else '', seed=int(last.seed) if last else 0,
-            outcome=OUTCOMES[last.outcome] if last else 'running',
+            outcome=words(Outcome, last.outcome if last else Outcome.RUNNING),
             message=last.message if last else 'the recording does not hold its Episode message',
             ended=announced[-1][0] if over else max([started, *received]),
             task_states=tuple(m for t, m, _ in self.of_type('TaskState')
