@@ -34,6 +34,7 @@ setup(
         'vgps-report = vgps_bringup.episode_pages.report:main',
         'vgps-evaluate = vgps_bringup.commands.evaluate:main',
         'vgps-demo = vgps_bringup.commands.demo:main',
+        'vgps-doctor = vgps_bringup.commands.doctor:main',
         'vgps-study = vgps_bringup.reproduction.stages:main',
     ]},
 )

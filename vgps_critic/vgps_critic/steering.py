@@ -22,6 +22,7 @@ from vgps_msgs_py.vocabulary import SteeringReason as Reason
 from vgps_msgs_py.vocabulary import Verdict
 
 _SELECTION_STREAM = int.from_bytes(b'select', 'big')  # keeps these seeds apart from the policy's of the same step
+MAX_CANDIDATES = 1000  # K of one step, policy_node's limit too: more would keep the critic busy for seconds
 _TREND_STEPS = 10  # values behind value_trend: two seconds at 5 Hz
 
 
@@ -48,9 +49,11 @@ class SteeringConfig:
     max_disagreement: float = field(default=0.0, metadata={
         'description': 'largest mean difference between the members, in steps of discounted return; 0: off',
         'range': (0.0, 50.0)})
-    fallback: str = field(default='first', metadata={
-        'description': 'sent when the critic cannot choose: the first candidate (the plain policy), or hold',
-        'choices': ('first', 'hold')})
+    fallback: str = field(default='hold', metadata={
+        'description': 'when the critic did not choose. hold: nothing moves for any reason but STEERED, CONTROL_FIRST '
+                       'and CONTROL_RANDOM; first: the plain policy moves the arm, also where nothing could be judged '
+                       '(a frame or values missing), but for CANDIDATES_INVALID and ACTION_SPACE_MISMATCH',
+        'choices': ('hold', 'first')})
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,10 @@ def step_seed(episode_seed: int, step: int) -> int:
 
 
 def first_actions(actions: np.ndarray) -> np.ndarray:
-    """Return the (K, 7) first actions of K chunks (K, H, 7); raises `ValueError` for any other shape, NaN or inf."""
+    """Return the (K, 7) first actions of K chunks (K, H, 7); `ValueError` for another shape, NaN, inf or too many."""
     actions = np.asarray(actions, np.float32)
+    if actions.ndim == 3 and len(actions) > MAX_CANDIDATES:
+        raise ValueError(f'{len(actions)} candidates, at most {MAX_CANDIDATES} are scored')
     if actions.ndim != 3 or actions.shape[2] != ACTION_DIM or 0 in actions.shape:
         raise ValueError(f'candidates have shape {actions.shape}, expected (K, H, {ACTION_DIM}) with K, H >= 1')
     finite = np.isfinite(actions).all(axis=(1, 2))

@@ -87,6 +87,8 @@ class ControllerReason(IntEnum):
     CRITIC_LOST = 20
     WRONG_FRAME = 21
     FAULT = 22
+    NO_EPISODE = 23
+    TWO_PUBLISHERS = 24
 
 
 class TaskFailure(IntEnum):

@@ -26,9 +26,9 @@ class Actors:
         """Return a fresh Steerer; without critic it serves the controls."""
         if condition.critic and condition.critic not in self._critics:
             self._critics[condition.critic] = self._load_critic(condition.critic)
-        # no deadline: nothing waits here
-        return Steerer(self._critics.get(condition.critic),
-                       SteeringConfig(beta=condition.beta, selection=condition.selection))
+        # no deadline: nothing waits here; a simulated arm may well do what the plain policy says
+        return Steerer(self._critics.get(condition.critic), SteeringConfig(
+            beta=condition.beta, selection=condition.selection, fallback='first'))
 
     def close(self) -> None:
         """Close the policies that hold something open."""
