@@ -65,5 +65,5 @@ def test_nobody_spells_the_vocabulary_again():
                  if line.split()[0] in words]
         phrases = [phrase for phrase in re.findall(r"'([a-z]+(?: [a-z]+)+)'", text)
                    if phrase.upper().replace(' ', '_') in words]
-        again += phrases if len(phrases) > 2 else []  # one or two are a sentence, more are a list
+        again += phrases if len(phrases) > 4 else []  # a few are sentences, many are a list
         assert not again, f'{path}: {again} belongs to vgps_msgs_py/vocabulary.py'
