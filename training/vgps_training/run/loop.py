@@ -103,7 +103,7 @@ class Run:
         if not data.paths:
             raise ValueError('no data: give --data PATH ...')
         table, report = read_table(data.paths, self.config.network.image_size, split=data.split, lazy=data.lazy,
-                                   unjudged=data.unjudged, failures=data.labels.failures,
+                                   unjudged=data.unjudged, reading=data.reading, failures=data.labels.failures,
                                    progress=not self.quiet and self.shard.rank == 0)
         if self.shard.rank == 0:
             self.report = report.text()
