@@ -14,7 +14,7 @@ import numpy as np
 from vgps_msgs_py import stamps
 from vgps_msgs_py.bags.reader import JOINT_STATE, Bag
 from vgps_msgs_py.bags.storage import BagError
-from vgps_msgs_py.robot_state import euler_from_rotation
+from vgps_msgs_py.robot_state import euler_from_rotation, rotation_from_euler
 
 PERIOD = 200_000_000           # [ns] BridgeData's 5 Hz
 GAP = 450_000_000              # [ns] longer without a reading: nothing is interpolated across
@@ -142,9 +142,7 @@ def _turns(actions: list[np.ndarray]) -> np.ndarray:
     """Return the (3, 3) rotation of actions made one after the other."""
     total = np.eye(3)
     for _, _, _, roll, pitch, yaw, _ in actions:
-        (a, b, c), (d, e, f) = np.cos((roll, pitch, yaw)), np.sin((roll, pitch, yaw))
-        total = np.array([[b * c, d * e * c - a * f, a * e * c + d * f],
-                          [b * f, d * e * f + a * c, a * e * f - d * c], [-e, d * b, a * b]]) @ total
+        total = rotation_from_euler(roll, pitch, yaw) @ total
     return total
 
 
