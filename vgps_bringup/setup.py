@@ -36,6 +36,7 @@ setup(
         'vgps-evaluate = vgps_bringup.commands.evaluate:main',
         'vgps-demo = vgps_bringup.commands.demo:main',
         'vgps-doctor = vgps_bringup.commands.doctor:main',
+        'vgps-serve = vgps_bringup.commands.serve:main',
         'vgps-study = vgps_bringup.reproduction.stages:main',
     ]},
 )
