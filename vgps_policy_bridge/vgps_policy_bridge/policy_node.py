@@ -22,11 +22,11 @@ from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDe
 from vgps_msgs.srv import JudgeEpisode, ResetForEpisode, ResetScene
 from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
+from vgps_msgs_py.robot_state import measured_state
 from vgps_policy_bridge.loop import events, goals
 from vgps_policy_bridge.loop.episode import Effects, EpisodeMachine
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.loop.session import PolicySession
-from vgps_policy_bridge.loop.state7 import state7
 from vgps_policy_bridge.loop.wire import arm_report, decision_report, fill_candidates, health_facts, nanoseconds
 from vgps_policy_bridge.worker import PolicyWorker
 
@@ -40,7 +40,7 @@ class PolicyNode(Node):
         self.machine = EpisodeMachine(self.config.limits())
         self.frame: Image | None = None
         self.arm: ControllerState | None = None
-        self.goal_handle, self.span = None, []  # of the running episode; stamps of its announcements [ns]
+        self.goal_handle, self.span = None, None  # of the running episode
         self.answers = goals.GoalAnswers()
         self.call: goals.PatientCall | None = None  # of the running goal's scene
         self.health = (DiagnosticStatus.WARN, f'loading {self.config.policy}')
@@ -106,7 +106,7 @@ class PolicyNode(Node):
             self.get_logger().warning(f'goal refused: {reason}')
             self.answers.answer(handle, ExecuteInstruction.Result(outcome=int(outcome), message=reason))
             return
-        self.goal_handle, self.span = handle, []
+        self.goal_handle, self.span = handle, goals.Span(self.get_clock())
         self._apply(self.machine.start(goals.goal_of(handle.request, self.config.max_steps), time.monotonic()))
 
     def _on_cancel(self, _handle) -> CancelResponse:
@@ -191,8 +191,7 @@ class PolicyNode(Node):
         goal = self.machine.goal
         message = Episode(episode_id=goal.episode_id, instruction=goal.instruction, task=goal.task, seed=goal.seed,
                           max_steps=goal.max_steps, outcome=int(effect.outcome), message=effect.message)
-        message.header.stamp = self.get_clock().now().to_msg()
-        self.span.append(nanoseconds(message.header.stamp))
+        message.header.stamp = self.span.stamp()
         if effect.outcome is events.Outcome.RUNNING:
             self.session.begin(goal.instruction, goal.seed)
         self.episode.publish(message)
@@ -203,7 +202,7 @@ class PolicyNode(Node):
         goal, frame = self.machine.goal, self.frame
         self.step_started.publish(StepStarted(header=frame.header, episode_id=goal.episode_id, step=effect.step,
                                               instruction=goal.instruction))
-        pose = None if self.arm is None else state7(self.arm.measured_pose, self.arm.gripper_position)
+        pose = None if self.arm is None else measured_state(self.arm.measured_pose, self.arm.gripper_position)
         job = partial(self.session.propose, partial(images.to_array, frame),
                       nanoseconds(frame.header.stamp) * 1e-9, pose, self.config.num_candidates, self.config.temperature)
         self.worker.submit(job, partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
@@ -211,14 +210,14 @@ class PolicyNode(Node):
     def _do_step_done(self, effect: events.StepDone) -> None:
         self.goal_handle.publish_feedback(ExecuteInstruction.Feedback(
             step=effect.decision.step, value=effect.decision.value, chosen=effect.decision.chosen,
-            steering=effect.decision.words, controller=effect.arm.words()))
+            reason=effect.decision.code, steering=effect.decision.words, controller_state=int(effect.arm.state),
+            controller_reason=effect.arm.code, controller=effect.arm.words()))
 
     def _do_finish(self, effect: events.Finish) -> None:
         handle, self.goal_handle = self.goal_handle, None
         self.answers.answer(handle, ExecuteInstruction.Result(
             episode_id='' if self.machine.outcome is None else self.machine.goal.episode_id, steps=effect.steps,
-            outcome=int(effect.outcome), message=effect.message,
-            duration=(self.span[-1] - self.span[0]) * 1e-9 if self.span else 0.0))
+            outcome=int(effect.outcome), message=effect.message, duration=self.span.seconds))
 
     def _soon(self, callback: Callable, *arguments) -> None:
         """Run callback in the executor, from any thread."""

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
+from vgps_msgs_py.vocabulary import Outcome
 from vgps_policy_bridge.loop.episode import episode_name
-from vgps_policy_bridge.loop.events import Goal, Outcome
+from vgps_policy_bridge.loop.events import Goal
 
 BUSY_PATIENCE = 2.0  # [s] a new goal waits for a sample that the episode before no longer wants
 CLIENT_GONE = 5  # looks in a row, a second apart
@@ -28,6 +29,24 @@ def refusal(handle, machine, session) -> tuple[Outcome, str]:
     if machine.running:
         return Outcome.ABORTED, f'episode {machine.goal.episode_id} is running: cancel it first'
     return Outcome.ABORTED, BUSY if session.busy else ''
+
+
+class Span:
+    """From an episode's first announcement to its last: what its result and its bag both call its duration."""
+
+    def __init__(self, clock):
+        self._clock, self._times = clock, []  # [ns]
+
+    def stamp(self):
+        """Return the stamp of an announcement that is made now."""
+        now = self._clock.now()
+        self._times.append(now.nanoseconds)
+        return now.to_msg()
+
+    @property
+    def seconds(self) -> float:
+        """The duration so far [s]; 0 where nothing was announced."""
+        return (self._times[-1] - self._times[0]) * 1e-9 if self._times else 0.0
 
 
 class GoalAnswers:
