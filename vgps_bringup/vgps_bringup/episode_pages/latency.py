@@ -43,7 +43,9 @@ def model_milliseconds(step: Step) -> float | None:
 
 
 def image_to_command(step: Step) -> float | None:
-    """Return image stamp -> joint command [ms] as the controller measured it, or None."""
+    """Return image stamp -> joint command [ms] by the controller; None where no joint command came of it."""
+    if step.verdict:  # older controllers repeat the latency of the step before
+        return None
     return next((s.image_to_command_ms for s in step.states if s.image_to_command_ms > 0), None)
 
 

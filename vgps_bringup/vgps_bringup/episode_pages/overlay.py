@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vgps_bringup.episode_pages.facts import refusal
 from vgps_msgs_py.bags.reader import EpisodeRecord, Step
 from vgps_msgs_py.vocabulary import HEALTHY, SteeringReason, words
 
@@ -101,7 +102,11 @@ def draw_panel(shared: Values, step: Step | None, position: int | None) -> np.nd
             message = message.partition(';')[0]  # nobody asked for values: why there are none is no news
         draw.text((margin, y), _shorten(draw, message, font(12), right - margin), FAINT, font(12))
         y += 26
-        _bars(draw, step, (margin, y, right, HEIGHT - 158))
+        _bars(draw, step, (margin, y, right, HEIGHT - (182 if refusal(step) else 158)))
+        if why := refusal(step):  # known only afterwards: the live picture is drawn when the decision comes
+            draw.rounded_rectangle((margin, HEIGHT - 172, right, HEIGHT - 148), 6, fill=BAD)
+            draw.text(((margin + right) / 2, HEIGHT - 160), f'✕ NOT CARRIED OUT: {why}', BACK, font(13, bold=True),
+                      anchor='mm')
         facts = f'chosen #{decision.chosen} of {decision.num_candidates}'
         if np.isfinite(decision.value):
             facts += f'   value {decision.value:.2f}   spread {decision.spread:.2f}'

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from vgps_bringup.episode_pages.provenance import made
+
 LARGEST_INLINE_VIDEO = 24_000_000  # bytes; a larger one is linked instead
 
 
@@ -58,6 +60,8 @@ ENVIRONMENT = _environment()
 
 def write(path: Path, template: str, **values) -> None:
     """Render a template, e.g. ``episode``, into a file."""
+    values = {'provenance': {}, **values}
+    values['provenance'] = {**values['provenance'], **made()}
     # half a surrogate pair, which a damaged text may hold, cannot be written
     path.write_bytes(ENVIRONMENT.get_template(f'{template}.html').render(**values).encode(errors='replace'))
 

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from vgps_bringup.episode_pages.facts import VALUE_BAND, refusal
 from vgps_msgs_py.bags.reader import EpisodeRecord
-from vgps_msgs_py.vocabulary import SteeringReason, words
 
 matplotlib.rcParams.update({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
                             'text.parse_math': False,  # an episode may be called anything, also $\\frac
                             'svg.fonttype': 'path', 'axes.grid': True, 'grid.color': '#e3e7ee', 'axes.axisbelow': True,
                             'axes.edgecolor': '#8a94a6', 'xtick.color': '#4a5365', 'ytick.color': '#4a5365'})
-ORANGE, BLUE, GREY = '#f08c00', '#3b6fb6', '#9aa5b8'
+ORANGE, BLUE, GREY, RED = '#f08c00', '#3b6fb6', '#9aa5b8', '#b3261e'
 LONGEST_LABEL = 60
 CYCLE = ('#3b6fb6', '#f08c00', '#2f9e5b', '#c2417c', '#7a5cc4', '#1a9aa8', '#8c6d31', '#5c6675')
 
@@ -70,10 +70,33 @@ def value_figure(episode: EpisodeRecord) -> Figure:
     axes.scatter([], [], s=12, color=BLUE, alpha=0.5, label='candidates (ensemble minimum)')
     if any(step.q_values is None for step in episode.steps):
         axes.axvline(np.nan, color='#e8b04a', label='nothing was scored')
+    _mark_refused(axes, episode, dict(zip(chosen_x, chosen_y)))
+    _mark_band(axes)
     axes.set_ylabel('Q (discounted return)')
     _over_steps(axes)
     axes.legend(loc='best', frameon=False)
     return figure
+
+
+def _mark_refused(axes, episode: EpisodeRecord, values: dict[int, float]) -> None:
+    """Cross out the steps whose command the arm did not carry out, by reason; shape and word, not colour alone."""
+    by_reason: dict[str, list[int]] = {}
+    for step in episode.steps:
+        if reason := refusal(step):
+            by_reason.setdefault(reason, []).append(step.index)
+    low, _ = axes.get_ylim()
+    for (reason, steps), shape in zip(by_reason.items(), 'X' 'P' 'D' 's' 'v' '^' 'p' 'h' * 4):
+        axes.scatter(steps, [values.get(i, low) for i in steps], marker=shape, s=52, color=RED, edgecolors='white',
+                     linewidths=0.6, zorder=4, label=f'refused: {reason}')
+
+
+def _mark_band(axes) -> None:
+    """Shade where no discounted return can lie; the view stays on the values."""
+    (low, high), (least, most) = axes.get_ylim(), VALUE_BAND
+    outside = [(a, b) for a, b in ((low, min(least, high)), (max(most, low), high)) if a < b]
+    for (a, b), label in zip(outside, ('no return lies here', None)):
+        axes.axhspan(a, b, facecolor='#f6e4e4', hatch='//', edgecolor='#e4bcbc', linewidth=0, zorder=-1, label=label)
+    axes.set_ylim(low, high)
 
 
 def health_figure(episode: EpisodeRecord) -> Figure:
@@ -111,20 +134,16 @@ def action_figure(episode: EpisodeRecord) -> Figure | None:
     return figure
 
 
-def curves_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], ylabel: str) -> Figure:
-    """Several named curves ``label -> (x, y)`` over the control steps."""
+def curves_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], ylabel: str, band: bool = False) -> Figure:
+    """Several named curves ``label -> (x, y)`` over the control steps; ``band``: shade where no value can lie."""
     figure = Figure(figsize=(8.6, 3.2), layout='constrained')
     axes = figure.subplots()
     for (label, (x, y)), colour in zip(curves.items(), CYCLE * (len(curves) // len(CYCLE) + 1)):
         axes.plot(x, y, color=colour, linewidth=1.5, label=readable(label))
+    if band:
+        _mark_band(axes)
     axes.set_ylabel(readable(ylabel))
     _over_steps(axes)
     if len(curves) <= 12:
         figure.legend(loc='outside upper left', ncols=2, frameon=False)
     return figure
-
-
-def reason_counts(episode: EpisodeRecord) -> dict[str, int]:
-    """Return how often each reason stood behind a decision, most frequent first."""
-    reasons = [words(SteeringReason, s.decision.reason) for s in episode.steps if s.decision is not None]
-    return dict(sorted(((r, reasons.count(r)) for r in set(reasons)), key=lambda item: -item[1]))

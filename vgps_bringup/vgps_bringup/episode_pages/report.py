@@ -12,47 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.episode_pages import page, plots, video
-from vgps_bringup.episode_pages.latency import added_latency, image_to_command, latency_table
+from vgps_bringup.episode_pages.facts import describe, provenance, summarize
+from vgps_bringup.episode_pages.latency import latency_table
 from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 from vgps_msgs_py.bags.storage import BagError
-from vgps_msgs_py.vocabulary import TaskFailure, words
-
-# What a node says of itself in NodeConfiguration.model where a trained model is missing.
-STAND_INS = ('stand-in', 'untrained', 'random-policy', 'scripted')
-
-
-def stand_ins(bag: Bag) -> dict[str, str]:
-    """Return node -> what it ran in place of a trained model."""
-    return {node: message.model for node, message in bag.configurations.items()
-            if any(word in message.model.lower() for word in STAND_INS)}
-
-
-def summarize(bag: Bag, episode: EpisodeRecord) -> dict:
-    """Return the facts of an episode as plain values."""
-    decisions = [s.decision for s in episode.steps if s.decision is not None]
-    periods = np.diff([s.stamp for s in episode.steps]) * 1e-9
-    whole = [x for x in map(image_to_command, episode.steps) if x is not None]
-    added = [x for x in map(added_latency, episode.steps) if x is not None]
-    last_state = episode.task_states[-1] if episode.task_states else None
-    return {
-        'episode_id': episode.episode_id, 'instruction': episode.instruction, 'task': episode.task,
-        'seed': episode.seed, 'outcome': episode.outcome, 'message': episode.message,
-        'failure': words(TaskFailure, last_state.failure) if last_state is not None and last_state.failure
-                   and not last_state.success else '',
-        'steps': len(episode.steps), 'seconds': round(episode.duration, 3),
-        'steps_per_second': float(1 / np.median(periods)) if len(periods) else None,
-        'policy': next((s.candidates.policy for s in episode.steps if s.candidates is not None), ''),
-        'critic_hash': next((d.critic_hash for d in decisions), ''),
-        'candidates': int(np.median([d.num_candidates for d in decisions])) if decisions else 0,
-        'beta': float(decisions[0].beta) if decisions else None,
-        'reasons': plots.reason_counts(episode),
-        'image_to_command_ms': _percentiles(whole), 'added_ros_latency_ms': _percentiles(added),
-        'stand_ins': stand_ins(bag), 'problems': bag.problems,
-    }
-
-
-def _percentiles(values: list[float]) -> dict[str, float] | None:
-    return {'p50': float(np.percentile(values, 50)), 'p95': float(np.percentile(values, 95))} if values else None
 
 
 def pick_episode(bag: Bag, episode_id: str | None = None) -> EpisodeRecord:
@@ -105,13 +68,14 @@ def _video(bag: Bag, episode: EpisodeRecord, path: Path, label: str, camera: str
 
 
 def _write_episode_page(bag: Bag, episode: EpisodeRecord, summary: dict, folder: Path, label: str) -> None:
-    facts = {'control steps': f'{len(episode.steps)}', 'duration': f'{episode.duration:.1f} s',
+    facts = {'control steps': f'{summary["steps"]}', 'duration': f'{summary["seconds"]:.1f} s',
              'candidates K, β': f'{summary["candidates"]}, {summary["beta"]:g}' if summary['beta'] is not None else '–'}
     if summary['steps_per_second']:
         facts['steps per second'] = f'{summary["steps_per_second"]:.1f}'
     if summary['added_ros_latency_ms']:
         facts['added ROS latency, median'] = f'{summary["added_ros_latency_ms"]["p50"]:.1f} ms'
     notices = [f'Stand-in: {node} runs {what}' for node, what in summary['stand_ins'].items()]
+    notices += [f'{remark}.' for remark in summary['remarks']]
     notices += [f'Partial recording: {problem}' for problem in summary['problems']]
     rows, film = latency_table(episode), folder / 'video.mp4'
     actions = plots.action_figure(episode)
@@ -125,7 +89,15 @@ def _write_episode_page(bag: Bag, episode: EpisodeRecord, summary: dict, folder:
         latency=page.Table(('part', 'stage', 'p50 [ms]', 'p95 [ms]', 'largest [ms]', 'n'),
                            [(r.part, r.name, r.p50, r.p95, r.largest, r.count) for r in rows],
                            tuple(i for i, r in enumerate(rows) if r.name.startswith(('image stamp', 'added')))),
-        configurations=sorted(bag.configurations.items()))
+        configurations=sorted(bag.configurations.items()), uncommanded=_without_command(summary),
+        provenance=provenance(bag, summary))
+
+
+def _without_command(summary: dict) -> str:
+    """Say which images the latencies leave out: a refused step has none."""
+    timed = (summary['image_to_command_ms'] or {'n': 0})['n']
+    missing = summary['commands'] - timed
+    return f'{missing} of {summary["commands"]} images led to no joint command and have no latency.' if missing else ''
 
 
 def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '') -> str:
@@ -141,6 +113,7 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '')
     parts = [(opened[name], episodes[name], name) for name in bags if opened[name].image_stamps]
     first = next(iter(summaries.values()))
     notices = {f'Stand-in: {node} runs {what}' for s in summaries.values() for node, what in s['stand_ins'].items()}
+    notices |= {f'{name}: {remark}.' for name, s in summaries.items() for remark in s['remarks']}
     if parts:
         video.write_side_by_side(parts, folder / 'video.mp4')
         video.write_filmstrip(parts, folder / 'filmstrip.jpg')
@@ -157,20 +130,10 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '')
     page.write(folder / 'index.html', 'comparison', title=first['instruction'], task=first['task'] or '–',
                seed=first['seed'], conditions=len(bags), notices=sorted(notices), note=note, outcomes=outcomes,
                film=page.video(folder / 'video.mp4') if parts else None,
-               curves=plots.svg(plots.curves_figure(curves, 'Q (discounted return)')))
-    return '\n'.join([*(describe(name, s) for name, s in summaries.items()), *filter(None, [note]), *sorted(notices)])
-
-
-def describe(name: str, summary: dict) -> str:
-    """Return one line for the terminal."""
-    text = (f'{name}: {summary["outcome"].upper()}{" (" + summary["failure"] + ")" if summary["failure"] else ""}, '
-            f'{summary["steps"]} steps, {summary["seconds"]:.1f} s')
-    if summary['steps_per_second']:
-        text += f', {summary["steps_per_second"]:.1f} steps/s'
-    if summary['added_ros_latency_ms']:
-        text += (f', image to command {summary["image_to_command_ms"]["p50"]:.0f} ms, of which ROS adds '
-                 f'{summary["added_ros_latency_ms"]["p50"]:.1f} ms (p95 {summary["added_ros_latency_ms"]["p95"]:.1f})')
-    return text
+               curves=plots.svg(plots.curves_figure(curves, 'Q (discounted return)', band=True)),
+               provenance=provenance(opened[next(iter(bags))], first))
+    return '\n'.join([*(describe(name, s) for name, s in summaries.items()), *filter(None, [note]),
+                      *(text for text in sorted(notices) if text.startswith('Stand-in'))])
 
 
 def main() -> None:
