@@ -21,7 +21,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from vgps_critic.network import NetworkConfig, ResNetEncoder
-from vgps_training import frozen, hindsight, storage
+from vgps_training import frozen, hindsight, readout, storage
 from vgps_training.hindsight import NAMES, Targets
 from vgps_training.run import instruction_encoder
 from vgps_training.table import StepTable, held_out, read_table
@@ -48,6 +48,7 @@ class PretrainConfig:
     outcome_weight: float = 0.3      # of the success prediction against the positions
     validation_share: float = 0.05   # of the episodes, held out by name
     instruction_encoder: str = 'muse-numpy'
+    critic: str = ''                 # keep this critic's encoder as it is and fit only its readout to the data: seconds
     save_every: int = 250            # updates between saved states and validations
     seed: int = 0
     threads: int = 1                 # CPU threads
@@ -194,10 +195,23 @@ class Pretraining:
         return result
 
 
+def refit_readout(config: PretrainConfig) -> None:
+    """Write the encoder of a trained critic with a readout fitted to the data; `network` is the critic's own."""
+    torch.set_num_threads(config.threads)
+    config.out.mkdir(parents=True, exist_ok=True)
+    table, report = read_table(config.paths, readout.image_size(config.critic))
+    print(report.text())
+    words = instruction_encoder(config.instruction_encoder)
+    frozen.save(config.out, *readout.refit(config.critic, table, np.stack([words.encode(t) for t in table.instructions])))
+
+
 def main() -> None:
     """Run the command line."""
     config = tyro.cli(PretrainConfig, description=__doc__)
     try:
+        if config.critic:
+            refit_readout(config)
+            return
         run = Pretraining(config)
     except (OSError, ValueError) as error:  # the data cannot be used: the reason says more than a traceback
         raise SystemExit(f'error: {error}') from None

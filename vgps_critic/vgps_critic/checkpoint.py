@@ -18,6 +18,7 @@ from vgps_critic.model_card import model_card
 
 FORMAT = 'vgps-critic/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
+CURRENT = 'current.json'  # of a registry: a folder of critics of which one steers
 SHIPPED = Path(__file__).parent / 'checkpoints' / 'default'  # what comes with the package
 
 
@@ -66,14 +67,14 @@ def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[
 
     Args:
         path_or_hub_id: a folder; `owner/name` on the Hugging Face hub, where a cached copy is used when offline; or
-            `default`, the critic that comes with the package.
+            `default`, the critic that comes with the package; or a registry, whose current critic is meant.
         revision: branch, tag or commit on the hub.
 
     Raises:
         CheckpointError: anything missing or damaged, or not what the hash says.
 
     """
-    folder = _locate(str(path_or_hub_id), revision)
+    folder = locate(str(path_or_hub_id), revision)
     where = str(folder / CONFIG)
     try:
         values = json.loads((folder / CONFIG).read_text())
@@ -94,8 +95,22 @@ def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[
     return state, config, digest
 
 
-def _locate(path_or_hub_id: str, revision: str | None) -> Path:
+def locate(path_or_hub_id: str, revision: str | None = None) -> Path:
+    """Return the folder of a checkpoint, named as in `read`; of a registry, that of its current critic.
+
+    Raises:
+        CheckpointError: no such folder, nothing on the hub, or a registry without a current critic.
+
+    """
     folder = SHIPPED if path_or_hub_id == 'default' else Path(path_or_hub_id).expanduser()
+    if (folder / CURRENT).is_file():
+        try:
+            name = json.loads((folder / CURRENT).read_text())['current']
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise CheckpointError(f'{folder / CURRENT} does not say which critic is current: {e}') from e
+        if not (isinstance(name, str) and name.isalnum() and (folder / name).is_dir()):
+            raise CheckpointError(f'{folder / CURRENT} names {name!r}, which is not a critic in this folder')
+        return folder / name
     if folder.is_dir():
         return folder
     if path_or_hub_id == 'default':

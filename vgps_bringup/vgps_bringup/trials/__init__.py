@@ -1,0 +1,1 @@
+"""Trials: what is compared, in which order, and what the numbers say."""
