@@ -32,9 +32,8 @@ setup(
     entry_points={
         'console_scripts': [
             'policy_node = vgps_policy_bridge.policy_node:main',
-            'vgps-benchmark-policy = vgps_policy_bridge.benchmark:main',
+            'vgps-benchmark-policy = vgps_policy_bridge.benchmarks.policies:main',
             'vgps-policy-server = vgps_policy_bridge.server.server:main',
-            'vgps-train-policy = vgps_policy_bridge.policies.small.train:main',
         ],
         'vgps.policies': [
             'binned = vgps_policy_bridge.policies.small.policy:binned',

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from vgps_critic.config import NetworkConfig
-from vgps_training.augmentation import AugmentationConfig
-from vgps_training.config import ALGORITHMS, preset
-from vgps_training.labels import LabelConfig
-from vgps_training.learner import Learner, OptimiserConfig
-from vgps_training.sampling import Sampler
-from vgps_training.table import read_table
+from vgps_training.data.augmentation import AugmentationConfig
+from vgps_training.data.labels import LabelConfig
+from vgps_training.data.sampling import Sampler
+from vgps_training.data.table import read_table
+from vgps_training.run.config import ALGORITHMS, preset
+from vgps_training.run.learner import Learner, OptimiserConfig
 
 SMALL = preset('iql', 'small').network
 

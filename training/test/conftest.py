@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-RECORDED = Path(__file__).parent / 'data'  # small parts of what the authors' code computed
+RECORDED = Path(__file__).parent / 'recorded'  # small parts of what the authors' code computed
 
 torch.set_num_threads(1)
 os.environ.setdefault('OMP_NUM_THREADS', '1')

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from vgps_training.tfrecord import masked_crc32c
+from vgps_training.data.tfrecord import masked_crc32c
 
 
 def varint(n):

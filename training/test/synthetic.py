@@ -6,8 +6,8 @@ import numpy as np
 
 from vgps_critic.config import NetworkConfig
 from vgps_critic.text import InstructionEncoder, save_table
-from vgps_training.config import DataConfig, preset
-from vgps_training.table import StepTable, save
+from vgps_training.data.table import StepTable, save
+from vgps_training.run.config import DataConfig, preset
 
 NETWORK = NetworkConfig(stage_sizes=(1, 1), num_filters=4, image_size=64, hidden_dims=(32, 32))
 INSTRUCTIONS = ('go to the middle', 'stay away')

@@ -1,4 +1,4 @@
-from vgps_bringup.launch_adapter import launch_description
+from vgps_bringup.system.launch_adapter import launch_description
 
 
 def generate_launch_description():

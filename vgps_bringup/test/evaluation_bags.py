@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vgps_bringup.evaluation.bag_writer import BagWriter, Topic
-from vgps_bringup.evaluation.message_types import MessageTypes
+from vgps_msgs_py.bags.message_types import MessageTypes
+from vgps_msgs_py.bags.writer import BagWriter, Topic
 
 START = 1_700_000_000_000_000_000  # [ns]
 FRAME = 33_333_333

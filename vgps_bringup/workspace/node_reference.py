@@ -12,14 +12,14 @@ from vgps_bringup.arm.controller import ControllerConfig
 from vgps_bringup.arm.gripper import GripperConfig
 from vgps_bringup.arm.step_controller import StepControllerConfig
 from vgps_bringup.arm.watchdog import WatchdogConfig
-from vgps_bringup.decision_image_node import DecisionImageConfig
-from vgps_bringup.evaluation.recording import RecorderConfig
-from vgps_bringup.replay_node import ReplayConfig
-from vgps_bringup.simulation_node import SimulationConfig
-from vgps_bringup.widowx_node import ArmConfig
+from vgps_bringup.arm.widowx_node import ArmConfig
+from vgps_bringup.episode_pages.decision_image_node import DecisionImageConfig
+from vgps_bringup.recording.recording import RecorderConfig
+from vgps_bringup.recording.replay_node import ReplayConfig
+from vgps_bringup.simulation.simulation_node import SimulationConfig
 from vgps_critic.critic_node import CriticNodeConfig
 from vgps_critic.steering import SteeringConfig
-from vgps_policy_bridge.policy_config import PolicyNodeConfig
+from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / 'doc' / 'parameters.md'
 HEAD = """# Parameters of the nodes

@@ -25,7 +25,8 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from vgps_critic import Critic, steering  # noqa: E402
-from vgps_critic.critic_node import STAND_IN, CriticNode  # noqa: E402
+from vgps_critic.critic_node import CriticNode  # noqa: E402
+from vgps_critic.loading import STAND_IN  # noqa: E402
 from vgps_critic.steering import Reason, Steerer, SteeringConfig, Verdict  # noqa: E402
 from vgps_msgs.msg import (  # noqa: E402
     ActionCandidates,

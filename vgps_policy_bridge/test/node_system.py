@@ -23,10 +23,10 @@ from vgps_msgs.msg import (
 )
 from vgps_msgs.srv import ResetScene
 from vgps_msgs_py import images, qos
-from vgps_policy_bridge import session
+from vgps_policy_bridge.loop import session
+from vgps_policy_bridge.loop.wire import nanoseconds
 from vgps_policy_bridge.policies.random_policy import RandomPolicy
 from vgps_policy_bridge.policy_node import PolicyNode
-from vgps_policy_bridge.wire import nanoseconds
 
 
 class TroublePolicy(RandomPolicy):

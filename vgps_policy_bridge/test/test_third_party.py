@@ -37,8 +37,8 @@ class OurPolicy:
 """
 USE = """
 import numpy as np
-from vgps_policy_bridge.policy_config import PolicyNodeConfig
-from vgps_policy_bridge.session import PolicySession
+from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
+from vgps_policy_bridge.loop.session import PolicySession
 session = PolicySession(PolicyNodeConfig(policy='our-lab', policy_options='{checkpoint: v7}',
                                          proposal_tools='[{gaussian_expansion: {samples: 4}}]', num_candidates=9))
 session.load()

@@ -23,13 +23,13 @@ from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDe
 from vgps_msgs.srv import JudgeEpisode, ResetScene
 from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
-from vgps_policy_bridge import events
-from vgps_policy_bridge.episode import Effects, EpisodeMachine
-from vgps_policy_bridge.goals import BUSY, BUSY_PATIENCE, GoalAnswers, PatientCall, goal_of, refusal
-from vgps_policy_bridge.policy_config import PolicyNodeConfig
-from vgps_policy_bridge.session import PolicySession
-from vgps_policy_bridge.state7 import state7
-from vgps_policy_bridge.wire import arm_report, decision_report, fill_candidates, health_facts, nanoseconds
+from vgps_policy_bridge.loop import events
+from vgps_policy_bridge.loop.episode import Effects, EpisodeMachine
+from vgps_policy_bridge.loop.goals import BUSY, BUSY_PATIENCE, GoalAnswers, PatientCall, goal_of, refusal
+from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
+from vgps_policy_bridge.loop.session import PolicySession
+from vgps_policy_bridge.loop.state7 import state7
+from vgps_policy_bridge.loop.wire import arm_report, decision_report, fill_candidates, health_facts, nanoseconds
 from vgps_policy_bridge.worker import PolicyWorker
 
 

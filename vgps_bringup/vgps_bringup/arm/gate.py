@@ -20,7 +20,7 @@ class Command:
     episode_id: str
     step: int
     hold: bool              # keep the present target
-    action: np.ndarray      # (7,) as in bridge.py
+    action: np.ndarray      # (7,) as in previous_target.py
     message: str = ''       # why hold
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vgps_bringup.arm import bridge
+from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Kinematics
 from vgps_bringup.arm.reason import Reason
 
@@ -104,7 +104,7 @@ class StepController:
         bounds = np.array([c.max_translation] * 3 + [c.max_rotation] * 3)
         delta = np.clip(action[:6], -bounds, bounds)
         action_clipped = not np.array_equal(delta, action[:6]) or not 0.0 <= action[6] <= 1.0
-        pose = bridge.compose(self.target_pose, self._kinematics.forward(measured)[:3, 3], delta)
+        pose = previous_target.compose(self.target_pose, self._kinematics.forward(measured)[:3, 3], delta)
         inside = np.clip(pose[:3, 3], *c.box)
         workspace_clipped = not np.array_equal(inside, pose[:3, 3])
         pose[:3, 3] = inside

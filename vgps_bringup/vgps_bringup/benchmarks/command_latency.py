@@ -23,8 +23,8 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from vgps_bringup.arm.controller import ControllerConfig
 from vgps_bringup.arm.kinematics import JOINT_NAMES
-from vgps_bringup.episode_client_node import EpisodeClient
-from vgps_bringup.runner import Runner
+from vgps_bringup.system.episode_client import EpisodeClient
+from vgps_bringup.system.supervisor import Runner
 from vgps_msgs.msg import ActionCandidates, ControllerState, SteeringDecision
 from vgps_msgs_py import node_main, qos
 

@@ -20,9 +20,9 @@ KS, BETAS = (1, 2, 5, 8, 10), (0.0, 0.05, 0.1, 0.5, 1.0)
 
 def record(folder: Path, episodes: int) -> list[Path]:
     """Play episodes of the simulation in lockstep, steered by the shipped critic, and return their bags."""
-    from vgps_bringup.evaluation.lockstep import LockstepRunner
-    from vgps_bringup.evaluation.study import Condition, Study, task_list
-    from vgps_bringup.evaluation.trials import collect, run_study
+    from vgps_bringup.trials.lockstep import LockstepRunner
+    from vgps_bringup.trials.plan import Condition, Study, task_list
+    from vgps_bringup.trials.trials import collect, run_study
     from vgps_critic.critic import Critic
     condition = Condition('steered', 'flow', 'default', k=max(KS))
     study = Study(task_list(['put_eggplant_in_basket']), (condition,), trials=episodes)
@@ -36,8 +36,8 @@ def record(folder: Path, episodes: int) -> list[Path]:
 
 def seconds_to_judge(bags: list[Path], critic, ks: tuple[int, ...], betas: tuple[float, ...], rounds: int):
     """Return the shortest of ``rounds`` times [s], and the recorded time [s]."""
-    from vgps_bringup.evaluation.rejudge import Rejudge
-    from vgps_bringup.evaluation.rejudge_report import judge_bags
+    from vgps_bringup.rejudging.rejudge import Rejudge
+    from vgps_bringup.rejudging.report import judge_bags
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -58,7 +58,7 @@ def main() -> None:
 
     import torch
 
-    from vgps_bringup.evaluation.cli import load_critics
+    from vgps_bringup.commands.evaluate import load_critics
     with tempfile.TemporaryDirectory(prefix='vgps_rejudging_') as folder:
         bags = options.bags or record(Path(folder), options.episodes)
         cores = len(os.sched_getaffinity(0))

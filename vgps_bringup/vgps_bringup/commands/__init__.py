@@ -1,1 +1,1 @@
-"""One file per command."""
+"""What a user types, one file per command."""

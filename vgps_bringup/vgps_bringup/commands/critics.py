@@ -1,9 +1,9 @@
 """``vgps-critics``: which critics there are, where each comes from, which one steers; promote one, or roll back.
 
-    vgps-critics list                          # in ./critics; --registry FOLDER for another
-    vgps-critics promote 3f2a9c81d04e
-    vgps-run robot critic:=critics             # the current one steers
-    vgps-critics which runs/EPISODE            # which critic chose in this recording?
+vgps-critics list                          # in ./critics; --registry FOLDER for another
+vgps-critics promote 3f2a9c81d04e
+vgps-run robot critic:=critics             # the current one steers
+vgps-critics which runs/EPISODE            # which critic chose in this recording?
 """
 
 import argparse
@@ -56,7 +56,7 @@ def rollback(registry: Registry, options) -> None:
 
 def which(registry: Registry, options) -> None:
     """Print which critics chose in recordings."""
-    from vgps_bringup.evaluation.bag_reader import Bag
+    from vgps_msgs_py.bags.reader import Bag
     known = {entry.hash: entry for entry in registry.entries()}
     for path in options.bags:
         hashes = {step.decision.critic_hash for episode in Bag(path).episodes for step in episode.steps

@@ -94,7 +94,7 @@ def crossed(tracks: Sequence[Track], fold: np.ndarray) -> list[np.ndarray]:
 
 
 def conformal_low(scores: np.ndarray, share: float) -> float:
-    """Return the threshold below which a new exchangeable score falls with a chance of at most `share`; -inf if none."""
+    """Return the threshold below which a new exchangeable score falls at most with chance `share`; -inf if none."""
     rank = math.floor(share * (len(scores) + 1))
     return float(np.sort(scores)[rank - 1]) if rank >= 1 else -math.inf
 
@@ -115,8 +115,9 @@ def calibrated(base: Outlook, tracks: Sequence[Track], fold: np.ndarray, false_a
     if not math.isfinite(limit):  # too few for a quantile: a tenth beyond the farthest seen
         limit = 1.1 * max(track.distance for track in tracks)
     alarms = lowest < threshold
-    facts = {'episodes': len(tracks), 'successes': int(success.sum()), 'auroc_at_half': auc(half[success], half[~success]),
-             'brier': float(((half - success)**2).mean()), 'brier_of_the_rate': float(success.mean() * (1 - success.mean())),
+    rate = success.mean()
+    facts = {'auroc_at_half': auc(half[success], half[~success]), 'brier': float(((half - success)**2).mean()),
+             'brier_of_the_rate': float(rate * (1 - rate)),
              'calibration_error': calibration_error(half, success), 'caught': float(alarms[~success].mean()),
              'false_alarms': float(alarms[success].mean()), 'threshold': threshold, 'limit': limit}
     outlook = Outlook(**{**vars(base), 'weights': fit_chance(tracks), 'threshold': threshold, 'limit': limit,
@@ -138,6 +139,7 @@ def probes(episodes: Sequence[Recorded], instructions: Sequence[str]) -> Probes:
         of_outcome = [e for e in episodes if e.success == success and not e.corrected.any()]
         picked += [of_outcome[i] for i in np.linspace(0, len(of_outcome) - 1, min(PROBES, len(of_outcome))).astype(int)]
     at = [min(int(PROBE_AT * e.max_steps), len(e) - 1) for e in picked]
-    return Probes(np.stack([e.frames[i] for e, i in zip(picked, at)]), np.stack([e.actions[i] for e, i in zip(picked, at)]),
+    return Probes(np.stack([e.frames[i] for e, i in zip(picked, at)]),
+                  np.stack([e.actions[i] for e, i in zip(picked, at)]),
                   np.array([list(instructions).index(e.instruction) for e in picked], np.int32),
                   np.array([e.success for e in picked]))

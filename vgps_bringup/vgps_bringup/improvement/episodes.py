@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vgps_bringup.evaluation.bag_reader import Bag, EpisodeRecord
-from vgps_bringup.evaluation.bag_storage import BagError, BagStorage
 from vgps_critic.images import resize
 from vgps_msgs_py import stamps
-from vgps_policy_bridge.state7 import state7
+from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
+from vgps_msgs_py.bags.storage import BagError, BagStorage
+from vgps_policy_bridge.loop.state7 import state7
 
 JUDGED = {'success': True, 'failure': False, 'timeout': False}
 HOLD = 2      # SteeringDecision.verdict
@@ -228,7 +228,8 @@ def _recorded(record, steps, frames, measured, name: str, sha: str, max_steps: i
     corrected = np.array([step.decision is not None and step.decision.verdict == OPERATOR for step in steps])
     return Recorded(name, sha, record.instruction, JUDGED[record.outcome], max_steps,
                     np.stack([frames[step.stamp] for step in steps]), np.stack([_action(step) for step in steps]),
-                    None if any(s is None for s in states) else np.stack(states), candidates, chances, chosen, corrected)
+                    None if any(s is None for s in states) else np.stack(states), candidates, chances, chosen,
+                    corrected)
 
 
 def _save(path: Path, episodes: list[Recorded], facts: dict) -> None:

@@ -81,7 +81,8 @@ def check_data(episodes: Sequence[Recorded], config: GateConfig = GateConfig(), 
     failures = len(episodes) - successes
     verdict.metrics.update(episodes=len(episodes), successes=successes)
     if len(episodes) < config.episodes:
-        verdict.reasons.append(f'TOO_FEW_EPISODES: {len(episodes)} judged episodes, at least {config.episodes} are needed')
+        verdict.reasons.append(f'TOO_FEW_EPISODES: {len(episodes)} judged episodes, at least {config.episodes} are '
+                               'needed')
     elif min(successes, failures) < config.each:
         verdict.reasons.append(f'ONE_OUTCOME: {successes} successes and {failures} failures, at least {config.each} of '
                                'each are needed to tell them apart')
@@ -92,8 +93,8 @@ def check_data(episodes: Sequence[Recorded], config: GateConfig = GateConfig(), 
         if strange > config.strangers:
             typical = np.median([_farthest(known, s) for s in seen])
             verdict.reasons.append(
-                f"OTHER_SCENE: in {strange:.0%} of the episodes the frames are not like those of the critic in use (median "
-                f'distance {typical:.2f}, limit {known.limit:.2f}): another camera or pose, table, light or robot; '
+                f'OTHER_SCENE: in {strange:.0%} of the episodes the frames are not like those of the critic in use '
+                f'(median distance {typical:.2f}, limit {known.limit:.2f}): another camera or pose, table, light or robot; '
                 '--new-scene learns it all the same')
     return verdict
 
@@ -101,7 +102,8 @@ def check_data(episodes: Sequence[Recorded], config: GateConfig = GateConfig(), 
 def _check_gripper(episodes: Sequence[Recorded], config: GateConfig, verdict: Verdict) -> None:
     told = [(e.actions[:-1, 6], e.states[1:, 6]) for e in episodes if e.states is not None and len(e) > 2]
     if not told:
-        verdict.remarks.append('no robot states were recorded: whether the gripper follows its commands was not checked')
+        verdict.remarks.append('no robot states were recorded: whether the gripper follows its commands was not '
+                               'checked')
         return
     commanded, measured = (np.concatenate(part) for part in zip(*told))
     if min(commanded.std(), measured.std()) < 1e-3:
@@ -111,8 +113,8 @@ def _check_gripper(episodes: Sequence[Recorded], config: GateConfig, verdict: Ve
     verdict.metrics['gripper_follows'] = correlation
     if correlation < config.gripper:
         sign = 'the wrong way round (0 is closed, 1 open)' if correlation < -config.gripper else 'unrelated'
-        verdict.reasons.append(f'GRIPPER: commanded and measured openness are {sign}: correlation {correlation:.2f}, at '
-                               f'least {config.gripper:.2f} is needed')
+        verdict.reasons.append(f'GRIPPER: commanded and measured openness are {sign}: correlation {correlation:.2f}, '
+                               f'at least {config.gripper:.2f} is needed')
 
 
 def _farthest(outlook: Outlook, scored: Scored) -> float:
@@ -157,11 +159,11 @@ def _ask(verdict: Verdict, config: GateConfig, episodes, candidate, in_use, cali
     metrics = verdict.metrics
     if not metrics['labels'].low >= config.labels:
         verdict.reasons.append(f'LABELS: at the end of an episode values tell success from failure with AUC '
-                               f'{metrics["labels"]}, the lower end must reach {config.labels:.2f}: wrong labels, or frames '
-                               'that do not show the outcome')
+                               f'{metrics["labels"]}, the lower end must reach {config.labels:.2f}: wrong labels, or '
+                               'frames that do not show the outcome')
     elif not metrics['outcomes'].low >= config.outcomes:
-        verdict.reasons.append(f'OUTCOMES: at half time values tell success from failure with AUC {metrics["outcomes"]}, '
-                               f'the lower end must reach {config.outcomes:.2f}')
+        verdict.reasons.append(f'OUTCOMES: at half time values tell success from failure with AUC '
+                               f'{metrics["outcomes"]}, the lower end must reach {config.outcomes:.2f}')
     if math.isnan(metrics['actions'].value):
         verdict.remarks.append('ACTIONS not tested: one candidate per step was recorded; with selection:=first and '
                                'num_candidates above 1 plain episodes test it')
@@ -196,7 +198,7 @@ def value_at_half(episode: Recorded, scored: Scored) -> float:
 
 
 def taste(episode: Recorded, scored: Scored) -> float:
-    """Return how much better than the average draw the critic likes what was drawn, in standard deviations; NaN: no draws."""
+    """Return how much the critic likes what was drawn above the average draw, in standard deviations; NaN: no draws."""
     rows = np.flatnonzero((episode.chosen >= 0) & (np.isfinite(episode.chances).sum(1) > 1) & ~episode.corrected)
     if not len(rows):
         return math.nan

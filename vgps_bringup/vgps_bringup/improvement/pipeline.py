@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.improvement import calibration, gate
-from vgps_bringup.improvement.episodes import Recorded, Recordings, find_bags, learnable, read, save_table
+from vgps_bringup.improvement.episodes import Recorded, find_bags, learnable, read, save_table
 from vgps_bringup.improvement.gate import GateConfig, Verdict
 from vgps_bringup.improvement.registry import Lineage, Registry
 from vgps_bringup.improvement.scoring import Scored, score

@@ -45,8 +45,9 @@ def score(critic: Critic, episodes: Iterable[Recorded]) -> list[Scored]:
         features = torch.cat([network.encoder(torch.from_numpy(episode.frames[part]), language) for part in parts])
         known = np.isfinite(episode.candidates).all(2)                                     # (T, K)
         filled = np.where(known[..., None], episode.candidates, episode.actions[:, None])
-        actions = np.concatenate([episode.actions[:, None], filled], 1)                    # (T, 1 + K, 7)
-        q = network.q_values(features, torch.from_numpy(critic.action_space.normalize(actions))).numpy()  # (E, T, 1 + K)
+        actions = np.concatenate([episode.actions[:, None], filled], 1)  # (T, 1 + K, 7)
+        normalized = torch.from_numpy(critic.action_space.normalize(actions))
+        q = network.q_values(features, normalized).numpy()  # (E, T, 1 + K)
         minimum, span = q.min(0), np.ptp(q, axis=0)
         known[~known.any(1), 0] = True  # without candidates: what was done is the only one
         result.append(Scored(minimum[:, 0], np.where(known, minimum[:, 1:], np.nan),

@@ -21,12 +21,12 @@ import tyro
 import yaml
 from tqdm import tqdm
 
-from vgps_bringup.evaluation.bag_writer import BagWriter
 from vgps_bringup.simulation.appearance import LOOKS
 from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.simulation.demonstrator import Demonstrator, DemonstratorConfig
 from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_bringup.simulation.tasks import TASKS
+from vgps_msgs_py.bags.writer import BagWriter
 
 _SUMMARY = 'collection.yaml'
 _POLL = 0.5  # s between two looks for finished recordings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgps_bringup.arm import bridge
+from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.step_controller import StepController, StepControllerConfig, StepResult
 from vgps_bringup.simulation.appearance import PLAIN, VisualRandomisation
 from vgps_bringup.simulation.oracle import TaskState
@@ -47,7 +47,8 @@ class LockstepEnvironment:
 
     def observe(self) -> Observation:
         """Return the observation of this moment."""
-        state = bridge.state7(self.controller.forward(self.robot.joint_positions()), self.robot.gripper_openness())
+        pose = self.controller.forward(self.robot.joint_positions())
+        state = previous_target.state7(pose, self.robot.gripper_openness())
         return Observation(self.robot.render() if self._camera else None, state, self.robot.task.instruction,
                            self.robot.time)
 

@@ -1,1 +1,1 @@
-"""Trials: what is compared, in which order, and what the numbers say."""
+"""Does steering help? Plan, journal, runners, statistics and report of interleaved, blind, resumable trials."""

@@ -1,0 +1,62 @@
+"""Episodes out of recordings: frames by stamp, outcomes, several episodes per bag, damage reported."""
+import numpy as np
+import pytest
+from bag_factory import BagFactory
+from rosbags.rosbag2 import StoragePlugin
+
+from vgps_training.data.episode import Episode, Malformed
+from vgps_training.data.sources import read_episodes
+
+
+@pytest.mark.parametrize('storage', [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+@pytest.mark.parametrize('late', [False, True])
+def test_two_episodes_of_one_bag_come_back_frame_by_frame(tmp_path, storage, late):
+    bag = BagFactory(tmp_path / 'bag', storage)
+    written = [bag.whole_episode('a', 'put the carrot on the plate', 1, seed=1, late_images=late),
+               bag.whole_episode('b', 'put the eggplant in the basket', 3, seed=2, late_images=late)]
+    bag.close()
+    episodes = list(read_episodes(tmp_path))
+    assert [e.success for e in episodes] == [True, False]
+    assert [e.instruction for e in episodes] == ['put the carrot on the plate', 'put the eggplant in the basket']
+    for episode, (images, actions) in zip(episodes, written):
+        np.testing.assert_array_equal(np.stack(episode.frames), images)
+        np.testing.assert_allclose(episode.actions, actions)
+
+
+def test_outcome_nobody_judged_is_unknown(tmp_path):
+    bag = BagFactory(tmp_path / 'bag')
+    bag.whole_episode('cancelled', 'x', 4)
+    bag.whole_episode('cut off', 'x', 0)
+    bag.close()
+    assert [e.success for e in read_episodes(tmp_path)] == [None, None]
+
+
+def test_hold_is_no_action(tmp_path):
+    bag = BagFactory(tmp_path / 'bag')
+    bag.whole_episode('a', 'x', 1, steps=4)
+    bag.command(123, 'a', 9, np.zeros(7), kind=1)
+    bag.close()
+    (episode,) = read_episodes(tmp_path)
+    assert len(episode.actions) == 4
+
+
+def test_missing_frame_is_reported_not_guessed(tmp_path):
+    bag = BagFactory(tmp_path / 'bag')
+    bag.whole_episode('a', 'x', 1)
+    bag.command(5, 'a', 99, np.zeros(7))
+    bag.whole_episode('b', 'x', 1)
+    bag.close()
+    first, second = read_episodes(tmp_path)
+    assert isinstance(first, Malformed) and 'frame of a command' in first.reason
+    assert isinstance(second, Episode)
+
+
+def test_damaged_recording_does_not_stop_the_others(tmp_path):
+    for name in ('a', 'b'):
+        bag = BagFactory(tmp_path / name)
+        bag.whole_episode(name, 'x', 1)
+        bag.close()
+    (broken,) = (tmp_path / 'a').glob('*.mcap')
+    broken.write_bytes(broken.read_bytes()[:300])
+    first, second = read_episodes(tmp_path)
+    assert isinstance(first, Malformed) and isinstance(second, Episode)

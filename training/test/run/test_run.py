@@ -1,0 +1,142 @@
+"""A run resumed equals a run uninterrupted; two processes equal one; the result loads into the critic."""
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from synthetic import INSTRUCTIONS, config, make
+
+from vgps_critic.critic import Critic
+from vgps_critic.text import table as text_table
+from vgps_training.run import config as configuration
+from vgps_training.run.loop import Run
+from vgps_training.run.storage import load_state
+
+ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
+
+
+def same(a, b):
+    """Compare nested states bit by bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+    return a == b
+
+
+@pytest.mark.parametrize('algorithm', ['iql', 'cal-ql', 'sarsa', 'monte-carlo'])
+def test_resumed_run_equals_an_uninterrupted_one_bit_by_bit(tmp_path, algorithm):
+    make(tmp_path)
+    whole = config(tmp_path, algorithm, 'whole')
+    Run(whole, quiet=True).train()
+    parts = config(tmp_path, algorithm, 'parts')
+    Run(parts, quiet=True).train(stop_after=5)
+    Run(parts, quiet=True).train()
+    assert same(load_state(whole.out), load_state(parts.out))
+    assert load_state(whole.out)['step'] == 8
+
+
+def test_kill_9_loses_at_most_the_steps_since_the_last_save(tmp_path):
+    make(tmp_path)
+    killed = config(tmp_path, out='killed', steps=400, save_every=5)
+    path = tmp_path / 'config.json'
+    path.write_text(configuration.to_json(killed))
+    process = subprocess.Popen([sys.executable, '-m', 'vgps_training.run.train', 'iql', '--config', str(path)],
+                               env=ENVIRONMENT)
+    deadline = time.time() + 60
+    while not (killed.out / 'state.pt').exists() and time.time() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    state = load_state(killed.out)
+    assert state['step'] % 5 == 0 and 0 < state['step'] < 400
+    Critic.load(killed.out / 'critic', instructions=text_table(tmp_path / 'text.npz'))
+    stop = state['step'] + 10
+    Run(dataclasses.replace(killed, steps=stop), quiet=True).train()
+    whole = dataclasses.replace(killed, out=tmp_path / 'whole', steps=stop)
+    Run(whole, quiet=True).train()
+    assert same(load_state(killed.out), load_state(whole.out))
+
+
+@pytest.mark.parametrize('algorithm', ['iql', 'cal-ql'])
+def test_two_processes_equal_one(tmp_path, algorithm):
+    make(tmp_path)
+    one, two = config(tmp_path, algorithm, 'one', steps=4), config(tmp_path, algorithm, 'two', steps=4)
+    Run(one, quiet=True).train()
+    (tmp_path / 'two.json').write_text(configuration.to_json(two))
+    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
+                    str(20000 + os.getpid() % 20000), '-m', 'vgps_training.run.train', algorithm, '--config',
+                    str(tmp_path / 'two.json')], env=ENVIRONMENT, check=True, capture_output=True, timeout=120)
+    lines = [[json.loads(line) for line in (c.out / 'metrics.jsonl').read_text().splitlines()] for c in (one, two)]
+    for a, b in zip(*lines, strict=True):
+        for key in a:
+            if key.startswith('loss/'):
+                assert b[key] == pytest.approx(a[key], rel=1e-5, abs=1e-7), key
+    for a, b in zip(load_state(one.out)['networks'].values(), load_state(two.out)['networks'].values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('algorithm', ['iql', 'cal-ql'])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path, algorithm):
+    make(tmp_path)
+    whole = config(tmp_path, algorithm, 'whole', steps=1)
+    parts = config(tmp_path, algorithm, 'parts', steps=1, micro_batches=4)
+    runs = [Run(c, quiet=True) for c in (whole, parts)]
+    for run in runs:
+        run.train()
+    for a, b in zip(runs[0].learner.networks.parameters(), runs[1].learner.networks.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_critic_of_a_run_scores_and_knows_where_it_comes_from(tmp_path):
+    make(tmp_path)
+    run = Run(config(tmp_path), quiet=True)
+    metrics = run.train()
+    critic = Critic.load(tmp_path / 'run/critic', instructions=text_table(tmp_path / 'text.npz'))
+    assert (critic.config.algorithm, critic.config.step, critic.config.discount) == ('iql', 8, 0.98)
+    assert critic.action_space == run.action_space
+    image, actions = run.table.frames[3], run.table.actions[:5]
+    q = critic.score(critic.encode(image, INSTRUCTIONS[0]), actions)
+    target = run.learner.targets['critic']
+    with torch.no_grad():
+        expected = target(torch.from_numpy(image[None]), torch.from_numpy(run.embeddings[:1]),
+                          torch.from_numpy(run.action_space.normalize(actions))[None])
+    np.testing.assert_allclose(q, expected[:, 0].numpy(), rtol=1e-5, atol=1e-5)
+    assert np.isfinite(metrics['failure_auc']) and list((tmp_path / 'run').glob('values_*.png'))
+
+
+def test_run_killed_in_its_last_validation_is_validated_when_continued(tmp_path, monkeypatch):
+    make(tmp_path)
+
+    def killed(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, 'validate', killed)
+        with pytest.raises(KeyboardInterrupt):
+            Run(config(tmp_path), quiet=True).train()
+    assert np.isfinite(Run(config(tmp_path), quiet=True).train()['return_error'])
+    lines = [json.loads(line) for line in (tmp_path / 'run/metrics.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines if 'validation/return_error' in line] == [8]
+
+
+def test_configuration_survives_its_file(tmp_path):
+    for algorithm in configuration.ALGORITHMS:
+        for name in configuration.PRESETS:
+            original = configuration.preset(algorithm, name)
+            assert configuration.from_json(configuration.to_json(original)) == original
+
+
+def test_bfloat16_trains(tmp_path):
+    make(tmp_path)
+    Run(config(tmp_path, bf16=True, steps=2), quiet=True).train()
+    assert all(torch.isfinite(v).all() for v in load_state(tmp_path / 'run')['networks'].values())

@@ -1,0 +1,137 @@
+"""`vgps-data`: see what a data set holds, and prepare one for training.
+
+vgps-data inspect PATH ... --out report/     # figures on the screen, a contact sheet and histograms as pictures
+vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once, for `vgps-train --data table/`
+"""
+import logging
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vgps_critic.model_card import DIMENSIONS
+from vgps_training.data import normalisation
+from vgps_training.data.labels import LabelConfig
+from vgps_training.data.table import Report, StepTable, read_table, save, thin
+
+ROWS, COLUMNS = 8, 8  # of the contact sheet: episodes x frames
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """What to look at."""
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional]  # data sets, or folders that hold them
+    out: Path = Path('data_report')  # folder for the pictures
+    image_size: int = 128            # pixels of a frame in the contact sheet
+    split: str = 'train'             # of RLDS data sets
+    unjudged: str = 'skip'           # episodes whose outcome nobody recorded: 'skip', as training does, or 'successes'
+    discount: float = 0.98           # gamma of the returns shown, (0, 1)
+    action_space: str = 'quantiles'  # bounds drawn in the histograms: 'quantiles', 'bridge', 'fractal'
+
+
+@dataclass(frozen=True)
+class SaveConfig:
+    """What to prepare."""
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional]  # data sets, or folders that hold them
+    out: Path                  # folder of the table
+    image_size: int = 256      # pixels, side of the critic's input
+    split: str = 'train'       # of RLDS data sets
+    unjudged: str = 'skip'     # episodes whose outcome nobody recorded: 'skip' or 'successes'
+    share: float = 1.0         # of the episodes that are kept, drawn by their names: (0, 1]
+
+
+def describe(table: StepTable, report: Report, discount: float, action_space: str) -> str:
+    """Return the figures of a data set for a person."""
+    lengths = table.lengths
+    lines = [report.text(), f'steps per episode: {lengths.min()} to {lengths.max()}, median {np.median(lengths):g}',
+             f'successes: {int(table.success.sum())}, failures: {int((1 - table.success).sum())}']
+    counts = Counter(table.instructions[i] or '(empty)' for i in table.instruction)
+    lines += [f'{len(counts)} instructions:'] + [f'  {n:6d} x {text}' for text, n in counts.most_common(20)]
+    returns = table.labels(discount, LabelConfig())[2]
+    lines.append('returns: ' + ', '.join(f'{q:g} % {v:.1f}' for q, v in
+                                         zip((0, 25, 50, 75, 100), np.percentile(returns, (0, 25, 50, 75, 100)))))
+    space = normalisation.fit(action_space, table.actions, 'this data')
+    outside = ((table.actions < np.array(space.low)) | (table.actions > np.array(space.high))).mean(0)
+    lines.append(f'actions (bounds: {action_space}): dimension, unit, min, low bound, mean, high bound, max, outside')
+    for i, name in enumerate(DIMENSIONS):
+        a = table.actions[:, i]
+        lines.append(f'  {name:8s} {space.units[i]:5s} {a.min():9.4f} {space.low[i]:9.4f} {a.mean():9.4f} '
+                     f'{space.high[i]:9.4f} {a.max():9.4f} {outside[i]:8.2%}')
+    return '\n'.join(lines)
+
+
+def contact_sheet(table: StepTable) -> Image.Image:
+    """Return frames of up to 8 episodes, one per row, failures marked by a red edge and successes by a green one."""
+    episodes = np.unique(np.linspace(0, len(table.starts) - 1, ROWS).astype(int))
+    rows = []
+    for e in episodes:
+        steps = table.starts[e] + np.linspace(0, table.lengths[e] - 1, COLUMNS).astype(int)
+        row = np.concatenate([table.frames[s] for s in steps], 1)
+        row[:, :4] = (0, 160, 0) if table.success[e] else (200, 0, 0)
+        rows.append(row)
+    return Image.fromarray(np.concatenate(rows))
+
+
+def histograms(table: StepTable, discount: float, action_space: str) -> Figure:
+    """Return histograms of the seven action dimensions against the bounds, and of the returns."""
+    space = normalisation.fit(action_space, table.actions, 'this data')
+    figure = Figure(figsize=(14, 6), layout='constrained')
+    axes = np.ravel(figure.subplots(2, 4))
+    for i, name in enumerate(DIMENSIONS):
+        axes[i].hist(table.actions[:, i], bins=60, log=True, color='0.5')
+        axes[i].set(title=name, xlabel=space.units[i])
+        for bound in (space.low[i], space.high[i]):
+            axes[i].axvline(bound, color='C3')
+    axes[7].hist(table.labels(discount, LabelConfig())[2], bins=60, log=True, color='C0')
+    axes[7].set(title='returns', xlabel='discounted steps')
+    return figure
+
+
+def inspect(config: InspectConfig) -> None:
+    """Print the figures and write the pictures."""
+    table, report = read_table(config.paths, config.image_size, split=config.split, unjudged=config.unjudged)
+    text = describe(table, report, config.discount, config.action_space)
+    config.out.mkdir(parents=True, exist_ok=True)
+    (config.out / 'report.txt').write_text(text + '\n')
+    contact_sheet(table).save(config.out / 'contact_sheet.png')
+    histograms(table, config.discount, config.action_space).savefig(config.out / 'histograms.png', dpi=90)
+    print(text)
+    print(f'pictures: {config.out}/contact_sheet.png, {config.out}/histograms.png')
+
+
+def prepare(config: SaveConfig) -> None:
+    """Write a table."""
+    table, report = read_table(config.paths, config.image_size, split=config.split, unjudged=config.unjudged)
+    table = thin(table, config.share)
+    save(table, config.out)
+    print(report.text())
+    if config.share < 1:
+        print(f'kept: {len(table.starts)} episodes, {len(table)} steps')
+    print(f'saved: {config.out}; train with --data {config.out}')
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(level=logging.WARNING, format='%(message)s')
+    commands = {'inspect': (InspectConfig, inspect), 'save': (SaveConfig, prepare)}
+    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+        print(__doc__)
+        raise SystemExit(0 if sys.argv[1:2] in ([], ['-h'], ['--help']) else 2)
+    kind, run = commands[sys.argv[1]]
+    config = tyro.cli(kind, args=sys.argv[2:], prog=f'vgps-data {sys.argv[1]}')
+    try:
+        run(config)
+    except (OSError, ValueError) as error:  # the data cannot be used: the reason says more than a traceback
+        raise SystemExit(f'error: {error}') from None
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,33 @@
+"""Find the data sets under a path, whatever their format, and read them one episode after the other."""
+from collections.abc import Iterator
+from pathlib import Path
+
+from vgps_training.data import bags, lerobot, rlds
+from vgps_training.data.episode import Episode, Malformed
+
+
+def read_episodes(path: str | Path, split: str = 'train') -> Iterator[Episode | Malformed]:
+    """Yield every episode under a path: an RLDS version folder, a LeRobot data set, a bag, or a folder of such.
+
+    Raises FileNotFoundError where there is none.
+    """
+    path = Path(path).expanduser()
+    readers = list(_readers(path, split))
+    if not readers:
+        raise FileNotFoundError(f'{path}: no RLDS folder (dataset_info.json), LeRobot data set (meta/info.json) or '
+                                'rosbag2 recording (metadata.yaml) here or below')
+    for reader in readers:
+        yield from reader
+
+
+def _readers(path: Path, split: str) -> Iterator[Iterator[Episode | Malformed]]:
+    if rlds.is_rlds(path):
+        yield rlds.read(path, split)
+    elif lerobot.is_lerobot(path):
+        yield lerobot.read(path)
+    elif bags.is_bag(path):
+        yield bags.read(path)
+    elif path.is_dir():
+        for child in sorted(path.iterdir()):
+            if child.is_dir() and not child.is_symlink():
+                yield from _readers(child, split)

@@ -1,0 +1,278 @@
+"""Everything a data set holds, as flat arrays over steps: the form in which training reads it."""
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from vgps_critic.images import resize
+from vgps_training.data.episode import Episode, Malformed
+from vgps_training.data.labels import LabelConfig, label
+from vgps_training.data.rlds import EncodedFrames
+from vgps_training.data.sources import read_episodes
+
+logger = logging.getLogger(__name__)
+
+
+class LazyFrames:
+    """Frames that are decoded and resized whenever they are asked for."""
+
+    def __init__(self, episodes: list[Sequence], starts: np.ndarray, image_size: int):
+        self.episodes, self.starts, self.image_size = episodes, starts, image_size
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return (S, S, 3) uint8."""
+        episode = int(np.searchsorted(self.starts, index, 'right')) - 1
+        step = index - int(self.starts[episode])
+        try:
+            return resize(self.episodes[episode][step], self.image_size)
+        except Exception as error:  # found while training: hours of work are worth more than one picture
+            logger.warning('step %d of episode %d cannot be decoded (%s); the frame before it is used', step, episode,
+                           type(error).__name__)
+            if step == 0:
+                raise
+            return self[index - 1]
+
+
+@dataclass(frozen=True)
+class StepTable:
+    """N steps of M episodes, episode after episode."""
+
+    frames: np.ndarray | LazyFrames  # (N, S, S, 3) uint8 RGB at the critic's image size
+    actions: np.ndarray              # (N, 7) float32 physical
+    starts: np.ndarray               # (M,) int64, first step of each episode
+    instruction: np.ndarray          # (M,) int32, index into instructions
+    success: np.ndarray              # (M,) int8: 1 success, 0 failure
+    dataset: np.ndarray              # (M,) int32, which of the --data paths
+    instructions: tuple[str, ...]
+    sources: tuple[str, ...]         # of the episodes
+    states: np.ndarray | None = None  # (N, 7) float32 as in Episode, None where an episode has none
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Return (M,) steps of each episode."""
+        return np.diff(np.append(self.starts, len(self.actions)))
+
+    def per_step(self, values: np.ndarray) -> np.ndarray:
+        """Return (N,) of a value per episode (M,)."""
+        return np.repeat(values, self.lengths)
+
+    def labels(self, discount: float, config: LabelConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rewards, masks and returns, each (N,) float32."""
+        parts = [label(int(n), bool(s), discount, config) for n, s in zip(self.lengths, self.success)]
+        return tuple(np.concatenate([part[i] for part in parts]) for i in range(3))
+
+    def images(self, steps: np.ndarray) -> np.ndarray:
+        """Return (n, S, S, 3) uint8 of steps (n,), decoded now where they are lazy."""
+        if isinstance(self.frames, np.ndarray):
+            return self.frames[steps]
+        return np.stack([self.frames[int(step)] for step in steps])
+
+    def next_index(self) -> np.ndarray:
+        """Return (N,) the step after each step; an episode's last step follows itself (its mask is 0)."""
+        following = np.arange(1, len(self) + 1)
+        following[self.starts + self.lengths - 1] -= 1
+        return following
+
+    def select(self, episodes: np.ndarray) -> 'Selection':
+        """Return the steps of some episodes, by index; nothing is copied."""
+        return Selection(self, np.asarray(episodes))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some episodes of a table."""
+
+    table: StepTable
+    episodes: np.ndarray  # (m,) int, ascending
+
+    def steps(self) -> np.ndarray:
+        """Return the indices of their steps in the table."""
+        keep = np.zeros(len(self.table.starts), bool)
+        keep[self.episodes] = True
+        return np.flatnonzero(self.table.per_step(keep))
+
+
+@dataclass
+class Report:
+    """What was read, what was left out and why."""
+
+    episodes: int = 0
+    steps: int = 0
+    skipped: Counter = None
+    examples: dict[str, str] = None
+
+    def __post_init__(self):
+        self.skipped, self.examples = Counter(), {}
+
+    def skip(self, reason: str, source: str) -> None:
+        """Count an episode that is left out."""
+        self.skipped[reason] += 1
+        self.examples.setdefault(reason, source)
+
+    def text(self) -> str:
+        """Return the report for a person."""
+        lines = [f'{self.episodes} episodes, {self.steps} steps used; {sum(self.skipped.values())} episodes skipped']
+        lines += [f'  {count} x {reason} (first: {self.examples[reason]})'
+                  for reason, count in self.skipped.most_common()]
+        return '\n'.join(lines)
+
+
+def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'train', lazy: bool = False,
+               unjudged: str = 'skip', failures: str = 'failures', progress: bool = True) -> tuple[StepTable, Report]:
+    """Read every episode under the paths once.
+
+    Args:
+        paths: data sets, folders of them, or tables saved by `save`.
+        image_size: side of the critic's square input, pixels.
+        split: of RLDS data sets.
+        lazy: keep RLDS images in their files and decode on demand instead of holding all in memory.
+        unjudged: 'skip' episodes whose outcome nobody recorded, or count them as 'successes'.
+        failures: 'skip' leaves failed episodes out; any other value keeps them for the labels to tell apart.
+        progress: show a bar.
+
+    Raises:
+        FileNotFoundError: no data set at a path. ValueError: not one usable episode.
+
+    """
+    report, instructions = Report(), {}
+    frames, actions, states, rows, sources = [], [], [], [], []
+    for number, path in enumerate(paths):
+        if is_saved(Path(path)):
+            episodes = _saved_episodes(Path(path), image_size)
+        else:
+            episodes = read_episodes(path, split)
+        for episode in tqdm(episodes, desc=f'reading {path}', unit=' episodes', disable=not progress):
+            episode = _accept(episode, unjudged, failures, report)
+            if episode is None:
+                continue
+            try:
+                stored = episode.frames
+                if not (lazy and isinstance(stored, EncodedFrames)):
+                    stored = np.stack([resize(np.ascontiguousarray(frame), image_size) for frame in episode.frames])
+            except Exception as error:  # whatever the image library raises for a damaged picture
+                report.skip(f'frame cannot be decoded: {type(error).__name__}', episode.source)
+                continue
+            frames.append(stored)
+            actions.append(episode.actions)
+            states.append(episode.states)
+            index = instructions.setdefault(episode.instruction, len(instructions))
+            rows.append((len(episode.actions), index, int(episode.success), number))
+            sources.append(episode.source)
+            report.episodes += 1
+            report.steps += len(episode.actions)
+    if not rows:
+        raise ValueError(f'no usable episode in {", ".join(map(str, paths))}\n{report.text()}')
+    lengths, instruction, success, dataset = np.array(rows).T
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    pixels = LazyFrames(frames, starts, image_size) if lazy else _joined(frames, image_size)
+    table = StepTable(pixels, np.concatenate(actions).astype(np.float32), starts, instruction.astype(np.int32),
+                      success.astype(np.int8), dataset.astype(np.int32), tuple(instructions), tuple(sources),
+                      None if any(s is None for s in states) else np.concatenate(states).astype(np.float32))
+    return table, report
+
+
+def _joined(frames: list[np.ndarray], image_size: int) -> np.ndarray:
+    """Concatenate without holding everything twice: each part is freed once it is copied."""
+    total = sum(len(part) for part in frames)
+    result = np.empty((total, image_size, image_size, 3), np.uint8)
+    at = 0
+    frames.reverse()
+    while frames:
+        part = frames.pop()
+        result[at:at + len(part)] = part
+        at += len(part)
+    return result
+
+
+def _accept(episode: Episode | Malformed, unjudged: str, failures: str, report: Report) -> Episode | None:
+    if isinstance(episode, Malformed):
+        report.skip(episode.reason, episode.source)
+        return None
+    success = episode.success
+    if success is None:
+        if unjudged == 'skip':
+            report.skip('outcome was never judged', episode.source)
+            return None
+        success = True
+    if not success and failures == 'skip':
+        report.skip('failure, left out on request', episode.source)
+        return None
+    return replace(episode, success=success)
+
+
+ARRAYS = ('frames', 'actions', 'starts', 'instruction', 'success')
+
+
+def save(table: StepTable, folder: Path) -> None:
+    """Write a table that `read_table` takes as a data set: frames resized once, read back at disk speed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in ('table.json', 'states.npy'):  # of a table that was here: it must not pass for a part of this one
+        (folder / stale).unlink(missing_ok=True)
+    for name in ARRAYS + (('states',) if table.states is not None else ()):
+        np.save(folder / f'{name}.npy', getattr(table, name))
+    texts = {'instructions': table.instructions, 'sources': table.sources}
+    (folder / 'table.json').write_text(json.dumps(texts, ensure_ascii=False))  # last: marks the table as complete
+
+
+def is_saved(folder: Path) -> bool:
+    """Tell whether a folder is a saved table."""
+    return (folder / 'table.json').exists()
+
+
+def _saved_episodes(folder: Path, image_size: int):
+    texts = json.loads((folder / 'table.json').read_text())
+    arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='r') for name in ARRAYS}
+    states = np.load(folder / 'states.npy') if (folder / 'states.npy').exists() else None
+    if arrays['frames'].shape[1] != image_size:
+        logger.warning('%s was saved at %d pixels and is resized to %d', folder, arrays['frames'].shape[1], image_size)
+    stops = np.append(arrays['starts'][1:], len(arrays['actions']))
+    for i, (start, stop) in enumerate(zip(arrays['starts'], stops)):
+        yield Episode(arrays['frames'][start:stop], np.array(arrays['actions'][start:stop]),
+                      texts['instructions'][arrays['instruction'][i]], bool(arrays['success'][i]), texts['sources'][i],
+                      None if states is None else states[start:stop])
+
+
+def _draw(table: StepTable, salt: str) -> np.ndarray:
+    """Return a number (M,) in [0, 1) for each episode that depends on its name alone."""
+    names = (salt + '/'.join(Path(source).parts[-2:]) for source in table.sources)
+    return np.array([int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big') / 2**64 for name in names])
+
+
+def held_out(table: StepTable, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return (training, validation) episode indices, chosen by the episode's name: stable when data are added."""
+    order = _draw(table, '')
+    validation = order < share
+    if share > 0 and not validation.any() and len(order) > 1:
+        validation[order.argmin()] = True
+    if validation.all():
+        validation[order.argmax()] = False
+    return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def thin(table: StepTable, share: float) -> StepTable:
+    """Return a table with a share of the episodes, at least one; a smaller share is part of a larger one.
+
+    Which are kept is independent of `held_out`. Raises ValueError for a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f'share is {share:g}; it must be above 0 and at most 1')
+    if share == 1:
+        return table
+    count = max(1, round(share * len(table.starts)))
+    kept = np.sort(np.argsort(_draw(table, 'share '), kind='stable')[:count])
+    selection = table.select(kept)
+    steps, lengths = selection.steps(), table.lengths[kept]
+    return replace(table, frames=table.frames[steps], actions=table.actions[steps],
+                   starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]), instruction=table.instruction[kept],
+                   success=table.success[kept], dataset=table.dataset[kept],
+                   sources=tuple(table.sources[i] for i in kept),
+                   states=None if table.states is None else table.states[steps])

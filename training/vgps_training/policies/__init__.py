@@ -1,0 +1,1 @@
+"""Training of the small policies; their networks stand where they are deployed."""

@@ -1,0 +1,167 @@
+"""Train a small policy by imitation.
+
+    vgps-train-policy --kind flow --data demonstrations.npz --output flow.safetensors
+
+Resumable: the same command goes on where it was stopped. Batches and noise derive from (seed, step), so a resumed run
+equals an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from vgps_policy_bridge.errors import PolicyError
+from vgps_policy_bridge.policies.small.checkpoint import build_network, save
+from vgps_policy_bridge.policies.small.config import SmallConfig
+from vgps_training.policies.data import PolicyData, load_bags, load_npz
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    kind: str = 'flow'  # 'flow' or 'binned'
+    data: tuple[Path, ...] = ()  # one .npz file, or folders that hold recorded bags
+    output: Path = Path('policy.safetensors')  # checkpoint to write; <output>.resume holds the run's progress
+    steps: int = 4000  # optimiser steps, >= 1
+    batch_size: int = 128  # 1 .. 4096
+    learning_rate: float = 1e-3  # peak; 100 steps of warm-up, then cosine to 0
+    weight_decay: float = 1e-4
+    averaging: float = 0.998  # of the weights that are kept, per step
+    state_noise: float = 0.1  # standard deviations of noise on the state: rely on the image as well
+    use_state: bool = True  # look at the robot state where the data hold it
+    image_size: int = 64  # [pixels] a multiple of 8
+    channels: int = 32
+    width: int = 256
+    horizon: int = 4  # 'flow' only
+    bins: int = 128  # 'binned' only, 2 .. 256
+    save_every: int = 250  # steps
+    seed: int = 0
+    threads: int = field(default=0)  # 0 leaves torch's choice
+
+
+def describe(data: PolicyData, config: TrainConfig) -> SmallConfig:
+    """Return the policy's configuration with normalisation measured on the data."""
+    actions, uses_state = data.actions, config.use_state and data.states is not None
+    low, high = np.quantile(actions, 0.001, axis=0), np.quantile(actions, 0.999, axis=0)
+    margin = np.maximum(0.5 * (high - low) / config.bins, 1e-4)  # outer bins centred on the extremes; never empty
+    return SmallConfig(
+        kind=config.kind, image_size=config.image_size, channels=config.channels, width=config.width,
+        horizon=config.horizon if config.kind == 'flow' else 1, bins=config.bins, uses_state=uses_state,
+        binary_gripper=bool(np.isin(actions[:, 6], (0.0, 1.0)).all()),
+        state_mean=tuple(map(float, data.states.mean(0))) if uses_state else (0.0,) * 7,
+        state_scale=tuple(map(float, np.maximum(data.states.std(0), 1e-2))) if uses_state else (1.0,) * 7,
+        action_mean=tuple(map(float, actions.mean(0))),
+        action_scale=tuple(map(float, np.maximum(actions.std(0), 2e-3))),
+        action_low=tuple(map(float, low - margin)), action_high=tuple(map(float, high + margin)),
+        instructions=data.instructions)
+
+
+def train(data: PolicyData, config: TrainConfig, progress: bool = True) -> torch.nn.Module:
+    """Train, write config.output, and return the averaged network."""
+    torch.manual_seed(config.seed)
+    network = build_network(describe(data, config)).train()
+    average = copy.deepcopy(network).eval()
+    optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    chunks = torch.from_numpy(data.chunks(network.config.horizon))
+    resume = Path(f'{config.output}.resume')
+    step = _restore(resume, config, network, average, optimiser)
+    bar = tqdm(total=config.steps, initial=step, disable=not progress, desc=config.kind, unit='step')
+    while step < config.steps:
+        batch, generator = _batch(data, chunks, config, network.config, step)
+        rate = min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        for group in optimiser.param_groups:
+            group['lr'] = config.learning_rate * rate
+        loss = network.loss(batch, generator)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        decay = min(config.averaging, step / (step + 10))  # the first weights are forgotten quickly
+        with torch.no_grad():
+            for kept, new in zip(average.parameters(), network.parameters()):
+                kept.lerp_(new, 1 - decay)
+        bar.update()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f'{loss.item():.4f}')
+        if step % config.save_every == 0 and step < config.steps:
+            _keep(resume, config, step, network, average, optimiser)
+    bar.close()
+    save(config.output, average)
+    resume.unlink(missing_ok=True)
+    return average
+
+
+def _batch(data: PolicyData, chunks: torch.Tensor, config: TrainConfig, policy: SmallConfig,
+           step: int) -> tuple[dict[str, torch.Tensor], torch.Generator]:
+    """Return the batch of a step and the generator of its noise; both depend on (seed, step) alone."""
+    rng = np.random.default_rng([config.seed, step])
+    rows = rng.integers(0, len(data.images), config.batch_size)
+    # Light changes from day to day; position must not: no crops.
+    gain = rng.uniform(0.85, 1.15, (len(rows), 1, 1, 1)).astype(np.float32)
+    offset = rng.uniform(-15, 15, (len(rows), 1, 1, 3)).astype(np.float32)
+    images = np.clip(data.images[rows] * gain + offset, 0, 255)
+    states = None
+    if policy.uses_state:
+        noise = rng.normal(0.0, config.state_noise, (len(rows), 7)) * policy.state_scale
+        states = torch.from_numpy((data.states[rows] + noise).astype(np.float32))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    return {'images': torch.from_numpy(images), 'states': states, 'actions': chunks[rows],
+            'embeddings': torch.from_numpy(data.embeddings[data.instruction_ids[rows]])}, generator
+
+
+def _identity(config: TrainConfig) -> dict:
+    return {name: str(value) for name, value in asdict(config).items() if name not in ('save_every', 'threads')}
+
+
+def _keep(path: Path, config: TrainConfig, step: int, network, average, optimiser) -> None:
+    temporary = path.with_name(path.name + '.part')
+    torch.save({'config': _identity(config), 'step': step, 'network': network.state_dict(),
+                'average': average.state_dict(), 'optimiser': optimiser.state_dict()}, temporary)
+    temporary.replace(path)
+
+
+def _restore(path: Path, config: TrainConfig, network, average, optimiser) -> int:
+    if not path.exists():
+        return 0
+    kept = torch.load(path, weights_only=True)
+    if kept['config'] != _identity(config):
+        changed = [name for name in kept['config'] if kept['config'][name] != _identity(config).get(name)]
+        raise PolicyError(f'{path} belongs to a run with other {", ".join(changed)}: delete it to start anew')
+    network.load_state_dict(kept['network'])
+    average.load_state_dict(kept['average'])
+    optimiser.load_state_dict(kept['optimiser'])
+    return kept['step']
+
+
+def main() -> None:
+    """Command line: every field of TrainConfig is an option."""
+    import tyro
+    config = tyro.cli(TrainConfig, description=__doc__)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    try:
+        if not config.data:
+            raise PolicyError('--data names no file')
+        if len(config.data) == 1 and config.data[0].suffix == '.npz':
+            data = load_npz(config.data[0], config.image_size)
+        else:
+            data = load_bags(list(config.data), config.image_size)
+        print(f'{len(data.images)} steps of {data.episodes.max() + 1} episodes, {len(data.instructions)} instructions, '
+              f'{"with" if data.states is not None else "without"} robot state')
+        train(data, config)
+    except PolicyError as error:
+        raise SystemExit(f'error: {error}') from error
+    print(f'wrote {config.output} ({config.output.stat().st_size / 1e6:.1f} MB)')
+
+
+if __name__ == '__main__':
+    main()

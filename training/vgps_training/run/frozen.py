@@ -1,0 +1,109 @@
+"""Train the heads alone on a pre-trained encoder: every frame is encoded once, an update then takes milliseconds.
+
+The heads see what `pretrain.Predictor` predicts (where the gripper is, where to grasp and release, chance of success)
+and not all of its features: fewer directions in which a value can be wrong. The readout is linear: at the end it is
+folded into the critic's first layer, and the checkpoint is a critic like any other.
+
+On the frames the encoder was trained on, its chance of success is partly memory. Heads that regress returns lean on it
+and look less at the action (steered success 0.74 with and 0.90 without it), so they do not see it; those that learn
+by temporal differences need it (IQL 0.81 with, 0.48 without). See vgps_bringup/doc/study.md.
+"""
+import copy
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder
+from vgps_training.data.hindsight import NAMES, RELATIVE
+from vgps_training.data.table import StepTable
+
+FILE = 'encoder.pt'
+BATCH = 256  # frames encoded at a time
+# Positions spread over 20 cm, but a grasp is decided within one: without this gain on the positions relative to the
+# gripper a critic of two small layers blurs that (IQL on true states, greedy: success 0.35 without, 0.90 with).
+PRECISION = 4.0
+
+
+def save(folder: Path, config: NetworkConfig, encoder: nn.Module, readout: nn.Linear) -> None:
+    """Write a pre-trained encoder with its readout."""
+    temporary = folder / f'.{FILE}.tmp'
+    torch.save({'network': asdict(config), 'encoder': encoder.state_dict(), 'readout': readout.state_dict()}, temporary)
+    temporary.replace(folder / FILE)
+
+
+class _Given(nn.Module):
+    """Stands where a network has its encoder when it is given features instead of images."""
+
+    def __init__(self, output_dim: int):
+        super().__init__()
+        self.output_dim = output_dim
+
+    def forward(self, features: Tensor, language: Tensor) -> Tensor:
+        """Return the features (B, D) unchanged."""
+        return features
+
+
+class FrozenEncoder:
+    """A pre-trained encoder that is trained no more."""
+
+    def __init__(self, folder: Path, config: NetworkConfig, outcome: bool = True):
+        """Load the encoder of `folder`; `outcome`: the heads see its chance of success.
+
+        Raises ValueError where it is not the encoder of the critic's `config`.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise ValueError(f'{path} is not there: make it with vgps-pretrain')
+        kept = torch.load(path, weights_only=True)
+        pretrained = NetworkConfig(**kept['network'])
+        for name in ('stage_sizes', 'num_filters', 'image_size'):
+            if getattr(pretrained, name) != getattr(config, name):
+                raise ValueError(f'{path} has network.{name} {getattr(pretrained, name)}, the critic '
+                                 f'{getattr(config, name)}: give the critic the same')
+        self.config = config
+        self.encoder = ResNetEncoder(config.stage_sizes, config.num_filters, config.language_dim)
+        self.encoder.load_state_dict(kept['encoder'])
+        self.encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        rows = len(NAMES) + outcome  # P: positions, then the chance of success
+        self.weight, self.bias = (kept['readout'][name][:rows] for name in ('weight', 'bias'))  # (P, D), (P,)
+        if len(self.bias) > self.encoder.output_dim:
+            raise ValueError(f'{path}: an encoder of {self.encoder.output_dim} features cannot hold {len(self.bias)} '
+                             'predictions: more stages or filters')
+
+    @torch.no_grad()
+    def features(self, table: StepTable, embeddings: np.ndarray) -> StepTable:
+        """Return the table with features (N, D) float32 for frames: P scaled predictions, then zeros."""
+        language = torch.from_numpy(embeddings)[torch.from_numpy(table.per_step(table.instruction)).long()]
+        parts = np.array_split(np.arange(len(table)), math.ceil(len(table) / BATCH))
+        encoded = torch.cat([self.encoder(torch.from_numpy(table.images(part)), language[part])
+                             for part in tqdm(parts, desc='encoding', leave=False)])
+        predictions = encoded @ self.weight.T + self.bias
+        mean, deviation = predictions.mean(0), predictions.std(0).clamp(min=1e-2)
+        deviation[RELATIVE] /= PRECISION
+        self.weight, self.bias = self.weight / deviation[:, None], (self.bias - mean) / deviation
+        features = np.zeros((len(table), self.encoder.output_dim), np.float32)
+        features[:, :len(self.bias)] = (predictions - mean) / deviation
+        return replace(table, frames=features)
+
+    def attach(self, networks: nn.ModuleDict) -> None:
+        """Make networks take features instead of images."""
+        for network in networks.values():
+            if hasattr(network, 'encoder'):
+                network.encoder = _Given(self.encoder.output_dim)
+
+    @torch.no_grad()
+    def critic(self, trained: CriticNetwork) -> CriticNetwork:
+        """Return the critic that takes images: this encoder, the readout folded into the first layer."""
+        result = CriticNetwork(self.config)
+        state = {name: value for name, value in trained.state_dict().items() if not name.startswith('encoder.')}
+        result.load_state_dict({**state, **{f'encoder.{k}': v for k, v in self.encoder.state_dict().items()}})
+        count, dim = self.weight.shape
+        first = trained.weights[0].cpu()  # (E, D + 7, h)
+        result.weights[0][:, :dim] = torch.einsum('pd,eph->edh', self.weight, first[:, :count])
+        result.biases[0].copy_(trained.biases[0].cpu() + torch.einsum('p,eph->eh', self.bias, first[:, :count]))
+        return copy.deepcopy(result).eval()

@@ -1,0 +1,85 @@
+"""The decision image over DDS: drawn for the frame the decision was made from, and only while somebody looks."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+rclpy = pytest.importorskip('rclpy')
+# ruff: noqa: E402
+from builtin_interfaces.msg import Time
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image
+
+from vgps_bringup.episode_pages.decision_image_node import DecisionImageNode
+from vgps_msgs.msg import ActionCandidates, ControllerState, SteeringDecision
+from vgps_msgs_py import images, qos
+
+CALIBRATION = {'image_width': 640, 'image_height': 480, 'intrinsics': [500.0, 0, 320, 0, 500, 240, 0, 0, 1],
+               'distortion': [0.0] * 5,
+               'pose': [0.0, -1, 0, 0.3, -1, 0, 0, 0, 0, 0, -1, 1, 0, 0, 0, 1]}     # straight down from 1 m
+
+
+@pytest.fixture
+def world(tmp_path):
+    path = tmp_path / 'camera.yaml'
+    path.write_text(yaml.safe_dump(CALIBRATION))
+    rclpy.init(domain_id=1 + os.getpid() % 200, args=['--ros-args', '-p', f'calibration:={path}'])
+    node, bench = DecisionImageNode(), rclpy.create_node('bench')
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    executor.add_node(bench)
+    yield node, bench, executor
+    executor.shutdown()
+    bench.destroy_node()
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+def spin_until(executor, condition, timeout=20.0):
+    end = time.monotonic() + timeout
+    while not condition() and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.02)
+    return condition()
+
+
+def test_the_decided_frame_is_shown_with_values_and_directions(world):
+    node, bench, executor = world
+    frames = bench.create_publisher(Image, 'image_raw', 1)
+    candidates = bench.create_publisher(ActionCandidates, 'candidates', qos.EVENT)
+    states = bench.create_publisher(ControllerState, 'controller_state', qos.EVENT)
+    decisions = bench.create_publisher(SteeringDecision, 'decision', qos.EVENT)
+    assert spin_until(executor, lambda: decisions.get_subscription_count() and candidates.get_subscription_count())
+    assert frames.get_subscription_count() == 0      # nobody looks yet
+    shown = []
+    bench.create_subscription(Image, 'decision_image', shown.append, 1)
+    assert spin_until(executor, lambda: frames.get_subscription_count() == 1)
+
+    frame = images.to_message(np.full((480, 640, 3), 90, np.uint8), Image().header)
+    frame.header.stamp = Time(sec=7, nanosec=5)
+    pose = np.eye(4)
+    pose[:3, 3] = 0.3, 0.0, 0.0
+    states.publish(ControllerState(target_pose=pose.ravel()))
+    frames.publish(frame)
+    actions = np.zeros((2, 1, 7), np.float32)
+    actions[0, 0, 1], actions[1, 0, 1] = 0.05, -0.05
+    candidates.publish(ActionCandidates(header=frame.header, num_candidates=2, horizon=1, actions=actions.ravel()))
+    assert spin_until(executor, lambda: node._candidates is not None and node._frames and node._pose is not None)
+    decisions.publish(SteeringDecision(header=frame.header, num_candidates=2, num_members=1, q_values=[-9.0, -3.0],
+                                       probabilities=[0.0, 1.0], chosen=1, value=-3.0, message='values differ'))
+    assert spin_until(executor, lambda: shown)
+    picture = images.to_array(shown[0])
+    assert shown[0].header.stamp == frame.header.stamp
+    assert picture.shape[0] == 480
+    assert picture.shape[1] > 640                     # the panel beside the frame
+    orange = np.argwhere((picture[:, :640] == (255, 176, 59)).all(axis=2))
+    assert orange[:, 1].max() in range(340, 350)      # the chosen one goes 5 cm to the right: 25 pixels
+
+    # A camera with an encoding we cannot draw costs the picture, not the node.
+    frame.encoding, frame.header.stamp = 'yuv422', Time(sec=8)
+    frames.publish(frame)
+    assert spin_until(executor, lambda: 8_000_000_000 in node._frames)
+    decisions.publish(SteeringDecision(header=frame.header, chosen=0))
+    assert spin_until(executor, lambda: len(node._run.steps) == 2)

@@ -1,0 +1,52 @@
+"""The study as a sequence of commands: what is done stays done, what fails is named, nothing outlives it."""
+
+import json
+
+import pytest
+
+from vgps_bringup.reproduction import stages
+from vgps_bringup.reproduction.stages import Scale, Stage
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    def call(*these):
+        monkeypatch.setattr(stages, 'stages', lambda out, scale: list(these))
+        monkeypatch.setattr(stages, 'POLL', 0.3)
+        stages.run(tmp_path, Scale())
+    return call
+
+
+def costs(folder):
+    return [json.loads(line)['stage'] for line in (folder / 'logs' / 'costs.jsonl').read_text().splitlines()]
+
+
+def test_the_same_call_goes_on_after_a_failed_stage(tmp_path, run):
+    first = Stage('first', ('sh', '-c', f'echo once >> {tmp_path}/first'))
+    second = Stage('second', ('test', '-f', f'{tmp_path}/mended'), needs=('first',))
+    with pytest.raises(SystemExit, match=r'stage second failed \(1\): see .*second.log'):
+        run(first, second)
+    (tmp_path / 'mended').touch()
+    run(first, second)
+    assert (tmp_path / 'first').read_text() == 'once\n'
+    assert costs(tmp_path) == ['first', 'second', 'second']
+
+
+def test_a_stage_that_ends_as_another_fails_does_not_hide_the_failure(tmp_path, run):
+    with pytest.raises(SystemExit, match='stage fails failed'):
+        run(Stage('fails', ('false',)), Stage('quick', ('true',)))
+    assert sorted(costs(tmp_path)) == ['fails', 'quick']
+
+
+def test_a_study_is_not_continued_at_another_scale(tmp_path, run):
+    run()
+    with pytest.raises(SystemExit, match='begun at another scale'):
+        stages.run(tmp_path, stages.SMOKE)
+
+
+def test_every_stage_needs_only_stages_that_come_before_it(tmp_path):
+    seen = set()
+    for stage in stages.stages(tmp_path, Scale()):
+        assert seen.issuperset(stage.needs), stage.name
+        seen.add(stage.name)
+    assert {f'trials-{name}' for name in stages.studies(tmp_path, Scale())} <= seen

@@ -1,0 +1,120 @@
+"""The scripted expert succeeds unless told to err; its recordings are what the readers of live recordings read."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import yaml
+
+from vgps_bringup.arm.reason import Reason
+from vgps_bringup.simulation import TASKS, collect
+from vgps_bringup.simulation.collect import CollectConfig, run_episode
+from vgps_bringup.simulation.demonstrator import NO_ERRORS, Demonstrator, DemonstratorConfig
+from vgps_bringup.simulation.environment import LockstepEnvironment
+from vgps_msgs_py.bags.reader import Bag
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_expert_without_errors_always_succeeds(task):
+    environment = LockstepEnvironment(task, None)
+    outcomes = [run_episode(environment, Demonstrator(NO_ERRORS), seed, 40) for seed in range(4)]
+    assert all(success for success, _, _ in outcomes)
+    assert 24 <= np.mean([steps for _, _, steps in outcomes]) <= 29
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_about_half_of_the_demonstrations_with_errors_succeed_and_fail_in_several_ways(task):
+    environment = LockstepEnvironment(task, None)
+    outcomes = [run_episode(environment, Demonstrator(), seed, 40) for seed in range(20)]
+    assert 0.15 < np.mean([success for success, _, _ in outcomes]) < 0.85
+    assert len({failure for _, failure, _ in outcomes} - {''}) >= 2
+
+
+def test_same_seed_gives_the_same_demonstration():
+    environment = LockstepEnvironment('put_carrot_on_plate', None)
+    actions = []
+    for _ in range(2):
+        environment.reset(7)
+        demonstrator = Demonstrator(DemonstratorConfig())
+        demonstrator.reset(environment.robot, 7)
+        played = []
+        for _ in range(12):
+            played.append(demonstrator.act(environment.robot, environment.controller.target_pose))
+            environment.step(played[-1])
+        actions.append(np.array(played))
+    np.testing.assert_array_equal(*actions)
+
+
+def test_a_refused_action_lets_time_pass_and_nothing_move():
+    environment = LockstepEnvironment('put_carrot_on_plate', None)
+    before = environment.reset(0)
+    after, result, _ = environment.step(np.array([np.nan, 0, 0, 0, 0, 0, 1]))
+    assert not result.accepted and result.reason is Reason.NOT_FINITE
+    assert after.stamp == pytest.approx(before.stamp + 0.2, abs=0.005)
+    np.testing.assert_allclose(after.state, before.state, atol=0.002)
+
+
+def test_an_action_moves_the_gripper_by_what_it_says():
+    environment = LockstepEnvironment('put_carrot_on_plate', None)
+    before = environment.reset(0)
+    environment.step(np.array([0.02, -0.03, 0.01, 0.0, 0.0, 0.1, 1.0]))
+    after, *_ = environment.step(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]))
+    np.testing.assert_allclose(after.state[:6] - before.state[:6], [0.02, -0.03, 0.01, 0.0, 0.0, 0.1], atol=0.003)
+
+
+@pytest.fixture(scope='module')
+def recorded(tmp_path_factory):
+    config = CollectConfig(output=tmp_path_factory.mktemp('demonstrations'), tasks=('put_carrot_on_plate',),
+                           episodes=4, episodes_per_bag=2, image_size=32, renderer='rays')
+    return config, collect.collect(config)
+
+
+def test_recordings_read_like_live_ones(recorded):
+    config, totals = recorded
+    assert sum(totals['put_carrot_on_plate'].values()) == 4
+    bags = [Bag(config.output / f'put_carrot_on_plate_{n:04d}') for n in range(2)]
+    episodes = [episode for bag in bags for episode in bag.episodes]
+    assert [e.seed for e in episodes] == [1_000_000, 1_000_001, 1_000_002, 1_000_003]
+    assert sum(e.outcome == 'success' for e in episodes) == totals['put_carrot_on_plate']['success']
+    assert all(bag.problems == [] for bag in bags)
+    environment = LockstepEnvironment('put_carrot_on_plate', (32, 32), 'rays',
+                                      looks=collect.LOOKS[config.looks])
+    episode, demonstrator = episodes[0], Demonstrator(config.demonstrator)
+    frames = {frame.stamp: frame for frame in bags[0].frames()}
+    observation = environment.reset(episode.seed)
+    demonstrator.reset(environment.robot, episode.seed)
+    for step in episode.steps:  # every frame and every action is the one that this seed means
+        np.testing.assert_array_equal(frames[step.stamp].image(), observation.image)
+        action = demonstrator.act(environment.robot, environment.controller.target_pose)
+        np.testing.assert_array_equal(step.command.action, action)
+        assert step.started.instruction == 'put carrot on plate'
+        observation, result, _ = environment.step(action)
+        np.testing.assert_allclose(step.states[0].target_pose, result.target_pose.ravel())
+    assert len(episode.task_states) == len(episode.steps) + 1
+
+
+def test_an_interrupted_collection_goes_on_where_it_stopped(recorded, monkeypatch):
+    config, totals = recorded
+    kept = (config.output / 'put_carrot_on_plate_0000' / 'collection.yaml').stat().st_mtime_ns
+    gone = config.output / 'put_carrot_on_plate_0001'
+    outcomes = yaml.safe_load((gone / 'collection.yaml').read_text())['outcomes']
+    gone.rename(gone.with_name('.away'))
+    made = []
+    original = collect.record_bag
+    monkeypatch.setattr(collect, 'record_bag', lambda c, *bag: (made.append(bag[0]), original(c, *bag)))
+    assert collect.collect(config) == totals
+    assert made == ['put_carrot_on_plate_0001']
+    assert yaml.safe_load((gone / 'collection.yaml').read_text())['outcomes'] == outcomes
+    assert (config.output / 'put_carrot_on_plate_0000' / 'collection.yaml').stat().st_mtime_ns == kept
+
+
+def test_recordings_of_another_configuration_are_not_mixed(recorded):
+    config, _ = recorded
+    with pytest.raises(ValueError, match='another configuration'):
+        collect.collect(dataclasses.replace(config, max_steps=50))
+
+
+@pytest.mark.parametrize('wrong', [{'tasks': ('fold_towel',)}, {'looks': 'pretty'}, {'episodes': 0}])
+def test_impossible_collections_are_refused(tmp_path, wrong):
+    with pytest.raises(ValueError):
+        CollectConfig(output=tmp_path, **wrong)

@@ -1,0 +1,129 @@
+"""The one description of the system: arguments, processes, and that launch files and runner read the same."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from vgps_bringup.system import supervisor
+from vgps_bringup.system.description import SYSTEMS, Include, Process
+
+MINIMAL = {'replay': {'bag': '/some/bag'}}
+
+
+def processes(name, **given):
+    system = SYSTEMS[name]
+    return {part.name: part for part in system.build(system.resolve({**MINIMAL.get(name, {}), **given}))
+            if isinstance(part, Process)}
+
+
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_every_system_builds_from_its_defaults(name):
+    assert 'critic_node' in processes(name)
+
+
+def test_the_robot_is_dry_until_told_otherwise():
+    assert processes('robot')['widowx_node'].parameters['dry_run'] is True
+    assert processes('robot', dry_run='false')['widowx_node'].parameters['dry_run'] is False
+
+
+def test_policy_is_swapped_by_one_argument():
+    assert processes('robot', policy='openvla')['policy_node'].parameters['policy'] == 'openvla'
+
+
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_the_critic_goes_to_the_gpu_by_one_argument(name):
+    assert processes(name, device='cuda')['critic_node'].parameters['device'] == 'cuda'
+
+
+def test_camera_topic_is_remapped_for_everyone_who_looks():
+    robot = processes('robot', camera_topic='/wrist/image_raw')
+    for name in ('policy_node', 'critic_node', 'recorder_node', 'widowx_node'):
+        assert robot[name].remappings['image_raw'] == '/wrist/image_raw', name
+
+
+def test_commands_and_controller_name_the_same_base_frame():
+    robot = processes('robot', robot_name='left')
+    assert robot['critic_node'].parameters['base_frame'] == robot['widowx_node'].parameters['base_frame']
+    assert robot['widowx_node'].parameters['base_frame'] == 'left/base_link'
+
+
+def test_recording_can_be_left_out():
+    assert 'recorder_node' in processes('simulation')
+    assert 'recorder_node' not in processes('simulation', record='false')
+
+
+@pytest.mark.parametrize('given, word', [({'taks': 'x'}, 'taks'), ({'selection': 'best'}, 'selection')])
+def test_a_wrong_argument_is_named(given, word):
+    with pytest.raises(ValueError, match=word):
+        SYSTEMS['simulation'].resolve(given)
+
+
+def test_the_driver_comes_from_interbotix_unless_it_runs_already():
+    robot = SYSTEMS['robot']
+    assert any(isinstance(part, Include) for part in robot.build(robot.resolve({})))
+    assert not any(isinstance(part, Include) for part in robot.build(robot.resolve({'driver': 'false'})))
+
+
+def test_the_runner_says_what_only_ros2_launch_can_start():
+    with pytest.raises(supervisor.RunnerError, match='ros2 launch vgps_bringup robot.launch.py'):
+        supervisor.Runner('robot', {})
+
+
+def test_command_line_carries_name_namespace_parameters_and_remaps(tmp_path):
+    process = Process('vgps_critic', 'critic_node', 'judge', {'beta': 0.5}, (), {'decision': 'other'})
+    command = supervisor.command_line(process, 'lab', tmp_path / 'judge.yaml')
+    assert command[0].endswith('lib/vgps_critic/critic_node')
+    assert '__node:=judge' in command and '__ns:=/lab' in command and 'decision:=other' in command
+    assert yaml.safe_load((tmp_path / 'judge.yaml').read_text()) == {'/**': {'ros__parameters': {'beta': 0.5}}}
+
+
+def test_the_nodes_of_the_simulation_do_not_fight_for_cores():
+    assert all(process.environment['OMP_NUM_THREADS'] == '1' for process in processes('simulation').values())
+    assert 'OMP_NUM_THREADS' not in processes('robot')['policy_node'].environment, 'a large policy needs them'
+
+
+def test_show_args_lists_every_argument_with_default():
+    text = subprocess.run([sys.executable, '-m', 'vgps_bringup.system.supervisor', 'simulation', '--show-args'],
+                          check=True, capture_output=True, text=True).stdout
+    for argument in SYSTEMS['simulation'].arguments:
+        assert argument.name in text and argument.description in text
+
+
+@pytest.mark.parametrize('words', [['task'], ['task=x']])
+def test_words_that_are_no_arguments_are_refused(words):
+    with pytest.raises(ValueError, match='name:=value'):
+        supervisor.parse(words)
+
+
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_launch_file_declares_the_same_arguments_and_nodes(name):
+    pytest.importorskip('launch_ros', reason='ros2 launch comes with apt ROS only')
+    from launch import LaunchContext
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction, TimerAction
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+    from launch_ros.actions import Node
+    path = pathlib.Path(__file__).resolve().parents[2] / 'launch' / f'{name}.launch.py'
+    context = LaunchContext()
+    description = PythonLaunchDescriptionSource(str(path)).get_launch_description(context)
+    declared = [e for e in description.entities if isinstance(e, DeclareLaunchArgument)]
+    assert {e.name for e in declared} == {a.name for a in SYSTEMS[name].arguments}
+    for argument in SYSTEMS[name].arguments:
+        context.launch_configurations[argument.name] = argument.default
+    context.launch_configurations.update({**MINIMAL.get(name, {}), **({'driver': 'false'} if name == 'robot' else {})})
+    start = next(e for e in description.entities if isinstance(e, OpaqueFunction))
+    nodes = [e.actions[0] if isinstance(e, TimerAction) else e for e in start.execute(context)]
+    assert sum(isinstance(node, Node) for node in nodes) == len(processes(name))
+
+
+def test_parameter_page_is_that_of_the_nodes():
+    pytest.importorskip('rclpy')
+    script = pathlib.Path(__file__).resolve().parents[2] / 'workspace' / 'node_reference.py'
+    done = subprocess.run([sys.executable, str(script), '--check'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_a_replay_is_not_heard_by_a_robot_that_runs():
+    assert SYSTEMS['replay'].resolve(MINIMAL['replay'])['namespace'] != SYSTEMS['robot'].resolve({})['namespace']

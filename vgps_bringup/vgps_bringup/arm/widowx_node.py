@@ -1,0 +1,227 @@
+"""The arm's controller: EndEffectorCommand in, joint commands and ControllerState out.
+
+::
+
+    ros2 run vgps_bringup widowx_node --ros-args -p arm:=simulated -p dry_run:=false
+
+The modules beside this one decide; here messages are converted and time is kept. The control period runs on the
+steady clock: with simulated time a paused /clock would otherwise put the watchdog to sleep.
+"""
+
+import time
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import Trigger
+
+from vgps_bringup.arm.controller import ArmController, ControllerConfig
+from vgps_bringup.arm.gate import Command
+from vgps_bringup.arm.gripper import GripperConfig
+from vgps_bringup.arm.kinematics import JOINT_NAMES
+from vgps_bringup.arm.reason import Reason, State
+from vgps_bringup.arm.simulated_arm import SimulatedArm
+from vgps_bringup.arm.step_controller import StepControllerConfig
+from vgps_bringup.arm.watchdog import WatchdogConfig
+from vgps_msgs.msg import ActionCandidates, ControllerState, EndEffectorCommand, Episode
+from vgps_msgs_py import node_main, parameters, qos
+from vgps_msgs_py.configuration import ConfigurationPublisher
+from vgps_msgs_py.stamps import seconds
+
+CONTROL_PERIOD = 0.02   # s
+REPORT_PERIOD = 0.1     # s, without a change
+DIAGNOSE_PERIOD = 1.0   # s
+_OK = (State.READY, State.MOVING, State.HOMING)
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """Which arm, and where its driver is."""
+
+    arm: str = field(default='interbotix', metadata={
+        'description': 'the real arm through interbotix_xs_modules, or the simulated one through topics',
+        'choices': ('interbotix', 'simulated'), 'read_only': True})
+    robot_model: str = field(default='wx250s', metadata={
+        'description': 'Interbotix model; limits and kinematics here are those of wx250s', 'choices': ('wx250s',),
+        'read_only': True})
+    robot_name: str = field(default='wx250s', metadata={
+        'description': "namespace of Interbotix' driver", 'read_only': True})
+
+
+class WidowXNode(Node):
+    """Converts messages for an ArmController and publishes what it did."""
+
+    def __init__(self):
+        super().__init__('widowx_node')
+        arm_config = parameters.declare(self, ArmConfig)
+        # Changes that arrive while the controller is being built have nothing to act on yet.
+        self._controller = None
+        self._reconfigured = True  # say the configuration in the next period, when a change has taken place
+        config = self._declare(ControllerConfig, lambda c: self._controller.configure(c))
+        steps = self._declare(StepControllerConfig, lambda c: setattr(self._controller.steps, 'config', c))
+        watchdog = self._declare(WatchdogConfig, lambda c: setattr(self._controller.watchdog, 'config', c))
+        self._arm = self._make_arm(arm_config)
+        try:
+            self._controller = ArmController(self._arm, config, steps, watchdog)
+        except ValueError as error:
+            raise parameters.ParameterError(f'widowx_node: {error}') from error
+        self._camera_stamp = None
+        self._shown, self._reported, self._diagnosed = None, -np.inf, -np.inf
+
+        self._states = self.create_publisher(ControllerState, 'controller_state', qos.EVENT)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        for message_type, topic, callback, profile in (
+                (EndEffectorCommand, 'command', self._on_command, qos.EVENT),
+                (Episode, 'episode', self._on_episode, qos.LATCHED),
+                (ActionCandidates, 'candidates', self._on_candidates, qos.EVENT),
+                # Published with every image and a thousandth of its size: a pulse of the camera.
+                (CameraInfo, 'camera_info', self._on_camera_info, qos.IMAGE)):
+            self.create_subscription(message_type, topic, callback, profile)
+        self.create_service(Trigger, '~/stop', self._on_stop)
+        self.create_service(Trigger, '~/home', self._on_home)
+        self.create_service(Trigger, '~/reset', self._on_reset)
+        self.create_timer(CONTROL_PERIOD, self._on_period, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._configuration = ConfigurationPublisher(self, 'vgps_bringup')
+
+    def _declare(self, config_class, apply):
+        def live(config):
+            apply(config)
+            self._reconfigured = True
+        return parameters.declare(self, config_class, live)
+
+    def _make_arm(self, config):
+        if config.arm == 'simulated':
+            return SimulatedArm(self, self._on_reading)
+        from vgps_bringup.arm.interbotix_arm import InterbotixArm
+        gripper = self._declare(GripperConfig, lambda c: setattr(self._arm.gripper, 'config', c))
+        return InterbotixArm(self, config.robot_name, gripper, self._on_reading, self._on_health)
+
+    # ---- what comes in -----------------------------------------------------------------------------------------
+
+    def _guarded(self, act, *arguments):
+        """Run `act`; an error in our own code stops the arm instead of leaving it to the next command."""
+        try:
+            return act(*arguments)
+        except Exception as error:
+            self.get_logger().error(f'controller failed: {error!r}')
+            self._controller.fail(error)
+        finally:
+            self._show()
+
+    def _ros_now(self):
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _on_reading(self, reading):
+        self._controller.on_reading(reading, time.monotonic())
+
+    def _on_health(self, health):
+        self._controller.watchdog.motors(health.names, health.errors, health.temperatures)
+
+    def _on_command(self, message):
+        command = Command(seconds(message.header.stamp), message.header.frame_id, message.episode_id, message.step,
+                          message.kind != EndEffectorCommand.ACTION, np.array(message.action), message.message)
+        self._guarded(self._controller.on_command, command, time.monotonic(), self._ros_now())
+
+    def _on_episode(self, message):
+        running = message.outcome == Episode.RUNNING
+        self._controller.on_episode(message.episode_id, running, time.monotonic())
+
+    def _on_candidates(self, _message):
+        self._controller.watchdog.candidates(time.monotonic())
+
+    def _on_camera_info(self, message):
+        stamp = seconds(message.header.stamp)
+        if stamp != self._camera_stamp:    # a hung driver may repeat its last frame
+            self._camera_stamp = stamp
+            self._controller.watchdog.image(time.monotonic())
+
+    def _on_stop(self, _request, response):
+        self._guarded(self._controller.stop)
+        response.success, response.message = True, self._controller.message
+        return response
+
+    def _on_home(self, _request, response):
+        response.success, response.message = self._guarded(self._controller.home, time.monotonic()) or (
+            False, self._controller.message)
+        return response
+
+    def _on_reset(self, _request, response):
+        response.success, response.message = self._guarded(self._controller.reset, time.monotonic()) or (
+            False, self._controller.message)
+        return response
+
+    def _on_period(self):
+        self._guarded(self._controller.tick, time.monotonic(), self._ros_now())
+        if self._reconfigured:
+            self._reconfigured = False
+            self._configuration.publish()
+        if time.monotonic() - self._reported >= REPORT_PERIOD:
+            self._publish()
+        if time.monotonic() - self._diagnosed >= DIAGNOSE_PERIOD:
+            self._diagnose()
+
+    # ---- what goes out -----------------------------------------------------------------------------------------
+
+    def _show(self):
+        """Publish and log, if there is something new."""
+        c = self._controller
+        shown = (c.state, c.reason, c.episode_id, c.step, c.accepted)
+        if shown == self._shown:
+            return
+        before, self._shown = self._shown, shown
+        if before is None or before[1] != c.reason or (c.state in _OK) != (before[0] in _OK):
+            text = f'{c.state.name}, {c.reason.name}: {c.message}' if c.message else f'{c.state.name}, {c.reason.name}'
+            if c.reason is Reason.ACCEPTED:  # rclpy wants one severity per line of code
+                self.get_logger().info(text)
+            else:
+                self.get_logger().warning(text)
+            self._diagnose()
+        self._publish()
+
+    def _publish(self):
+        self._reported = time.monotonic()
+        c, steps = self._controller, self._controller.steps
+        message = ControllerState(
+            episode_id=c.episode_id, step=c.step, state=int(c.state), dry_run=c.config.dry_run, reason=int(c.reason),
+            message=c.message, target_pose=steps.target_pose.ravel(), joint_names=list(JOINT_NAMES),
+            joint_command=steps.joint_command.tolist(), gripper_target=steps.gripper, accepted=c.accepted,
+            refused=c.refused, image_to_command_ms=c.image_to_command * 1e3)
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = c.config.base_frame
+        if c.reading is not None:
+            message.joint_positions = c.reading.positions.tolist()
+            message.measured_pose = steps.forward(c.reading.positions).ravel()
+            message.gripper_position = c.reading.openness
+        if c.last is not None:
+            message.action_clipped, message.workspace_clipped = c.last.action_clipped, c.last.workspace_clipped
+            message.inverse_kinematics_ms = c.last.inverse_kinematics_ms
+        self._states.publish(message)
+
+    def _diagnose(self):
+        self._diagnosed = time.monotonic()
+        c = self._controller
+        level = DiagnosticStatus.ERROR if c.state not in _OK else (
+            DiagnosticStatus.OK if c.reason is Reason.ACCEPTED else DiagnosticStatus.WARN)
+        values = {'state': c.state.name, 'reason': c.reason.name, 'episode': c.episode_id, 'step': c.step,
+                  'accepted': c.accepted, 'refused': c.refused, **asdict(c.config)}
+        status = DiagnosticStatus(level=level, name=f'{self.get_name()}: arm', message=c.message or c.state.name,
+                                  values=[KeyValue(key=k, value=str(v)) for k, v in values.items()])
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def close(self):
+        """Let go of the driver; the arm keeps its pose."""
+        self._arm.close()
+
+
+def main(args=None):
+    """Run the node."""
+    node_main.run(WidowXNode, args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,1 @@
+"""One recorded or running episode for people: page, plots, overlay, video, latency."""

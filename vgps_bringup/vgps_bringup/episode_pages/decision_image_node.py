@@ -1,0 +1,118 @@
+"""The camera frame with the decision drawn on it, live, on ``decision_image``: for rqt and Foxglove.
+
+Beside the frame: every candidate's value, the chosen one, the reason. On the frame, where the camera is calibrated:
+where each candidate would take the gripper. While nobody looks, no image is received and nothing is drawn.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+from ament_index_python.packages import get_package_share_directory
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from vgps_bringup.episode_pages.overlay import Overlay
+from vgps_bringup.episode_pages.projection import CameraCalibration, draw_directions
+from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision
+from vgps_msgs_py import images, node_main, parameters, qos, stamps
+from vgps_msgs_py.bags.reader import Step
+
+FRAMES_KEPT = 90   # 3 s at 30 Hz: longer than a decision may take on the robot
+
+
+@dataclass(frozen=True)
+class DecisionImageConfig:
+    """Parameters of the node."""
+
+    calibration: str = field(default='', metadata={
+        'description': "YAML file of the camera's calibration (see the lab guide), or one in this package's config; "
+                       'empty: no directions are drawn',
+        'read_only': True})
+
+
+@dataclass
+class Run:
+    """What the drawing needs of the present episode."""
+
+    instruction: str = ''
+    steps: list[Step] = field(default_factory=list)
+    outcome: str = 'running'
+
+
+def _locate(name: str) -> str:
+    return name if '/' in name else os.path.join(get_package_share_directory('vgps_bringup'), 'config', name)
+
+
+class DecisionImageNode(Node):
+    """Pairs frames, candidates and decisions by stamp and draws them."""
+
+    def __init__(self):
+        super().__init__('decision_image_node')
+        config = parameters.declare(self, DecisionImageConfig)
+        try:
+            self._calibration = CameraCalibration.load(_locate(config.calibration)) if config.calibration else None
+        except (OSError, ValueError) as error:
+            raise parameters.ParameterError(f"parameter 'calibration': {error}") from error
+        self._run, self._frames, self._candidates, self._pose = Run(), {}, None, None
+        self._publisher, self._images = self.create_publisher(Image, 'decision_image', 1), None
+        for message_type, topic, callback, profile in (
+                (Episode, 'episode', self._on_episode, qos.LATCHED),
+                (ActionCandidates, 'candidates', self._on_candidates, qos.EVENT),
+                (ControllerState, 'controller_state', self._on_state, qos.EVENT),
+                (SteeringDecision, 'decision', self._on_decision, qos.EVENT)):
+            self.create_subscription(message_type, topic, callback, profile)
+        self.create_timer(0.5, self._look_for_viewers)
+
+    def _look_for_viewers(self):
+        watched = self._publisher.get_subscription_count() > 0
+        if watched and self._images is None:
+            self._images = self.create_subscription(Image, 'image_raw', self._on_image, qos.FRAMES)
+        elif not watched and self._images is not None:
+            self.destroy_subscription(self._images)
+            self._images = None
+            self._frames.clear()
+
+    def _on_image(self, message):
+        self._frames[stamps.nanoseconds(message.header.stamp)] = message
+        while len(self._frames) > FRAMES_KEPT:
+            self._frames.pop(next(iter(self._frames)))
+
+    def _on_episode(self, message):
+        if message.outcome == Episode.RUNNING:
+            self._run = Run(message.instruction)
+
+    def _on_candidates(self, message):
+        self._candidates = message
+
+    def _on_state(self, message):
+        self._pose = np.reshape(message.target_pose, (4, 4))
+
+    def _on_decision(self, message):
+        stamp = stamps.nanoseconds(message.header.stamp)
+        known = self._candidates is not None and self._candidates.header.stamp == message.header.stamp
+        step = Step(message.step, stamp, message.instruction, candidates=self._candidates if known else None,
+                    decision=message)
+        self._run.instruction = message.instruction
+        self._run.steps.append(step)
+        frame = self._frames.get(stamp)
+        if frame is None:
+            return
+        try:
+            picture = images.to_array(frame).copy()
+        except images.ImageError as error:
+            self.get_logger().warning(f'no decision image: {error}', throttle_duration_sec=10.0)
+            return
+        if self._calibration is not None and known and self._pose is not None:
+            draw_directions(picture, self._calibration, self._pose[:3, 3], step.actions, message.chosen)
+        composed = Overlay(self._run).frame(picture, len(self._run.steps) - 1)
+        self._publisher.publish(images.to_message(np.ascontiguousarray(composed), message.header))
+
+
+def main(args=None):
+    """Run the node."""
+    node_main.run(DecisionImageNode, args)
+
+
+if __name__ == '__main__':
+    main()

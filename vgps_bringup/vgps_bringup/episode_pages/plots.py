@@ -1,0 +1,119 @@
+"""Figures of the reports, as inline SVG or PNG: no display, no network."""
+
+import io
+import re
+from base64 import b64encode
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from vgps_msgs_py.bags.reader import REASONS, EpisodeRecord
+
+matplotlib.rcParams.update({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
+                            'svg.fonttype': 'path', 'axes.grid': True, 'grid.color': '#e3e7ee', 'axes.axisbelow': True,
+                            'axes.edgecolor': '#8a94a6', 'xtick.color': '#4a5365', 'ytick.color': '#4a5365'})
+ORANGE, BLUE, GREY = '#f08c00', '#3b6fb6', '#9aa5b8'
+CYCLE = ('#3b6fb6', '#f08c00', '#2f9e5b', '#c2417c', '#7a5cc4', '#1a9aa8', '#8c6d31', '#5c6675')
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as an ``<svg>`` element."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format='svg', bbox_inches='tight')
+    text = buffer.getvalue()
+    return re.sub(r'<metadata>.*?</metadata>', '', text[text.index('<svg'):], flags=re.DOTALL)
+
+
+def _over_steps(axes) -> None:
+    axes.set_xlabel('control step')
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def png_uri(image: np.ndarray) -> str:
+    """Return an RGB array as a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, 'PNG', optimize=True)
+    return 'data:image/png;base64,' + b64encode(buffer.getvalue()).decode()
+
+
+def value_figure(episode: EpisodeRecord) -> Figure:
+    """Q-values over the episode: every candidate a dot, the executed one the line, fallbacks marked."""
+    figure = Figure(figsize=(8.6, 3.4), layout='constrained')
+    axes = figure.subplots()
+    chosen_x, chosen_y = [], []
+    for step in episode.steps:
+        q_values = step.q_values
+        if q_values is None:
+            axes.axvline(step.index, color='#e8b04a', linewidth=1, alpha=0.6, zorder=0)
+            continue
+        minimum = q_values.min(axis=0)
+        axes.scatter(np.full(len(minimum), step.index), minimum, s=12, color=BLUE, alpha=0.4, linewidths=0, zorder=1)
+        if step.decision.chosen >= 0:
+            chosen_x.append(step.index)
+            chosen_y.append(minimum[step.decision.chosen])
+    axes.plot(chosen_x, chosen_y, color=ORANGE, linewidth=1.8, marker='o', markersize=3.5, zorder=2,
+              label='executed candidate')
+    axes.scatter([], [], s=12, color=BLUE, alpha=0.5, label='candidates (ensemble minimum)')
+    if any(step.q_values is None for step in episode.steps):
+        axes.axvline(np.nan, color='#e8b04a', label='nothing was scored')
+    axes.set_ylabel('Q (discounted return)')
+    _over_steps(axes)
+    axes.legend(loc='best', frameon=False)
+    return figure
+
+
+def health_figure(episode: EpisodeRecord) -> Figure:
+    """How sure the critic was: spread over candidates, disagreement of members, effective sample size."""
+    figure = Figure(figsize=(8.6, 2.2), layout='constrained')
+    panels = figure.subplots(1, 3)
+    decisions = [s.decision for s in episode.steps if s.decision is not None]
+    for axes, (name, title) in zip(panels, (('spread', 'spread over candidates'),
+                                            ('disagreement', 'disagreement of members'),
+                                            ('effective_sample_size', 'effective sample size'))):
+        axes.plot([d.step for d in decisions], [getattr(d, name) for d in decisions], color=BLUE, linewidth=1.4)
+        axes.set_title(title, fontsize=9, color='#4a5365')
+        _over_steps(axes)
+    return figure
+
+
+def action_figure(episode: EpisodeRecord) -> Figure | None:
+    """The candidates' first actions against what was executed; None where no candidates were recorded."""
+    steps = [s for s in episode.steps if s.actions is not None]
+    if not steps:
+        return None
+    figure = Figure(figsize=(8.6, 3.8), layout='constrained')
+    names = ('Δx [mm]', 'Δy [mm]', 'Δz [mm]', 'Δyaw [deg]', 'gripper openness')
+    panels = figure.subplot_mosaic([names[:3], [names[3], names[4], names[4]]])
+    for name, column, scale in zip(names, (0, 1, 2, 5, 6), (1e3, 1e3, 1e3, 180 / np.pi, 1.0)):
+        axes = panels[name]
+        for step in steps:
+            first = step.actions[:, 0, column] * scale
+            axes.scatter(np.full(len(first), step.index), first, s=9, color=BLUE, alpha=0.3, linewidths=0)
+        executed = [(s.index, s.decision.action[column] * scale) for s in steps if s.decision is not None]
+        if executed:
+            axes.plot(*zip(*executed), color=ORANGE, linewidth=1.3)
+        axes.set_title(name, fontsize=9, color='#4a5365')
+        _over_steps(axes)
+    return figure
+
+
+def curves_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], ylabel: str) -> Figure:
+    """Several named curves ``label -> (x, y)`` over the control steps."""
+    figure = Figure(figsize=(8.6, 3.2), layout='constrained')
+    axes = figure.subplots()
+    for (label, (x, y)), colour in zip(curves.items(), CYCLE * (len(curves) // len(CYCLE) + 1)):
+        axes.plot(x, y, color=colour, linewidth=1.5, label=label)
+    axes.set_ylabel(ylabel)
+    _over_steps(axes)
+    if len(curves) <= 12:
+        figure.legend(loc='outside upper left', ncols=2, frameon=False)
+    return figure
+
+
+def reason_counts(episode: EpisodeRecord) -> dict[str, int]:
+    """Return how often each reason stood behind a decision, most frequent first."""
+    reasons = [REASONS[s.decision.reason] for s in episode.steps if s.decision is not None]
+    return dict(sorted(((r, reasons.count(r)) for r in set(reasons)), key=lambda item: -item[1]))

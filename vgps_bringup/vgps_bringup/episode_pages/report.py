@@ -1,0 +1,197 @@
+"""A recorded episode as a page to look at: ``vgps-report BAG``.
+
+The report folder holds ``index.html`` (self-contained), ``video.mp4`` and ``summary.json``.
+"""
+
+import argparse
+import json
+import os
+import sys
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from vgps_bringup.episode_pages import page, plots, video
+from vgps_bringup.episode_pages.latency import added_latency, image_to_command, latency_table
+from vgps_msgs_py.bags.reader import FAILURES, Bag, EpisodeRecord
+from vgps_msgs_py.bags.storage import BagError
+
+# What a node says of itself in NodeConfiguration.model where a trained model is missing.
+STAND_INS = ('stand-in', 'untrained', 'random-policy', 'scripted')
+
+
+def stand_ins(bag: Bag) -> dict[str, str]:
+    """Return node -> what it ran in place of a trained model."""
+    return {node: message.model for node, message in bag.configurations.items()
+            if any(word in message.model.lower() for word in STAND_INS)}
+
+
+def summarize(bag: Bag, episode: EpisodeRecord) -> dict:
+    """Return the facts of an episode as plain values."""
+    decisions = [s.decision for s in episode.steps if s.decision is not None]
+    periods = np.diff([s.stamp for s in episode.steps]) * 1e-9
+    whole = [x for x in map(image_to_command, episode.steps) if x is not None]
+    added = [x for x in map(added_latency, episode.steps) if x is not None]
+    last_state = episode.task_states[-1] if episode.task_states else None
+    return {
+        'episode_id': episode.episode_id, 'instruction': episode.instruction, 'task': episode.task,
+        'seed': episode.seed, 'outcome': episode.outcome, 'message': episode.message,
+        'failure': FAILURES[last_state.failure] if last_state is not None and not last_state.success else '',
+        'steps': len(episode.steps), 'seconds': round(episode.duration, 3),
+        'steps_per_second': float(1 / np.median(periods)) if len(periods) else None,
+        'policy': next((s.candidates.policy for s in episode.steps if s.candidates is not None), ''),
+        'critic_hash': next((d.critic_hash for d in decisions), ''),
+        'candidates': int(np.median([d.num_candidates for d in decisions])) if decisions else 0,
+        'beta': float(decisions[0].beta) if decisions else None,
+        'reasons': plots.reason_counts(episode),
+        'image_to_command_ms': _percentiles(whole), 'added_ros_latency_ms': _percentiles(added),
+        'stand_ins': stand_ins(bag), 'problems': bag.problems,
+    }
+
+
+def _percentiles(values: list[float]) -> dict[str, float] | None:
+    return {'p50': float(np.percentile(values, 50)), 'p95': float(np.percentile(values, 95))} if values else None
+
+
+def pick_episode(bag: Bag, episode_id: str | None = None) -> EpisodeRecord:
+    """Return the episode of that name, or the last with steps.
+
+    Raises:
+        BagError: there is none.
+
+    """
+    usable = [e for e in bag.episodes if e.steps and (episode_id is None or e.episode_id == episode_id)]
+    if not usable:
+        known = ', '.join(f'{e.episode_id} ({len(e.steps)} steps)' for e in bag.episodes) or 'none'
+        wanted = f'episode {episode_id}' if episode_id else 'an episode with control steps'
+        raise BagError(f'{bag.path} does not hold {wanted}; episodes: {known}; topics: {", ".join(sorted(bag.counts))}'
+                       + ''.join(f'; {p}' for p in bag.problems))
+    return usable[-1]
+
+
+def episode_report(path: Path | str, output: Path | str | None = None, label: str = '',
+                   episode_id: str | None = None) -> dict:
+    """Write the report folder of one episode (default: ``BAG/report``) and return its summary.
+
+    Raises:
+        BagError: the bag holds no episode.
+
+    """
+    bag = Bag(path)
+    episode = pick_episode(bag, episode_id)
+    folder = Path(output) if output else (bag.path if bag.path.is_dir() else bag.path.parent) / 'report'
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = summarize(bag, episode)
+    if bag.image_stamps:
+        video.write_episode(bag, episode, folder / 'video.mp4', label)
+    else:
+        summary['problems'] = [*bag.problems, 'no camera images were recorded: no video']
+    (folder / 'summary.json').write_text(json.dumps(summary, indent=2))
+    (folder / 'index.html').write_text(_episode_page(bag, episode, summary, folder, label), encoding='utf-8')
+    return summary
+
+
+def _episode_page(bag: Bag, episode: EpisodeRecord, summary: dict, folder: Path, label: str) -> str:
+    rows = latency_table(episode)
+    failure = f' ({summary["failure"]})' if summary['failure'] else ''
+    head = (f'<h1>{escape(episode.instruction)} {page.tag(episode.outcome)}</h1>'
+            f'<p class="faint">{escape(label + " · " if label else "")}episode {escape(episode.episode_id)}'
+            f'{escape(failure)}{escape(" · " + episode.message if episode.message else "")}</p>')
+    facts = {'control steps': f'{len(episode.steps)}', 'duration': f'{episode.duration:.1f} s',
+             'candidates K, β': f'{summary["candidates"]}, {summary["beta"]:g}' if summary['beta'] is not None else '–'}
+    if summary['steps_per_second']:
+        facts['steps per second'] = f'{summary["steps_per_second"]:.1f}'
+    if summary['added_ros_latency_ms']:
+        facts['added ROS latency, median'] = f'{summary["added_ros_latency_ms"]["p50"]:.1f} ms'
+    notices = [page.notice(f'Stand-in: {node} runs {what}') for node, what in summary['stand_ins'].items()]
+    notices += [page.notice(f'Partial recording: {problem}') for problem in summary['problems']]
+    parts = [head, page.cards(facts), *notices]
+    if (folder / 'video.mp4').exists():
+        parts.append(page.section('What the robot saw and what was chosen', page.video(folder / 'video.mp4')))
+    parts += [page.section('Values', plots.svg(plots.value_figure(episode)),
+                           plots.svg(plots.health_figure(episode)))]
+    if (actions := plots.action_figure(episode)) is not None:
+        parts.append(page.section('Candidates (blue) and executed actions (orange)', plots.svg(actions)))
+    parts.append(page.section('Decisions', page.table(
+        ('reason', 'steps'), list(summary['reasons'].items()))))
+    strong = tuple(i for i, row in enumerate(rows) if row.name.startswith(('image stamp', 'added')))
+    parts.append(page.section('Latency', page.table(
+        ('part', 'stage', 'p50 [ms]', 'p95 [ms]', 'largest [ms]', 'n'),
+        [(r.part, r.name, r.p50, r.p95, r.largest, r.count) for r in rows], strong),
+        '<p class="faint small">Critical path of the models: the longer of policy and image encoder, which run at the '
+        'same time, then head and selection.</p>'))
+    configuration = ''.join(
+        f'<h3 class="small">{escape(node)} <span class="faint">{escape(m.version)} {escape(m.model)} '
+        f'{escape(m.model_hash[:12])}</span></h3><pre>{escape(m.parameters)}</pre>'
+        for node, m in sorted(bag.configurations.items()))
+    parts.append(page.section('Configuration', configuration or '<p class="faint">not recorded</p>'))
+    return page.page(f'{episode.instruction}: {episode.outcome}', *parts)
+
+
+def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '') -> str:
+    """Report the same scene under several conditions (name -> bag) side by side; return the summary as text.
+
+    ``note`` is shown with the outcomes: what one pair of episodes cannot say.
+    """
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = {name: Bag(path) for name, path in bags.items()}
+    episodes = {name: pick_episode(bag) for name, bag in opened.items()}
+    summaries = {name: episode_report(path, label=name) for name, path in bags.items()}
+    parts = [(opened[name], episodes[name], name) for name in bags if opened[name].image_stamps]
+    first = next(iter(summaries.values()))
+    body = [f'<h1>{escape(first["instruction"])}</h1><p class="faint">task {escape(first["task"] or "–")}, seed '
+            f'{first["seed"]}: the same scene under {len(bags)} conditions</p>']
+    notices = {f'Stand-in: {node} runs {what}' for s in summaries.values() for node, what in s['stand_ins'].items()}
+    body += [page.notice(text) for text in sorted(notices)]
+    if parts:
+        video.write_side_by_side(parts, folder / 'video.mp4')
+        video.write_filmstrip(parts, folder / 'filmstrip.jpg')
+        body.append(page.section('Side by side', page.video(folder / 'video.mp4', narrow=True)))
+    links = {name: os.path.relpath(Path(path) / 'report/index.html', folder) for name, path in bags.items()}
+    body.append(page.section('Outcomes', (f'<p>{escape(note)}</p>' if note else '') + page.table(
+        ('condition', 'outcome', 'failure', 'steps', 'seconds', 'steps / s', 'image → command p50 [ms]',
+         'added by ROS p50 [ms]', 'report'),
+        [(name, page.tag(s['outcome']), s['failure'] or '–', s['steps'], s['seconds'], s['steps_per_second'],
+          (s['image_to_command_ms'] or {}).get('p50'), (s['added_ros_latency_ms'] or {}).get('p50'),
+          f'<a href="{escape(links[name])}">details</a>') for name, s in summaries.items()])))
+    curves = {name: (np.array([s.index for s in e.steps]),
+                     np.array([s.decision.value if s.decision is not None else np.nan for s in e.steps]))
+              for name, e in episodes.items()}
+    body.append(page.section('Value of the executed candidate',
+                             plots.svg(plots.curves_figure(curves, 'Q (discounted return)'))))
+    (folder / 'index.html').write_text(page.page(first['instruction'], *body), encoding='utf-8')
+    (folder / 'summary.json').write_text(json.dumps(summaries, indent=2))
+    return '\n'.join([*(describe(name, s) for name, s in summaries.items()), *filter(None, [note]), *sorted(notices)])
+
+
+def describe(name: str, summary: dict) -> str:
+    """Return one line for the terminal."""
+    text = (f'{name}: {summary["outcome"].upper()}{" (" + summary["failure"] + ")" if summary["failure"] else ""}, '
+            f'{summary["steps"]} steps, {summary["seconds"]:.1f} s')
+    if summary['steps_per_second']:
+        text += f', {summary["steps_per_second"]:.1f} steps/s'
+    if summary['added_ros_latency_ms']:
+        text += (f', image to command {summary["image_to_command_ms"]["p50"]:.0f} ms, of which ROS adds '
+                 f'{summary["added_ros_latency_ms"]["p50"]:.1f} ms (p95 {summary["added_ros_latency_ms"]["p95"]:.1f})')
+    return text
+
+
+def main() -> None:
+    """Write the report of a bag."""
+    parser = argparse.ArgumentParser(prog='vgps-report', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('bag', type=Path, help='rosbag2 folder or file (MCAP, sqlite3)')
+    parser.add_argument('--output', type=Path, help='report folder; default: BAG/report')
+    parser.add_argument('--episode', help='episode_id; default: the last in the bag')
+    options = parser.parse_args()
+    try:
+        summary = episode_report(options.bag, options.output, episode_id=options.episode)
+    except BagError as error:
+        sys.exit(f'vgps-report: {error}')
+    for problem in summary['problems']:
+        print(f'partial: {problem}', file=sys.stderr)
+    folder = options.output or (options.bag if options.bag.is_dir() else options.bag.parent) / 'report'
+    print(describe(summary['episode_id'], summary))
+    print(f'Report: {folder / "index.html"}')

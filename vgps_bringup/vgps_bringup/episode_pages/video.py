@@ -1,0 +1,113 @@
+"""Episodes to look at: H.264 videos that every browser plays, and strips of still pictures."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from vgps_bringup.episode_pages.overlay import FAINT, Overlay
+from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
+
+LINGER = 1.5    # [s] the last frame stays, with the outcome on it
+MAX_RATE = 30.0  # frames per second
+MOMENTS = (0.2, 0.5, 1.0)  # of each episode, in its filmstrip
+FILMSTRIP_HEIGHT, FILMSTRIP_QUALITY = 462, 90  # pixels; JPEG
+
+
+class VideoWriter:
+    """Encodes RGB frames; the size is that of the first."""
+
+    def __init__(self, path: Path | str, rate: float):
+        self._container = av.open(str(path), 'w', options={'movflags': 'faststart'})
+        self._stream = self._container.add_stream('libx264', rate=Fraction(rate).limit_denominator(1000))
+        self._stream.pix_fmt = 'yuv420p'
+        self._stream.options = {'crf': '23', 'preset': 'veryfast'}
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append a frame ``(H, W, 3) uint8`` RGB, H and W even."""
+        if self._stream.width == 0 or not self._stream.codec_context.is_open:
+            self._stream.height, self._stream.width = frame.shape[:2]
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
+        self._container.mux(self._stream.encode(picture))
+
+    def __enter__(self) -> 'VideoWriter':
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._stream.codec_context.is_open:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+def episode_frames(bag: Bag, episode: EpisodeRecord, rate: float, label: str = '',
+                   below: bool = False) -> Iterator[np.ndarray]:
+    """Yield the composed frames of an episode at a constant rate, real time, outcome on the last ones."""
+    overlay = Overlay(episode, label, below)
+    stamps = [step.stamp for step in episode.steps]
+    first = min([episode.started, *stamps[:1]])
+    period, due, begun, image = 1e9 / rate, None, 0, None
+    for frame in bag.frames():
+        if frame.stamp < first or frame.received > episode.ended:
+            continue
+        image = frame.image()
+        while begun < len(stamps) and stamps[begun] <= frame.stamp:
+            begun += 1
+        due = frame.stamp if due is None else due
+        while due <= frame.stamp + period / 2:  # repeats a frame where the camera was slower
+            composed = overlay.frame(image, begun - 1 if begun else None)
+            yield composed
+            due += period
+    if image is not None:
+        composed = overlay.frame(image, begun - 1 if begun else None, episode.outcome)
+        for _ in range(round(LINGER * rate)):
+            yield composed
+
+
+def frame_rate(bag: Bag) -> float:
+    """Return the camera's rate in frames per second, at most MAX_RATE."""
+    stamps = np.unique(bag.image_stamps[bag.image_topic()])
+    if len(stamps) < 2:
+        return 5.0
+    return float(np.clip(round(1e9 / np.median(np.diff(stamps)), 1), 1.0, MAX_RATE))
+
+
+def write_episode(bag: Bag, episode: EpisodeRecord, path: Path | str, label: str = '') -> int:
+    """Write the video of an episode; return the number of frames."""
+    rate, count = frame_rate(bag), 0
+    with VideoWriter(path, rate) as writer:
+        for frame in episode_frames(bag, episode, rate, label):
+            writer.write(frame)
+            count += 1
+    return count
+
+
+def write_side_by_side(parts: list[tuple[Bag, EpisodeRecord, str]], path: Path | str) -> int:
+    """Write several episodes beside each other, started together; the shorter ones keep their last frame."""
+    rate, count = min(frame_rate(bag) for bag, _, _ in parts), 0
+    streams = [episode_frames(bag, episode, rate, label, below=True) for bag, episode, label in parts]
+    latest: list[np.ndarray | None] = [None] * len(parts)
+    with VideoWriter(path, rate) as writer:
+        while True:
+            fresh = [next(stream, None) for stream in streams]
+            if all(frame is None for frame in fresh):
+                return count
+            latest = [new if new is not None else old for new, old in zip(fresh, latest)]
+            if any(frame is None for frame in latest):
+                latest = [f if f is not None else np.zeros_like(next(g for g in latest if g is not None))
+                          for f in latest]  # an episode without a single frame
+            rule = np.full((latest[0].shape[0], 4, 3), FAINT, np.uint8)
+            writer.write(np.hstack([x for f in latest for x in (f, rule)][:-1]))
+            count += 1
+
+
+def write_filmstrip(parts: list[tuple[Bag, EpisodeRecord, str]], path: Path | str) -> None:
+    """Write a JPEG of several episodes at a few moments, those of one moment beside each other."""
+    episodes = [list(episode_frames(bag, episode, 5.0, label, below=True)) for bag, episode, label in parts]
+    pictures = [frames[round(moment * (len(frames) - 1))] for moment in MOMENTS for frames in episodes if frames]
+    strip = np.hstack([x for f in pictures for x in (f, np.full((f.shape[0], 4, 3), FAINT, np.uint8))][:-1])
+    width = round(strip.shape[1] * FILMSTRIP_HEIGHT / strip.shape[0])
+    small = cv2.resize(strip, (width, FILMSTRIP_HEIGHT), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(path), small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, FILMSTRIP_QUALITY])

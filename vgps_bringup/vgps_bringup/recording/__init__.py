@@ -1,0 +1,1 @@
+"""What is recorded when, and recordings played back to the live system."""

@@ -1,0 +1,1 @@
+"""Recorded episodes under other critics, K and beta; recordings of other software."""

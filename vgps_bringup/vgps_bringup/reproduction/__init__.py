@@ -1,0 +1,1 @@
+"""The published studies from nothing: their stages and their tables."""

@@ -1,0 +1,271 @@
+"""``vgps-study``: the proof that steering raises success, from nothing: data, policies, critics, trials, tables.
+
+    vgps-study --output study            # 2 CPU cores: about 3 hours; killed or not, the same call goes on
+    vgps-study --output study --list     # what would be run, command by command
+
+Each stage is one of the project's own commands, so every number can be made again by hand. Stages that do not need
+each other run side by side, one per core.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+TASKS = ('put_eggplant_in_basket', 'put_carrot_on_plate')
+# Demonstrations have seeds from 1,000,000 on; recipes, K and beta were chosen below 140; these are for the report.
+FIRST_SEED = 10_000
+NETWORK = ('--network.stage-sizes', '1', '1', '1', '1', '--network.num-filters', '24', '--network.image-size', '96')
+HEADS = ('--data.action-space', 'bridge', *NETWORK, '--batch-size', '256', '--optimiser.learning-rate', '5e-4',
+         '--threads', '1', '--validate-every', '0')
+MONTE_CARLO = ('monte-carlo', '--algorithm.target-rate', '0.02')
+
+
+@dataclass(frozen=True)
+class CriticRecipe:
+    """A critic that is trained."""
+
+    arguments: tuple[str, ...]             # of vgps-train, beside HEADS
+    steps: str = 'critic_steps'            # which field of Scale
+    encoder: str | None = 'encoder'        # stage that pre-trained it; None: learnt with the value, as in the paper
+    table: str = 'table'                   # stage that made its data
+
+
+CRITICS = {  # the first is the one that ships
+    'monte-carlo': CriticRecipe(MONTE_CARLO),
+    'iql': CriticRecipe(('iql', '--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0')),
+    # the paper takes every demonstration for a success
+    'monte-carlo-paper-labels': CriticRecipe((*MONTE_CARLO, '--data.labels.failures', 'successes')),
+    'cal-ql': CriticRecipe(('cal-ql', '--algorithm.target-rate', '0.02')),
+    'monte-carlo-end-to-end': CriticRecipe((*MONTE_CARLO, '--batch-size', '64'), 'end_to_end_steps', None),
+}
+SHIPPED = next(iter(CRITICS))
+SHARES = {'10': '0.1', '50': '0.5'}  # of the demonstrations, percent and share
+SEEDS = ('1', '2')                   # beside seed 0, the shipped one: other draws, other starting weights
+# the shipped recipe with less data, or with another seed, in encoder and heads
+LESS_DATA = {f'data-{share}-percent': CriticRecipe(MONTE_CARLO, encoder=f'encoder-{share}', table=f'table-{share}')
+             for share in SHARES}
+OTHER_SEEDS = {f'seed-{seed}': CriticRecipe((*MONTE_CARLO, '--seed', seed), encoder=f'encoder-seed-{seed}')
+               for seed in SEEDS}
+SERVER_PORT = '8791'
+POLL = 0.5  # s
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything; the defaults are what the published numbers were made with."""
+
+    episodes: int = 900        # demonstrations per task
+    policy_steps: int = 5000   # updates of each base policy
+    locate_steps: int = 2000   # updates of the critics' encoder until grasps are located
+    encoder_steps: int = 3500  # and after
+    critic_steps: int = 6000   # updates of each critic's heads
+    end_to_end_steps: int = 12000  # updates of the critic whose encoder learns from the value alone
+    trials: int = 200          # per task and headline row
+    control_trials: int = 50   # per task and row of controls and algorithms
+    sweep_trials: int = 20     # per task and row of the sweep over K and beta
+    videos: int = 8            # recorded trials per task, for the page with videos and value curves
+
+
+SMOKE = Scale(episodes=12, policy_steps=20, locate_steps=20, encoder_steps=20, critic_steps=20, end_to_end_steps=5,
+              trials=2, control_trials=1, sweep_trials=1, videos=1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command and the stages whose results it reads."""
+
+    name: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    cores: int = 1
+
+
+def stages(out: Path, scale: Scale) -> list[Stage]:
+    """Return every stage in an order that can be run one after the other."""
+    values = {'out': str(out), **dataclasses.asdict(scale)}
+
+    def stage(name: str, *command: str, needs: tuple[str, ...] = (), cores: int = 1) -> Stage:
+        return Stage(name, tuple(part.format(**values) for part in command), needs, cores)
+
+    def encoder(name: str, table: str = 'table', seed: str = '0') -> Stage:
+        return stage(name, 'vgps-pretrain', '--data', '{out}/' + table, '--out', '{out}/' + name, '--first-steps',
+                     '{locate_steps}', '--steps', '{encoder_steps}', '--seed', seed, needs=(table,))
+
+    def critic(name: str, recipe: CriticRecipe) -> Stage:
+        encoded = ('--encoder', '{out}/' + recipe.encoder) if recipe.encoder else ()
+        return stage(name, 'vgps-train', recipe.arguments[0], *encoded, '--data.paths', '{out}/' + recipe.table,
+                     *HEADS, *recipe.arguments[1:], '--steps', '{' + recipe.steps + '}', '--out', '{out}/' + name,
+                     needs=(recipe.encoder or recipe.table,))
+
+    def trials(name: str, *critics: str, before: str = '') -> Stage:
+        # one process each, so that no core waits for a stage that wants them all
+        command = ('vgps-evaluate', 'trials', '--study', '{out}/' + f'{name}.yaml',
+                   *(() if name == 'videos' else ('--no-record',)), '--output', '{out}/' + f'trials-{name}')
+        if before:
+            command = ('sh', '-c', before + ' & trap "kill $!" EXIT; ' + shlex.join(command))
+        return stage(f'trials-{name}', *command, needs=('flow', 'binned', *critics))
+
+    return [
+        stage('collect', 'vgps-collect', '--output', '{out}/demonstrations', '--tasks', *TASKS, '--episodes',
+              '{episodes}', '--looks', 'light', '--image-size', '256', '--max-steps', '60', '--processes', '2',
+              cores=2),
+        stage('table', 'vgps-data', 'save', '{out}/demonstrations', '--out', '{out}/table', '--image-size', '96',
+              needs=('collect',)),
+        stage('flow', 'vgps-train-policy', '--kind', 'flow', '--data', '{out}/demonstrations', '--output',
+              '{out}/flow.safetensors', '--image-size', '96', '--horizon', '1', '--batch-size', '64', '--steps',
+              '{policy_steps}', '--threads', '1', needs=('collect',)),
+        encoder('encoder'),
+        stage('binned', 'vgps-train-policy', '--kind', 'binned', '--data', '{out}/demonstrations', '--output',
+              '{out}/binned.safetensors', '--image-size', '96', '--batch-size', '64', '--steps', '{policy_steps}',
+              '--threads', '1', needs=('collect',)),
+        *(critic(name, recipe) for name, recipe in CRITICS.items()),
+        trials('headline', SHIPPED), trials('controls', *CRITICS), trials('videos', SHIPPED),
+        trials('server', SHIPPED, before='vgps-policy-server flow --options '
+               '"{{checkpoint: {out}/flow.safetensors}}" --episodes 2 --port ' + SERVER_PORT),
+        trials('sweep', SHIPPED),
+        *(stage(f'table-{percent}', 'vgps-data', 'save', '{out}/table', '--out', '{out}/table-' + percent,
+                '--image-size', '96', '--share', share, needs=('table',)) for percent, share in SHARES.items()),
+        *(encoder(f'encoder-{percent}', f'table-{percent}') for percent in SHARES),
+        *(critic(name, recipe) for name, recipe in LESS_DATA.items()),
+        trials('data', SHIPPED, *LESS_DATA),
+        *(encoder(f'encoder-seed-{seed}', seed=seed) for seed in SEEDS),
+        *(critic(name, recipe) for name, recipe in OTHER_SEEDS.items()),
+        trials('seeds', SHIPPED, *OTHER_SEEDS),
+    ]
+
+
+def studies(out: Path, scale: Scale) -> dict[str, dict]:
+    """Return the comparisons by name, as ``vgps-evaluate trials --study`` reads them."""
+    def row(name: str, policy: str = 'flow', selection: str = 'value', k: int = 10, beta: float = 1.0,
+            critic: str = SHIPPED) -> dict:
+        options = {'random-policy': {}, 'server': {'url': f'ws://127.0.0.1:{SERVER_PORT}', 'connect_timeout': 120}
+                   }.get(policy, {'checkpoint': str(out / f'{policy}.safetensors')})
+        return {'name': name, 'policy': policy, 'critic': str(out / critic / 'critic') if selection == 'value' else '',
+                'selection': selection, 'k': k, 'beta': beta, 'policy_options': options}
+
+    def study(rows: list[dict], trials: int) -> dict:
+        return {'tasks': list(TASKS), 'conditions': rows, 'trials': trials, 'first_seed': FIRST_SEED, 'max_steps': 60}
+
+    headline = []
+    for policy in ('flow', 'binned'):
+        headline += [row(f'{policy}: base', policy, 'first', 1), row(f'{policy}: steered', policy)]
+    base = row('base', selection='first', k=1)
+    controls = [base, row('random-select', selection='random'), row('random-policy', 'random-policy', 'first', 1)]
+    controls += [row(f'steered, {name}', critic=name) for name in CRITICS]
+    less_data, seeds = ([row(name.replace('-', ' '), critic=name) for name in critics]
+                        for critics in (LESS_DATA, OTHER_SEEDS))
+    sweep = [row(f'K={k} β={beta:g}', k=k, beta=beta) for k in (10, 30, 50, 100) for beta in (0.0, 0.1, 1.0)]
+    server = [row('in process'), row('through the policy server', 'server')]
+    return {'headline': study(headline, scale.trials), 'controls': study(controls, scale.control_trials),
+            'server': study(server, scale.sweep_trials), 'sweep': study([base, *sweep], scale.sweep_trials),
+            'data': study([base, *less_data, row('all data')], scale.control_trials),
+            'seeds': study([base, row('seed 0'), *seeds], scale.control_trials),
+            'videos': study(headline[:2], scale.videos)}
+
+
+def run(out: Path, scale: Scale, cores: int = 2) -> None:
+    """Run every stage that is not done, on `cores` cores; raises SystemExit naming the log of one that fails."""
+    (out / 'logs').mkdir(parents=True, exist_ok=True)
+    _check_same(out, scale)
+    for name, content in studies(out, scale).items():
+        (out / f'{name}.yaml').write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    plan, running, began = stages(out, scale), {}, time.monotonic()
+    # one thread per process, for drawing too (Mesa): as many processes as cores are running
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'LP_NUM_THREADS': '0'}
+    try:
+        while True:
+            done = {stage.name for stage in plan if _marker(out, stage).exists()}
+            for name, (stage, process, started) in list(running.items()):
+                code = _reap(out, name, process, started, os.WNOHANG)
+                if code is None:
+                    continue
+                del running[name]
+                if code:
+                    sys.exit(f'vgps-study: stage {name} failed ({code}): see {out / "logs" / name}.log')
+                _marker(out, stage).touch()
+                done.add(name)
+                _say(began, f'{len(done)} of {len(plan)} done: {name}')
+            if len(done) == len(plan):
+                return
+            free = cores - sum(min(stage.cores, cores) for stage, *_ in running.values())
+            for stage in plan:
+                if stage.name in done or stage.name in running or not done.issuperset(stage.needs):
+                    continue
+                if min(stage.cores, cores) > free:
+                    break  # in order: a stage for all cores is not overtaken for ever
+                _say(began, f'{stage.name}: {out / "logs" / stage.name}.log')
+                log = (out / 'logs' / f'{stage.name}.log').open('a')
+                process = subprocess.Popen(stage.command, stdout=log, stderr=log, env=environment)
+                running[stage.name] = stage, process, time.monotonic()
+                free -= min(stage.cores, cores)
+            time.sleep(POLL)
+    finally:
+        for _, process, _ in running.values():
+            os.kill(process.pid, signal.SIGTERM)  # terminate() would reap one that has just ended, and lose its cost
+        for stage, process, started in running.values():
+            _reap(out, stage.name, process, started)
+
+
+def _reap(out: Path, name: str, process: subprocess.Popen, started: float, flags: int = 0) -> int | None:
+    """Return the exit code of an ended stage, None while it runs; its cost goes to ``logs/costs.jsonl``."""
+    pid, status, usage = os.wait4(process.pid, flags)  # poll() does not tell the CPU time
+    if not pid:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    cost = {'stage': name, 'minutes': (time.monotonic() - started) / 60,
+            'cpu_minutes': (usage.ru_utime + usage.ru_stime) / 60}
+    with (out / 'logs' / 'costs.jsonl').open('a') as ledger:
+        ledger.write(json.dumps(cost) + '\n')
+    return process.returncode
+
+
+def _say(began: float, text: str) -> None:
+    print(f'[{(time.monotonic() - began) / 60:5.1f} min] {text}', flush=True)
+
+
+def _marker(out: Path, stage: Stage) -> Path:
+    return out / 'logs' / f'{stage.name}.done'
+
+
+def _check_same(out: Path, scale: Scale) -> None:
+    path, wanted = out / 'scale.json', json.dumps(dataclasses.asdict(scale), indent=2)
+    if path.exists() and path.read_text() != wanted:
+        sys.exit(f'vgps-study: {out} was begun at another scale (see {path}): choose another --output or remove it')
+    path.write_text(wanted)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog='vgps-study', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--output', type=Path, default=Path('study'), help='folder for everything that is made')
+    parser.add_argument('--list', action='store_true', help='print the commands and run nothing')
+    parser.add_argument('--smoke', action='store_true', help='every stage in miniature, minutes: does it run here?')
+    parser.add_argument('--cores', type=int, default=2, help='stages run side by side')
+    parser.add_argument('--publish', type=Path, metavar='CHECKOUT', help='also write its documentation and README')
+    parser.add_argument('--report-only', action='store_true', help='tables of the trials finished so far')
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no stage outlives this
+    scale, out = SMOKE if options.smoke else Scale(), options.output.resolve()
+    if options.list:
+        for stage in stages(out, scale):
+            print(f'{stage.name}: {shlex.join(stage.command)}')
+        return
+    if not options.report_only:
+        run(out, scale, options.cores)
+    from vgps_bringup.reproduction.tables import write
+    print(write(out, options.publish))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,51 @@
+"""Turn a system of ``description.py`` into a launch description. Imported by the launch files only."""
+
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, OpaqueFunction, TimerAction
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from vgps_bringup.system.description import SYSTEMS, Include, Process
+
+
+def _include(include: Include):
+    path = os.path.join(get_package_share_directory(include.package), 'launch', include.launch_file)
+    return IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=include.arguments.items())
+
+
+def _node(process: Process, namespace: str):
+    share = get_package_share_directory('vgps_bringup')
+    node = Node(
+        package=process.package, executable=process.executable, name=process.name, namespace=namespace,
+        parameters=[*(os.path.join(share, 'config', path) for path in process.parameter_files),
+                    # or launch_ros would read a text such as '{}' or '3' as YAML
+                    {name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+                     for name, value in process.parameters.items()}],
+        remappings=list(process.remappings.items()),
+        additional_env={name: value for name, value in process.environment.items() if name not in os.environ},
+        output='screen', emulate_tty=True, sigterm_timeout='5',
+        on_exit=[EmitEvent(event=Shutdown(reason=f'{process.name} ended'))] if process.required else None)
+    return TimerAction(period=process.delay, actions=[node]) if process.delay else node
+
+
+def launch_description(name: str) -> LaunchDescription:
+    """Return the launch description of one system; every argument shows in ``--show-args``."""
+    system = SYSTEMS[name]
+
+    def start(context):
+        given = {a.name: LaunchConfiguration(a.name).perform(context) for a in system.arguments}
+        arguments = system.resolve(given)
+        return [_include(part) if isinstance(part, Include) else _node(part, arguments['namespace'])
+                for part in system.build(arguments)]
+
+    return LaunchDescription([
+        *(DeclareLaunchArgument(a.name, default_value=a.default, description=a.description,
+                                **({'choices': list(a.choices)} if a.choices else {})) for a in system.arguments),
+        OpaqueFunction(function=start),
+    ])

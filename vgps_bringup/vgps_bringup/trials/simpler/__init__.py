@@ -1,0 +1,1 @@
+"""The paper's protocol on SIMPLER's tasks, as trials."""

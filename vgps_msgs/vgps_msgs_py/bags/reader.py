@@ -1,0 +1,241 @@
+"""A recording as episodes of steps: frame, candidates, decision, command, controller. No ROS.
+
+Messages are told apart by type, not by topic name: namespaces and remapping do not matter. Images are the bulk of
+a bag and are not kept: ``frames`` streams them.
+"""
+
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vgps_msgs_py import images, stamps
+from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
+from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
+
+IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+OUTCOMES = ('running', 'success', 'failure', 'timeout', 'cancelled', 'aborted')
+REASONS = ('steered', 'control first', 'control random', 'frame missing', 'deadline missed', 'values not finite',
+           'flat values', 'members disagree', 'instruction unknown', 'action space mismatch', 'candidates invalid',
+           'critic failed', 'out of data', 'critic harmful', 'instruction unfamiliar', 'outlook alarm',
+           'operator corrected')
+FAILURES = ('', 'never grasped', 'dropped outside', 'still holding', 'misplaced')
+
+
+@dataclass(frozen=True)
+class Step:
+    """One control step; parts that were not recorded are None. Messages have ROS's field names, arrays are numpy."""
+
+    index: int
+    stamp: int                       # of the camera frame behind it [ns]
+    instruction: str
+    started: object | None = None    # StepStarted
+    candidates: object | None = None
+    decision: object | None = None
+    command: object | None = None
+    states: tuple = ()               # ControllerState of this step, in order
+    received: dict[str, int] = field(default_factory=dict)  # part -> when the recorder got it [ns]
+
+    @property
+    def actions(self) -> np.ndarray | None:
+        """Candidates, ``(K, H, 7) float32`` physical, or None."""
+        if self.candidates is None:
+            return None
+        return np.asarray(self.candidates.actions, np.float32).reshape(
+            self.candidates.num_candidates, max(self.candidates.horizon, 1), 7)
+
+    @property
+    def q_values(self) -> np.ndarray | None:
+        """Values, ``(E, K) float32``, or None where nothing was scored."""
+        if self.decision is None or len(self.decision.q_values) == 0:
+            return None
+        return np.asarray(self.decision.q_values, np.float32).reshape(-1, self.decision.num_candidates)
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One run of one instruction."""
+
+    episode_id: str
+    instruction: str
+    task: str
+    seed: int
+    outcome: str                     # one of OUTCOMES; 'running' where the recording ends first
+    message: str
+    started: int                     # [ns]
+    ended: int                       # [ns]
+    steps: tuple[Step, ...]
+    task_states: tuple = ()          # TaskState of a simulation
+
+    @property
+    def duration(self) -> float:
+        """Return seconds from start to outcome."""
+        return (self.ended - self.started) * 1e-9
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A camera frame, decoded on demand."""
+
+    stamp: int                       # header stamp [ns]
+    received: int                    # [ns]
+    type: str
+    data: bytes
+    types: MessageTypes
+
+    def image(self) -> np.ndarray:
+        """Return ``(H, W, 3) uint8`` RGB.
+
+        Raises:
+            ValueError: the bytes are not an image.
+
+        """
+        message = self.types.deserialize(self.data, self.type)
+        if self.type.endswith('/Image'):
+            return images.to_array(message)
+        pixels = cv2.imdecode(np.asarray(message.data, np.uint8), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise ValueError(f"compressed image of format '{message.format}' cannot be decoded")
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+class Bag:
+    """A recording, read once except for its images.
+
+    Raises:
+        BagError: nothing in it can be used.
+
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.types = MessageTypes()
+        self.storage = BagStorage(path)
+        # type -> (received [ns], message, topic)
+        self.messages: dict[str, list[tuple[int, object, str]]] = defaultdict(list)
+        self.image_stamps: dict[str, list[int]] = defaultdict(list)  # topic -> header stamps [ns]
+        self.counts: Counter = Counter()
+        self.problems: list[str] = []
+        undecoded: Counter = Counter()
+        self.first, self.last = None, None
+        for raw in self.storage.messages(self.types):
+            self.counts[raw.topic] += 1
+            self.first = raw.received if self.first is None else min(self.first, raw.received)
+            self.last = raw.received if self.last is None else max(self.last, raw.received)
+            try:
+                if raw.type in IMAGE_TYPES:
+                    self.image_stamps[raw.topic].append(_header_stamp(raw))
+                else:
+                    message = self.types.deserialize(raw.data, raw.type)
+                    self.messages[raw.type].append((raw.received, message, raw.topic))
+            except (UnknownTypeError, ValueError, struct.error) as error:
+                undecoded[f'{raw.topic}: {error}'] += 1
+        self.problems = self.storage.problems + [f'{text} ({n} messages)' for text, n in undecoded.items()]
+        if not self.counts:
+            raise BagError(f'{self.path} holds no message' + ''.join(f'; {p}' for p in self.problems))
+
+    def of_type(self, name: str) -> list[tuple[int, object, str]]:
+        """Return ``(received [ns], message, topic)`` of a ``vgps_msgs`` type, in order of receipt."""
+        return sorted(self.messages.get(f'vgps_msgs/msg/{name}', []), key=lambda item: item[0])
+
+    @cached_property
+    def configurations(self) -> dict[str, object]:
+        """The last NodeConfiguration of each node."""
+        return {message.node: message for _, message, _ in self.of_type('NodeConfiguration')}
+
+    @cached_property
+    def episodes(self) -> tuple[EpisodeRecord, ...]:
+        """Every episode in the bag, in order; empty for a recording made by other software."""
+        announced = defaultdict(list)
+        for received, message, _ in self.of_type('Episode'):
+            announced[message.episode_id].append((received, message))
+        parts = self._parts()
+        # the tail of the episode before may be in the bag too: its steps count only where nothing was announced
+        identities = list(announced) or list(dict.fromkeys(episode for episode, _ in parts))
+        return tuple(self._episode(e, announced[e], parts) for e in identities)
+
+    def _parts(self) -> dict[tuple[str, int], dict]:
+        """Return (episode, step) -> the messages of that step."""
+        parts: dict[tuple[str, int], dict] = defaultdict(lambda: {'states': [], 'received': {}})
+        for name, kind in (('started', 'StepStarted'), ('candidates', 'ActionCandidates'),
+                           ('decision', 'SteeringDecision'), ('command', 'EndEffectorCommand')):
+            for received, message, _ in self.of_type(kind):
+                part = parts[message.episode_id, message.step]
+                part.setdefault(name, message)
+                part['received'].setdefault(name, received)
+        for received, message, _ in self.of_type('ControllerState'):
+            if (message.episode_id, message.step) in parts:  # states between episodes belong to no step
+                part = parts[message.episode_id, message.step]
+                part['states'].append(message)
+                part['received'].setdefault('state', received)
+        return parts
+
+    def _episode(self, identity: str, announced: list, parts: dict) -> EpisodeRecord:
+        steps = []
+        for (_, index), part in sorted((item for item in parts.items() if item[0][0] == identity),
+                                       key=lambda item: item[0][1]):
+            messages = [part.get(name) for name in ('started', 'candidates', 'decision', 'command')]
+            first = next(m for m in messages if m is not None)
+            steps.append(Step(
+                index=index, stamp=stamps.nanoseconds(first.header.stamp),
+                instruction=next((m.instruction for m in messages[:3] if m is not None), ''),
+                started=messages[0], candidates=messages[1], decision=messages[2], command=messages[3],
+                states=tuple(part['states']), received=part['received']))
+        last = announced[-1][1] if announced else None
+        received = [t for step in steps for t in step.received.values()]
+        started = announced[0][0] if announced else min(received)
+        over = announced and last.outcome != 0
+        return EpisodeRecord(
+            episode_id=identity, steps=tuple(steps), started=started,
+            instruction=last.instruction if last else steps[0].instruction,
+            task=last.task if last else '', seed=int(last.seed) if last else 0,
+            outcome=OUTCOMES[last.outcome] if last else 'running',
+            message=last.message if last else 'the recording does not hold its Episode message',
+            ended=announced[-1][0] if over else max([started, *received]),
+            task_states=tuple(m for t, m, _ in self.of_type('TaskState')
+                              if started <= t <= (announced[-1][0] if over else self.last)))
+
+    def image_topic(self, topic: str | None = None) -> str:
+        """Return the topic of the frames the steps refer to; ``topic`` settles it where that cannot be told.
+
+        Raises:
+            BagError: no images, no such topic, or several cameras and no steps.
+
+        """
+        known = ', '.join(sorted(self.image_stamps)) or 'none'
+        if topic is not None:
+            if topic not in self.image_stamps:
+                raise BagError(f'{self.path} has no image topic {topic}; image topics: {known}')
+            return topic
+        if not self.image_stamps:
+            raise BagError(f'{self.path} holds no camera image ({", ".join(IMAGE_TYPES)})')
+        wanted = {step.stamp for episode in self.episodes for step in episode.steps}
+        matches = {name: len(wanted.intersection(values)) for name, values in self.image_stamps.items()}
+        best = max(matches, key=matches.get)
+        if len(matches) > 1 and matches[best] == 0:
+            raise BagError(f'{self.path} has several cameras, say which one is meant: {known}')
+        return best
+
+    def frames(self, topic: str | None = None, wanted: set[int] | None = None) -> Iterator[Frame]:
+        """Stream the frames of one camera, in order; only those with a header stamp in ``wanted`` if given."""
+        topic = self.image_topic(topic)
+        for raw in BagStorage(self.path).messages(self.types):
+            if raw.topic == topic:
+                try:
+                    stamp = _header_stamp(raw)
+                except struct.error:
+                    continue  # counted in problems already
+                if wanted is None or stamp in wanted:
+                    yield Frame(stamp, raw.received, raw.type, raw.data, self.types)
+
+
+def _header_stamp(raw: RawMessage) -> int:
+    """Return the header stamp of a serialised message [ns] without touching its payload."""
+    little = raw.data[1] & 1 if len(raw.data) > 1 else 1
+    seconds, nanoseconds = struct.unpack_from('<iI' if little else '>iI', raw.data, 4)
+    return seconds * 1_000_000_000 + nanoseconds

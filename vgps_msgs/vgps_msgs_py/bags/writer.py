@@ -1,0 +1,120 @@
+"""Write a rosbag2 folder (MCAP) without rosbag2: what ``ros2 bag``, ``rosbags`` and Foxglove read.
+
+Layout as ``ros2 bag record -s mcap -o FOLDER``: ``FOLDER/FOLDER_0.mcap`` and ``FOLDER/metadata.yaml``. The metadata
+is of version 8: Jazzy (9) reads it, Humble (5) cannot read 9's list of qualities of service.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from mcap.writer import CompressionType, Writer
+
+from vgps_msgs_py.bags.message_types import MessageTypes
+
+METADATA_VERSION = 8
+INFINITE = {'sec': 9223372036, 'nsec': 854775807}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A recorded topic."""
+
+    name: str                  # fully resolved, e.g. /vgps/image_raw
+    type: str                  # e.g. sensor_msgs/msg/Image
+    reliable: bool = True      # as its publishers offer
+    latched: bool = False      # transient local
+    depth: int = 10            # history kept by the publisher
+
+    def quality_of_service(self) -> str:
+        """Return the offered quality of service as rosbag2 writes it (YAML, enumerations as numbers)."""
+        return yaml.safe_dump([{
+            'history': 1, 'depth': self.depth, 'reliability': 1 if self.reliable else 2,
+            'durability': 1 if self.latched else 2, 'deadline': INFINITE, 'lifespan': INFINITE, 'liveliness': 1,
+            'liveliness_lease_duration': INFINITE, 'avoid_ros_namespace_conventions': False}], sort_keys=False)
+
+
+class BagWriter:
+    """Writes serialised messages; ``flush`` makes everything written so far survive a kill -9.
+
+    Raises:
+        FileExistsError: the folder is there already; a bag is never overwritten.
+
+    """
+
+    def __init__(self, folder: Path | str, types: MessageTypes | None = None):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True)
+        self.types = types or MessageTypes()
+        self.file = self.folder / f'{self.folder.name}_0.mcap'
+        self._stream = self.file.open('wb')
+        self._writer = Writer(self._stream, compression=CompressionType.ZSTD)
+        self._writer.start(profile='ros2', library='vgps_bringup')
+        self._schemas: dict[str, int] = {}
+        self._channels: dict[Topic, int] = {}
+        self._counts: dict[Topic, int] = {}
+        self._first, self._last = None, None
+        self.closed = False
+        self.flush()
+
+    def write(self, topic: Topic, data: bytes, stamp: int) -> None:
+        """Append one message: CDR bytes and the time it was received, in nanoseconds.
+
+        Raises:
+            UnknownTypeError: the definition of the topic's type is not installed.
+
+        """
+        if topic not in self._channels:
+            self._add(topic)
+        self._writer.add_message(self._channels[topic], log_time=stamp, data=data, publish_time=stamp,
+                                 sequence=self._counts[topic])
+        self._counts[topic] += 1
+        self._first = stamp if self._first is None else min(self._first, stamp)
+        self._last = stamp if self._last is None else max(self._last, stamp)
+
+    def _add(self, topic: Topic) -> None:
+        text, type_hash = self.types.definition(topic.type)
+        if topic.type not in self._schemas:
+            self._schemas[topic.type] = self._writer.register_schema(topic.type, 'ros2msg', text.encode())
+        self._channels[topic] = self._writer.register_channel(
+            topic.name, 'cdr', self._schemas[topic.type],
+            {'offered_qos_profiles': topic.quality_of_service(), 'topic_type_hash': type_hash})
+        self._counts[topic] = 0
+
+    def flush(self) -> None:
+        """Hand everything to the operating system, and bring metadata.yaml up to date."""
+        self._writer.flush()
+        self._write_metadata()
+
+    def close(self) -> None:
+        """Write the index and the final metadata; a second call does nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        # rosbag2's MCAP storage keeps a copy of the metadata inside, for files that left their folder
+        self._writer.add_metadata('rosbag2', {'serialized_metadata': yaml.safe_dump(self._information())})
+        self._writer.finish()
+        self._stream.close()
+        self._write_metadata()
+
+    def _information(self) -> dict:
+        first = 0 if self._first is None else self._first
+        duration = {'nanoseconds': 0 if self._last is None else self._last - first}
+        start, count = {'nanoseconds_since_epoch': first}, sum(self._counts.values())
+        return {
+            'version': METADATA_VERSION, 'storage_identifier': 'mcap', 'duration': duration, 'starting_time': start,
+            'message_count': count,
+            'topics_with_message_count': [
+                {'topic_metadata': {'name': topic.name, 'type': topic.type, 'serialization_format': 'cdr',
+                                    'offered_qos_profiles': topic.quality_of_service(),
+                                    'type_description_hash': self.types.definition(topic.type)[1]},
+                 'message_count': self._counts[topic]} for topic in self._channels],
+            'compression_format': '', 'compression_mode': '', 'relative_file_paths': [self.file.name],
+            'files': [{'path': self.file.name, 'starting_time': start, 'duration': duration, 'message_count': count}],
+            'custom_data': None, 'ros_distro': os.environ.get('ROS_DISTRO', '')}
+
+    def _write_metadata(self) -> None:
+        temporary = self.folder / '.metadata.yaml.tmp'
+        temporary.write_text(yaml.safe_dump({'rosbag2_bagfile_information': self._information()}, sort_keys=False))
+        temporary.replace(self.folder / 'metadata.yaml')  # never half a file

@@ -1,0 +1,82 @@
+"""How much K candidates cost: `vgps-benchmark-policy flow` prints the time for each K and its ratio to K = 1.
+
+Without a download, on random weights of the published classes (each needs its adapter's packages):
+
+    vgps-benchmark-policy llama-random-weights     # OpenVLA's sampling on a small Llama, prompt of 286 tokens
+    vgps-benchmark-policy octo-random-weights      # the whole Octo adapter, Octo-small's sizes
+    vgps-benchmark-policy rt-1-x-random-weights --options '{source: open_x_embodiment/models}'     # of full size
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import yaml
+
+from vgps_policy_bridge.benchmarks import random_weights as random_models
+from vgps_policy_bridge.loop.session import WARM_UP_INSTRUCTION, WARM_UP_STATE
+from vgps_policy_bridge.policies.octo import OctoPolicy
+from vgps_policy_bridge.policies.rt1x import RT1XPolicy, import_model_code
+from vgps_policy_bridge.policy import Observation, Policy
+from vgps_policy_bridge.proposals import build_policy
+
+
+def measure(run: Callable[[int], object], ks: list[int], repetitions: int) -> dict[int, float]:
+    """Return the median time [ms] of run(k) for each k, after one unmeasured call."""
+    medians = {}
+    for k in ks:
+        run(k)
+        times = []
+        for _ in range(repetitions):
+            start = time.perf_counter()
+            run(k)
+            times.append(time.perf_counter() - start)
+        medians[k] = 1e3 * float(np.median(times))
+    return medians
+
+
+def random_weights(name: str, options: dict, folder: Path) -> Policy:
+    """Return an adapter on a checkpoint of random weights, written to the folder."""
+    if name == 'octo-random-weights':
+        random_models.write_octo(folder)
+        return OctoPolicy(str(folder))
+    model_code = import_model_code(options['source'])
+    return RT1XPolicy(options['source'], **random_models.write_rt1x(model_code, folder, WARM_UP_INSTRUCTION))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('policy', help='entry-point name, or one of the above')
+    parser.add_argument('--options', default='{}', help='options of the policy, YAML')
+    parser.add_argument('--k', type=int, nargs='+', default=[1, 10, 50, 100], help='numbers of candidates')
+    parser.add_argument('--repetitions', type=int, default=5, help='measurements per K; the median counts')
+    arguments = parser.parse_args()
+    options = yaml.safe_load(arguments.options)
+    if arguments.policy == 'llama-random-weights':
+        run = random_models.llama()
+    else:
+        if arguments.policy in ('octo-random-weights', 'rt-1-x-random-weights'):
+            with TemporaryDirectory() as folder:
+                policy = random_weights(arguments.policy, options, Path(folder))
+        else:
+            policy = build_policy(arguments.policy, options)
+        policy.reset(WARM_UP_INSTRUCTION, 0)
+        observation = Observation(np.full((480, 640, 3), 128, np.uint8), 0.0, np.array(WARM_UP_STATE))
+
+        def run(k: int):
+            return policy.propose(observation, k)
+    medians = measure(run, sorted({1, *arguments.k}), arguments.repetitions)
+    print(f'{arguments.policy} on {os.cpu_count()} CPU cores, load {os.getloadavg()[0]:.1f}')
+    for k, milliseconds in medians.items():
+        print(f'K = {k:4d}: {milliseconds:9.1f} ms   {milliseconds / medians[1]:5.2f} x K = 1')
+
+
+if __name__ == '__main__':
+    main()

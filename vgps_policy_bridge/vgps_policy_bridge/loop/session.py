@@ -1,0 +1,91 @@
+"""A loaded policy and how it is asked. `load` and `propose` run in the policy's own thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
+from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
+from vgps_policy_bridge.proposals import build_policy
+
+WARM_UP_INSTRUCTION = 'put the object on the plate'
+WARM_UP_STATE = (0.3, 0.0, 0.15, 0.0, 0.0, 0.0, 1.0)  # BridgeData's start pose, gripper open
+
+
+class PolicySession:
+    """Loads a policy, warms it up and asks it; times every request."""
+
+    def __init__(self, config: PolicyNodeConfig):
+        self._config = config
+        self._policy = None
+        # To be told to the policy by the next request, in its own thread.
+        self._episode: tuple[str, int] | None = None
+        self._committed: int | None = None
+        self.identity = ''  # of the policy, as in Candidates.policy
+        self.busy = False  # within a request
+        self.stages: dict[str, float] = {}  # [ms] of the last request
+
+    def load(self) -> float:
+        """Build the policy and ask it twice with the deployment's K, so that nothing compiles while the robot waits.
+
+        Returns [ms] of the second request. Raises PolicyError.
+        """
+        self._policy = build_policy(self._config.policy, self._config.options(), self._config.tools())
+        grey = np.full((480, 640, 3), 128, np.uint8)
+        self.begin(WARM_UP_INSTRUCTION, 0)
+        for _ in range(2):
+            candidates = self.propose(lambda: grey, 0.0, np.array(WARM_UP_STATE, np.float32),
+                                      self._config.num_candidates, self._config.temperature)
+        self.identity = candidates.policy
+        return self.stages['total']
+
+    def begin(self, instruction: str, seed: int) -> None:
+        """Begin an episode: the next request resets the policy first, so that a failing reset fails that request."""
+        self._episode, self._committed = (instruction, seed), None
+
+    def committed(self, index: int) -> None:
+        """Take note of the candidate that went to the robot; a policy that wants to know hears of it when asked."""
+        self._committed = index
+
+    def propose(self, image: Callable[[], np.ndarray], stamp: float, state: np.ndarray | None, k: int,
+                temperature: float) -> Candidates:
+        """Ask for k candidates.
+
+        Args:
+            image: returns the frame as (H, W, 3) uint8 RGB; called here, off the executor's thread.
+            stamp: [s] of the frame.
+            state: (7,) or None, see Observation.
+            k: number of candidates.
+            temperature: of the sampling, for a policy that has one.
+
+        Returns:
+            Checked candidates with the stages 'convert' and 'total' added.
+        """
+        self.busy = True
+        try:
+            start = time.perf_counter()
+            observation = Observation(image(), stamp, state)
+            converted = time.perf_counter()
+            if hasattr(self._policy, 'temperature'):
+                self._policy.temperature = temperature
+            if self._episode is not None:
+                self._policy.reset(*self._episode)
+                self._episode = None
+            if self._committed is not None and hasattr(self._policy, 'committed'):
+                self._policy.committed(self._committed)
+            self._committed = None
+            candidates = check_candidates(self._policy.propose(observation, k), k)
+            self.stages = {'convert': 1e3 * (converted - start)} | candidates.stages | {
+                'total': 1e3 * (time.perf_counter() - start)}
+            return replace(candidates, stages=self.stages)
+        finally:
+            self.busy = False
+
+    def close(self) -> None:
+        """Release the model or the connection."""
+        if hasattr(self._policy, 'close'):
+            self._policy.close()
