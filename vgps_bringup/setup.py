@@ -35,6 +35,7 @@ setup(
         'vgps-evaluate = vgps_bringup.commands.evaluate:main',
         'vgps-demo = vgps_bringup.commands.demo:main',
         'vgps-critics = vgps_bringup.commands.critics:main',
+        'vgps-improvement-experiment = vgps_bringup.commands.improvement_experiment:main',
         'vgps-improve = vgps_bringup.commands.improve:main',
         'vgps-study = vgps_bringup.reproduction.stages:main',
     ]},

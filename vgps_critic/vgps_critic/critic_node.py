@@ -19,6 +19,7 @@ from std_msgs.msg import Header
 
 from vgps_critic import loading
 from vgps_critic.config import CriticNodeConfig
+from vgps_critic.corrections import Corrections
 from vgps_critic.steering import HEALTHY, PASSING, Failure, Reason, Steerer, SteeringConfig, Verdict, step_seed
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode, SteeringDecision, StepStarted
 from vgps_msgs_py import images, node_main, parameters, qos
@@ -53,6 +54,7 @@ class CriticNode(Node):
         self.config = parameters.declare(self, CriticNodeConfig)
         steering_config = parameters.declare(self, SteeringConfig, live=self._reconfigure)
         self._steerer = self._load(steering_config)
+        self._corrections = Corrections()
         self._frames: OrderedDict[int, Image] = OrderedDict()  # stamp in ns -> message
         self._episode: Episode | None = None
         self._step: Step | None = None
@@ -66,6 +68,7 @@ class CriticNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
         self._configuration = ConfigurationPublisher(self, 'vgps_critic')
         self.create_subscription(Image, 'image_raw', self._on_image, qos.FRAMES)
+        self.create_subscription(EndEffectorCommand, 'correction', self._on_correction, qos.EVENT)
         self.create_subscription(Episode, 'episode', self._on_episode, qos.LATCHED)
         self.create_subscription(StepStarted, 'step_started', self._on_step_started, qos.EVENT)
         self.create_subscription(ActionCandidates, 'candidates', self._on_candidates, qos.EVENT)
@@ -104,9 +107,15 @@ class CriticNode(Node):
     def _on_episode(self, message: Episode) -> None:
         if self._episode is None or message.episode_id != self._episode.episode_id:
             self._steerer.reset(message.max_steps)
+            self._corrections.reset()
         self._episode = message
         if message.outcome == Episode.RUNNING:  # embed the instruction before the first step needs it
             self._worker.submit(self._steerer.embed, message.instruction)
+
+    def _on_correction(self, message: EndEffectorCommand) -> None:
+        refusal = self._corrections.take(message.action, time.monotonic())
+        if refusal:
+            self.get_logger().warning(refusal)
 
     def _on_step_started(self, message: StepStarted) -> None:
         self._begin(message)
@@ -179,6 +188,7 @@ class CriticNode(Node):
         known = self._episode is not None and self._episode.episode_id == step.episode_id
         seed = step_seed(self._episode.seed if known else message.seed, step.step)
         decision = self._steerer.choose(scores, step.actions, seed=seed)
+        decision = self._corrections.apply(decision, time.monotonic(), self._steerer.config.after_correction)
         decision.stages['candidates_to_decision'] = 1e3 * (time.monotonic() - step.arrived)
         step.decided, step.actions = True, None
         names = dict(header=message.header, episode_id=step.episode_id, step=step.step)

@@ -87,6 +87,9 @@ class SteeringConfig:
         'description': 'when the outlook says that the episode will fail: nothing; hold, until the operator judges, '
                        'corrects or changes this; or retry: open, rise and let the policy try again',
         'choices': ('nothing', 'hold', 'retry')})
+    after_correction: str = field(default='continue', metadata={
+        'description': "once an operator has corrected and sends nothing: continue with the critic's choices, or hold "
+                       'until he goes on or judges the episode', 'choices': ('continue', 'hold')})
     max_retries: int = field(default=1, metadata={
         'description': 'retries per episode; a later alarm is only reported', 'range': (0, 10)})
 

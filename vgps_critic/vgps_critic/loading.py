@@ -1,4 +1,4 @@
-"""What critic_node needs before its first frame: a critic, its instruction encoder, an outlook; all of it or an error."""
+"""What critic_node needs before its first frame: critic, instruction encoder, outlook; all of it or an error."""
 
 import warnings
 from collections.abc import Callable

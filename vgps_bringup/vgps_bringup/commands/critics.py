@@ -102,7 +102,9 @@ def main() -> None:
     command(list_critics, 'every critic; * is the current one')
     command(show, 'lineage, metrics, promotions', 'critic')
     command(diff, 'what changed from one critic to another', 'first', 'second')
-    for added in (command(promote, 'let a critic steer', 'critic'), command(rollback, 'let the one before steer again')):
+    command(promote, 'let a critic steer', 'critic')
+    command(rollback, 'let the one before steer again')
+    for added in (commands.choices['promote'], commands.choices['rollback']):
         added.add_argument('--by', default=getpass.getuser(), help='who decides')
     commands.choices['promote'].add_argument('--override', default='', metavar='REASON',
                                              help='promote what the gate has not accepted, and why')

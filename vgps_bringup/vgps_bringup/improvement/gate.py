@@ -94,8 +94,8 @@ def check_data(episodes: Sequence[Recorded], config: GateConfig = GateConfig(), 
             typical = np.median([_farthest(known, s) for s in seen])
             verdict.reasons.append(
                 f'OTHER_SCENE: in {strange:.0%} of the episodes the frames are not like those of the critic in use '
-                f'(median distance {typical:.2f}, limit {known.limit:.2f}): another camera or pose, table, light or robot; '
-                '--new-scene learns it all the same')
+                f'(median distance {typical:.2f}, limit {known.limit:.2f}): another camera or pose, table, light or '
+                'robot; --new-scene learns it all the same')
     return verdict
 
 

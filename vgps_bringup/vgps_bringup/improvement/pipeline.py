@@ -69,7 +69,7 @@ class Outcome:
 
 
 def improve(paths: Sequence[Path], registry: Registry, recipe: Recipe, work: Path, *, new_scene: bool = False,
-            jobs: int = 2, gate_config: GateConfig = GateConfig(), say: Callable[[str], None] = print) -> Outcome:
+            jobs: int = 2, gate_config: GateConfig | None = None, say: Callable[[str], None] = print) -> Outcome:
     """Train a candidate from recordings and judge it; nothing is added to the registry.
 
     Args:
@@ -86,7 +86,7 @@ def improve(paths: Sequence[Path], registry: Registry, recipe: Recipe, work: Pat
         BagError: no recording. CheckpointError: the start critic does not load. ImproveError: a training failed.
 
     """
-    current = registry.current()
+    gate_config, current = gate_config or GateConfig(), registry.current()
     start = recipe.start or (str(current.folder) if current else 'default')
     recipe = Recipe(**{**asdict(recipe), 'start': start if start == NOTHING else checkpoint.read(start)[2]})
     known = None if start == NOTHING else Critic.load(start)
@@ -106,7 +106,8 @@ def improve(paths: Sequence[Path], registry: Registry, recipe: Recipe, work: Pat
         return Outcome(verdict, folder)
     fold = _folds(episodes, recipe.folds)
     critics = _train(episodes, fold, recipe, start, folder, jobs, say)
-    return _judge(episodes, recordings, fold, critics, recipe, verdict, folder, (current, known, seen), gate_config, say)
+    return _judge(episodes, recordings, fold, critics, recipe, verdict, folder, (current, known, seen), gate_config,
+                  say)
 
 
 def _judge(episodes, recordings, fold, critics, recipe, verdict, folder, in_use, gate_config, say) -> Outcome:
@@ -140,7 +141,8 @@ def _judge(episodes, recordings, fold, critics, recipe, verdict, folder, in_use,
         compared = gate.judge([episodes[i] for i in new], [scored[i] for i in new], [seen[i] for i in new],
                               facts['calibration_error'], gate_config)
         judged.reasons += [reason for reason in compared.reasons if reason.startswith('WORSE')]
-        judged.metrics |= {k: v for k, v in compared.metrics.items() if k.endswith(('_in_use', '_difference', 'differ'))}
+        judged.metrics |= {name: value for name, value in compared.metrics.items()
+                           if name.endswith(('_in_use', '_difference', 'differ'))}
     elif known is not None:
         judged.remarks.append(f'not compared with the critic in use: {len(new)} episodes are new to it, '
                               f'{gate_config.episodes} are needed')

@@ -1,4 +1,4 @@
-"""What `vgps-improve` found, as one page: the verdict, every metric with its interval, the data, the outlook's curves."""
+"""What `vgps-improve` found, as one page: verdict, metrics with intervals, data, the outlook's curves."""
 
 import base64
 import io

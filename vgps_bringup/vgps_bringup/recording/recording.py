@@ -10,7 +10,8 @@ from vgps_msgs_py.bags.writer import BagWriter, Topic
 SECOND = 1_000_000_000
 EPISODE_TYPE = 'vgps_msgs/msg/Episode'
 DEFAULT_TOPICS = ('image_raw', 'camera_info', 'joint_states', 'joint_command', 'task_state', 'episode', 'step_started',
-                  'candidates', 'decision', 'command', 'controller_state', 'configuration', '/diagnostics')
+                  'candidates', 'decision', 'command', 'correction', 'controller_state', 'configuration',
+                  '/diagnostics')
 
 
 @dataclass(frozen=True)

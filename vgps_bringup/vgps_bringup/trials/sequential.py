@@ -7,6 +7,7 @@ every path of wins minus losses is known whatever the rate of ties is.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -76,6 +77,11 @@ class SequentialComparison:
             self.verdict = Verdict.NONE
         return self.verdict
 
+    def words(self) -> str:
+        """Return the verdict with its numbers; a p-value of the fixed test would not be right after stopping early."""
+        return (f'{self.verdict.value} after {self.played} of {self.pairs} pairs ({self.wins} won by the second, '
+                f'{self.losses} lost), with at most {self.error:.0%} chance of error if they are equal')
+
     def _boundary(self, allowed: float) -> int:
         """Return the smallest difference to stop at, and take the paths that stop there out."""
         middle = self.pairs
@@ -101,6 +107,28 @@ def _smallest_difference(discordant: int, error: float) -> int:
     p_values = 2 * stats.binom.sf((discordant + differences) // 2 - 1, discordant, 0.5)
     enough = differences[p_values <= error]
     return int(enough[0]) if len(enough) else discordant + 1
+
+
+def so_far(trials: Sequence, results: Mapping[str, Mapping], error: float, first: str) -> SequentialComparison:
+    """Return the comparison of two conditions after the trials that are done.
+
+    Args:
+        trials: every planned trial in order (`plan.Trial`).
+        results: journal lines by the trial's identity.
+        error: as in `SequentialComparison`.
+        first: name of the condition that the other is compared with.
+
+    """
+    pairs: dict = {}
+    for trial in trials:
+        pairs.setdefault((trial.task.name, trial.task.instruction, trial.seed), []).append(trial)
+    comparison = SequentialComparison(len(pairs), error)
+    for pair in pairs.values():
+        if comparison.verdict is not Verdict.OPEN or any(trial.identity not in results for trial in pair):
+            break
+        success = {trial.condition.name: bool(results[trial.identity]['success']) for trial in pair}
+        comparison.add(success.pop(first), *success.values())
+    return comparison
 
 
 def fixed_power(pairs: int, win: float, loss: float, error: float = 0.05) -> float:
