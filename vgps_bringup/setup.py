@@ -37,6 +37,7 @@ setup(
         'vgps-critics = vgps_bringup.commands.critics:main',
         'vgps-improvement-experiment = vgps_bringup.commands.improvement_experiment:main',
         'vgps-improve = vgps_bringup.commands.improve:main',
+        'vgps-doctor = vgps_bringup.commands.doctor:main',
         'vgps-study = vgps_bringup.reproduction.stages:main',
     ]},
 )

@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 import sys
 
-from vgps_bringup.arm.controller import ControllerConfig
+from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.gripper import GripperConfig
 from vgps_bringup.arm.step_controller import StepControllerConfig
 from vgps_bringup.arm.watchdog import WatchdogConfig

@@ -181,6 +181,19 @@ def test_a_frame_that_never_arrives_is_named_and_the_first_candidate_goes_out(ri
     np.testing.assert_array_equal(command.action, actions[0, 0].astype(np.float64))
 
 
+def test_by_default_a_frame_that_never_arrives_holds_the_arm(rig):
+    rig.set(fallback=SteeringConfig().fallback)
+    decision, command = rig.step(some_actions(), frame='never')
+    assert decision.reason == Reason.FRAME_MISSING and decision.verdict == Verdict.HOLD
+    assert command.kind == EndEffectorCommand.HOLD and not np.any(command.action)
+
+
+def test_far_too_many_candidates_are_refused_and_the_next_step_is_steered(rig):
+    decision, command = rig.step(np.zeros((200_000, 1, 7), np.float32))
+    assert decision.reason == Reason.CANDIDATES_INVALID and command.kind == EndEffectorCommand.HOLD
+    assert rig.step(some_actions())[0].reason == Reason.STEERED
+
+
 def test_another_frame_is_never_scored_in_place_of_the_missing_one(rig):
     header = Header()
     header.stamp.sec = 1000 + rig.count + 1

@@ -68,7 +68,7 @@ def test_one_strange_frame_among_familiar_ones_does_not_switch_steering_off(crit
 
 
 def test_the_switch_can_be_turned_off_by_configuration(critic):
-    steerer = Steerer(critic, SteeringConfig(switch_off=False), outlook_of(critic, limit=2.0))
+    steerer = Steerer(critic, SteeringConfig(switch_off='never'), outlook_of(critic, limit=2.0))
     assert follow(steerer, scores(-5.0, distance=9.0))[0].reason is Reason.STEERED
 
 

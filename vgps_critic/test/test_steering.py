@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vgps_critic import Critic, steering
-from vgps_critic.steering import Failure, Reason, Scores, Steerer, SteeringConfig, Verdict
+from vgps_critic.steering import MAX_CANDIDATES, Failure, Reason, Scores, Steerer, SteeringConfig, Verdict
 
 torch.set_num_threads(1)
 
@@ -85,6 +85,28 @@ def test_a_failed_critic_falls_back_as_configured(critic, reason, fallback, chos
     assert (decision.reason, decision.chosen, decision.verdict) == (reason, chosen, verdict)
     np.testing.assert_array_equal(decision.action, actions[0, 0] if chosen == 0 else np.zeros(7))
     assert decision.message.startswith('why; ') and decision.q_values.size == 0
+
+
+@pytest.mark.parametrize('reason', set(Reason) - {Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM})
+def test_by_default_nothing_moves_for_any_reason_but_a_choice(critic, reason):
+    decision = Steerer(critic).choose(Failure(reason, 'why'), some_actions(), seed=0)
+    assert (decision.chosen, decision.verdict, decision.reason) == (-1, Verdict.HOLD, reason)
+    assert not decision.action.any()
+
+
+@pytest.mark.parametrize('limits', [dict(min_spread=50.0), dict(max_disagreement=1e-9)])
+def test_by_default_a_critic_without_an_opinion_holds(critic, limits):
+    steerer = Steerer(critic, SteeringConfig(**limits))
+    decision = steerer.decide(steerer.encode(*observation()), some_actions(), seed=0)
+    assert decision.reason in (Reason.FLAT_VALUES, Reason.MEMBERS_DISAGREE) and decision.verdict is Verdict.HOLD
+
+
+def test_more_candidates_than_a_policy_node_may_propose_hold_and_are_not_scored(critic, monkeypatch):
+    monkeypatch.setattr(critic, 'score', lambda *_: pytest.fail('scored'))
+    steerer = Steerer(critic, SteeringConfig(fallback='first'))
+    decision = steerer.decide(steerer.encode(*observation()), some_actions(MAX_CANDIDATES + 1), seed=0)
+    assert decision.reason is Reason.CANDIDATES_INVALID and decision.verdict is Verdict.HOLD
+    assert str(MAX_CANDIDATES) in decision.message
 
 
 @pytest.mark.parametrize('selection', ['value', 'first', 'random'])

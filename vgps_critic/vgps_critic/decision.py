@@ -15,6 +15,7 @@ import numpy as np
 from vgps_critic.action_space import ACTION_DIM
 from vgps_critic.selection import Selection, select_each
 
+MAX_CANDIDATES = 1000  # K of one step, policy_node's limit too: more would keep the critic busy for seconds
 _SELECTION_STREAM = int.from_bytes(b'select', 'big')  # keeps these seeds apart from the policy's of the same step
 
 
@@ -77,12 +78,15 @@ class SteeringConfig:
     max_disagreement: float = field(default=0.0, metadata={
         'description': 'largest mean difference between the members, in steps of discounted return; 0: off',
         'range': (0.0, 50.0)})
-    fallback: str = field(default='first', metadata={
-        'description': 'sent when the critic cannot choose: the first candidate (the plain policy), or hold',
-        'choices': ('first', 'hold')})
-    switch_off: bool = field(default=True, metadata={
-        'description': 'with an outlook: use the fallback where the critic is out of its data, was not trained on the '
-                       "instruction, or ranks this robot's judged moments wrongly"})
+    fallback: str = field(default='hold', metadata={
+        'description': 'when the critic did not choose. hold: nothing moves for any reason but STEERED, CONTROL_FIRST '
+                       'and CONTROL_RANDOM; first: the plain policy moves the arm, also where nothing could be judged '
+                       '(a frame or values missing), but for CANDIDATES_INVALID and ACTION_SPACE_MISMATCH',
+        'choices': ('hold', 'first')})
+    switch_off: str = field(default='plain', metadata={
+        'description': 'with an outlook, where there are values that should not be followed (OUT_OF_DATA, '
+                       'INSTRUCTION_UNFAMILIAR, CRITIC_HARMFUL): plain: the plain policy acts; hold: nothing moves; '
+                       'never: they are followed all the same', 'choices': ('plain', 'hold', 'never')})
     on_alarm: str = field(default='nothing', metadata={
         'description': 'when the outlook says that the episode will fail: nothing; hold, until the operator judges, '
                        'corrects or changes this; or retry: open, rise and let the policy try again',
@@ -157,8 +161,10 @@ def step_seed(episode_seed: int, step: int) -> int:
 
 
 def first_actions(actions: np.ndarray) -> np.ndarray:
-    """Return the (K, 7) first actions of K chunks (K, H, 7); raises `ValueError` for any other shape, NaN or inf."""
+    """Return the (K, 7) first actions of K chunks (K, H, 7); `ValueError` for another shape, NaN, inf or too many."""
     actions = np.asarray(actions, np.float32)
+    if actions.ndim == 3 and len(actions) > MAX_CANDIDATES:
+        raise ValueError(f'{len(actions)} candidates, at most {MAX_CANDIDATES} are scored')
     if actions.ndim != 3 or actions.shape[2] != ACTION_DIM or 0 in actions.shape:
         raise ValueError(f'candidates have shape {actions.shape}, expected (K, H, {ACTION_DIM}) with K, H >= 1')
     finite = np.isfinite(actions).all(axis=(1, 2))
@@ -225,8 +231,10 @@ def _judge(config: SteeringConfig, scores: Scores | Failure, selection: Selectio
         return Reason.CONTROL_RANDOM, f'the random control, uniform choice{absent}', chosen
     if isinstance(scores, Failure):
         return scores.reason, scores.message, None
+    if doubt is not None and config.switch_off == 'hold':
+        return doubt.reason, f'{doubt.message}; holding', -1
     if doubt is not None:
-        return doubt.reason, doubt.message, None
+        return doubt.reason, f'{doubt.message}; the plain policy acts', 0
     spread, disagreement = scores.spread, scores.disagreement
     # one candidate has no spread, and there is nothing to choose
     if count > 1 and spread < config.min_spread:

@@ -17,6 +17,7 @@ from vgps_critic.critic import Critic, EncodedObservation
 from vgps_critic.decision import (
     ALWAYS_HOLD,
     HEALTHY,
+    MAX_CANDIDATES,
     PASSING,
     Decision,
     Failure,
@@ -31,8 +32,8 @@ from vgps_critic.decision import (
 from vgps_critic.outlook import SAME_WORDS, Outlook, Tracker
 from vgps_critic.text import UnknownInstructionError
 
-__all__ = ['ALWAYS_HOLD', 'HEALTHY', 'PASSING', 'Decision', 'Failure', 'Reason', 'Scores', 'Steerer', 'SteeringConfig',
-           'Verdict', 'choose_each', 'first_actions', 'step_seed']
+__all__ = ['ALWAYS_HOLD', 'HEALTHY', 'MAX_CANDIDATES', 'PASSING', 'Decision', 'Failure', 'Reason', 'Scores', 'Steerer',
+           'SteeringConfig', 'Verdict', 'choose_each', 'first_actions', 'step_seed']
 
 _TREND_STEPS = 10  # values behind value_trend: two seconds at 5 Hz
 RETREAT_STEPS = 4  # of a retry, each through the same guards as any command
@@ -145,8 +146,8 @@ class Steerer:
     def _doubt(self, scores: Scores) -> Failure | None:
         """Return why these values should not be followed although they are there."""
         distance, strange = (math.nan, False) if self._tracker is None else self._tracker.look(scores.distance)
-        if self.veto is not None or not self.config.switch_off:
-            return self.veto if self.config.switch_off else None
+        if self.config.switch_off == 'never' or self.veto is not None:
+            return None if self.config.switch_off == 'never' else self.veto
         if scores.familiarity < SAME_WORDS:
             return Failure(Reason.INSTRUCTION_UNFAMILIAR, (
                 f'cosine {scores.familiarity:.2f} to the nearest instruction of the training, {SAME_WORDS} is needed'))

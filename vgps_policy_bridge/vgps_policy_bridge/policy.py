@@ -25,6 +25,8 @@ ENTRY_POINT_GROUP = 'vgps.policies'
 ACTION_DIMENSION = 7  # dx dy dz [m], droll dpitch dyaw [rad], gripper openness [0 closed .. 1 open]
 GRIPPER = 6
 MAX_CANDIDATES = 1000
+# No arm of this size makes a larger step in 0.2 s (BridgeData's own are below 0.05 m and 0.25 rad): other units.
+LARGEST_STEP, LARGEST_TURN = 0.5, 3.2  # [m], [rad]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ class Candidates:
             raise CandidatesError(f'policy {self.policy!r}: gripper openness must lie in 0 (closed) .. 1 (open), got '
                                   f'{openness.min():.3f} .. {openness.max():.3f}; un-normalise or clip it in the '
                                   'adapter')
+        moved, turned = np.abs(actions[..., :3]).max(), np.abs(actions[..., 3:6]).max()
+        if moved > LARGEST_STEP or turned > LARGEST_TURN:
+            raise CandidatesError(f'policy {self.policy!r}: a step of {moved:.3g} m and {turned:.3g} rad: these are no '
+                                  'end-effector deltas in metres and radians per step (joint positions, degrees, '
+                                  'millimetres, or actions that were not un-normalised?)')
         object.__setattr__(self, 'actions', actions)
         for name, kind in (('log_probabilities', np.float32), ('counts', np.uint32)):
             value = getattr(self, name)

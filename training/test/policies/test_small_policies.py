@@ -130,7 +130,7 @@ def test_resumed_training_equals_uninterrupted(tmp_path):
 
 @pytest.mark.parametrize('kind', ['flow', 'binned'])
 def test_same_seed_same_candidates_and_k_is_kept(kind, tmp_path):
-    checkpoint.save(tmp_path / 'p.safetensors', network(kind))
+    checkpoint.save(tmp_path / 'p.safetensors', network(kind, action_scale=(0.02,) * 7))
     proposer = policy.SmallPolicy(kind, str(tmp_path / 'p.safetensors'))
     observation = Observation(np.zeros((48, 64, 3), np.uint8), 0.0, np.zeros(7))
 

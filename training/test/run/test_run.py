@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from synthetic import INSTRUCTIONS, config, make
 
 from vgps_critic.critic import Critic
@@ -52,7 +53,7 @@ def test_kill_9_loses_at_most_the_steps_since_the_last_save(tmp_path):
     process = subprocess.Popen([sys.executable, '-m', 'vgps_training.run.train', 'iql', '--config', str(path)],
                                env=ENVIRONMENT)
     deadline = time.time() + 60
-    while not (killed.out / 'state.pt').exists() and time.time() < deadline:
+    while not (killed.out / 'critic').exists() and time.time() < deadline:
         time.sleep(0.02)
     time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
@@ -136,7 +137,18 @@ def test_configuration_survives_its_file(tmp_path):
             assert configuration.from_json(configuration.to_json(original)) == original
 
 
-def test_bfloat16_trains(tmp_path):
+def test_bfloat16_encoders_leave_a_critic_that_ranks_as_float32_does(tmp_path):
     make(tmp_path)
-    Run(config(tmp_path, bf16=True, steps=2), quiet=True).train()
-    assert all(torch.isfinite(v).all() for v in load_state(tmp_path / 'run')['networks'].values())
+    run = Run(config(tmp_path, bf16=True, steps=4), quiet=True)
+    run.train()
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in run.learner.networks.parameters())
+    images = torch.from_numpy(run.table.frames[:8])
+    language = torch.from_numpy(run.embeddings[:1]).expand(8, -1)
+    actions = 2 * torch.rand((8, 50, 7), generator=torch.Generator().manual_seed(0)) - 1
+    with torch.no_grad():
+        trained, exact = (critic(images, language, actions).amin(0)
+                          for critic in (run.learner.targets['critic'], run.critic()))
+    assert not torch.equal(trained, exact)  # the encoder does compute in bfloat16, and the saved critic does not
+    for a, b in zip(trained, exact):
+        assert len(a.unique()) >= 49
+        assert spearmanr(a, b).statistic >= 0.999

@@ -51,15 +51,18 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     steps: int = 1_000_000             # updates; paper 1 M (Cal-QL), 200 k (IQL)
     batch_size: int = 512              # transitions per update over all processes; paper 512, authors' script 256
-    micro_batches: int = 1             # parts a process computes one after the other to save memory; divides its share
+    micro_batches: int = 0             # parts of a process's share, one after the other; 0: as its GPU's memory asks
     seed: int = 0                      # of weights, draws and order
     device: str = 'auto'               # 'auto', 'cpu', 'cuda'
     threads: int = 0                   # CPU threads of the tensor library, 0: its own choice
-    bf16: bool = False                 # bfloat16 autocast: faster where the hardware has it, slightly different numbers
+    bf16: bool = False                 # encoders in bfloat16, all else in float32: faster where the hardware has it
     compile: bool = False              # torch.compile on the encoders
     log_every: int = 50                # updates between log lines
     save_every: int = 1000             # updates between saved states: what a kill loses at most
     validate_every: int = 2000         # updates between validations, 0: only at the end
+    divergence: float = 20.0           # mean |Q| that stops the run, in multiples of the largest return, > 0
+    hang_after: float = 1800.0         # s without an update after which a job of several processes is ended, > 0
+    fork: bool = False                 # go on from the folder's state though configuration or data have changed
     wandb: str = ''                    # Weights & Biases project, empty: not used
 
     @property

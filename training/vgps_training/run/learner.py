@@ -1,5 +1,4 @@
 """One update of any algorithm: draws, gradients over micro-batches and processes, Adam, target networks."""
-import contextlib
 import copy
 from dataclasses import dataclass
 
@@ -8,6 +7,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vgps_training.data.batch import Batch
+
+PROBE = 8           # transitions on which the memory of an update is measured
+MEMORY_SHARE = 0.9  # of the GPU's free memory that an update may take
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,18 @@ class Learner:
 
     def __init__(self, algorithm, optimiser: OptimiserConfig, device: torch.device, bf16: bool = False,
                  compile_networks: bool = False):
-        self.algorithm, self.config, self.device, self.bf16 = algorithm, optimiser, device, bf16
+        self.algorithm, self.config, self.device = algorithm, optimiser, device
         self.networks: nn.ModuleDict = algorithm.networks.to(device, memory_format=torch.channels_last)
         self.targets = nn.ModuleDict({name: copy.deepcopy(self.networks[name]) for name in algorithm.target_names})
         self.targets.requires_grad_(False)
         self.optimisers = {name: torch.optim.Adam(network.parameters(), lr=self.learning_rate(name, 0), foreach=True)
                            for name, network in self.networks.items()}
         self.step = 0
-        if compile_networks:
-            for networks in (self.networks, self.targets):
-                for network in networks.values():
-                    if hasattr(network, 'encoder'):
-                        network.encoder.compile()
+        for network in [*self.networks.values(), *self.targets.values()]:
+            if bf16 and hasattr(network, 'encoder'):
+                bfloat16_encoder(network, device)
+            if compile_networks and hasattr(network, 'encoder'):
+                network.encoder.compile()
 
     def learning_rate(self, name: str, step: int) -> float:
         """Return the rate of a network at a 0-based step. The temperature has no warm-up (reference 2.5)."""
@@ -48,24 +50,7 @@ class Learner:
 
     def update(self, batch: Batch, noise: dict[str, Tensor], micro_batches: int = 1) -> dict[str, Tensor]:
         """Take one step on this process's share of the batch and of the draws. Returns scalars over all processes."""
-        size = len(batch) // micro_batches
-        if size * micro_batches != len(batch):
-            raise ValueError(f'a batch of {len(batch)} does not divide into {micro_batches} micro-batches')
-        self.networks.zero_grad(set_to_none=True)
-        totals: dict[str, Tensor] = {}
-        for start in range(0, len(batch), size):
-            part = batch.part(start, start + size).to(self.device)
-            part_noise = {name: value[start:start + size].to(self.device) for name, value in noise.items()}
-            autocast = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
-            with autocast:
-                losses, metrics = self.algorithm.losses(part, part_noise, self.targets)
-            for name, loss in losses.items():
-                # each loss moves its own network only, although several flow through the critic
-                torch.autograd.backward(loss / micro_batches, inputs=list(self.networks[name].parameters()))
-                metrics[f'loss/{name}'] = loss.detach()
-            for name, value in metrics.items():
-                totals[name] = totals.get(name, 0) + value.float() / micro_batches
-        totals = self._average(totals)
+        totals = self._average(self._gradients(batch, noise, micro_batches))
         for name, network in self.networks.items():
             if self.algorithm.max_gradient_norm is not None:
                 norm = nn.utils.clip_grad_norm_(network.parameters(), self.algorithm.max_gradient_norm)
@@ -77,9 +62,51 @@ class Learner:
         self.step += 1
         return totals
 
+    def _gradients(self, batch: Batch, noise: dict[str, Tensor], micro_batches: int) -> dict[str, Tensor]:
+        """Leave the mean gradient in the networks and return the mean of every loss and metric."""
+        size = len(batch) // micro_batches
+        if size * micro_batches != len(batch):
+            raise ValueError(f'a batch of {len(batch)} does not divide into {micro_batches} micro-batches')
+        self.networks.zero_grad(set_to_none=True)
+        totals: dict[str, Tensor] = {}
+        for start in range(0, len(batch), size):
+            part = batch.part(start, start + size).to(self.device)
+            part_noise = {name: value[start:start + size].to(self.device) for name, value in noise.items()}
+            losses, metrics = self.algorithm.losses(part, part_noise, self.targets)
+            for name, loss in losses.items():
+                # each loss moves its own network only, although several flow through the critic
+                torch.autograd.backward(loss / micro_batches, inputs=list(self.networks[name].parameters()))
+                metrics[f'loss/{name}'] = loss.detach()
+            for name, value in metrics.items():
+                totals[name] = totals.get(name, 0) + value.float() / micro_batches
+        return totals
+
+    def micro_batches(self, batch: Batch, noise: dict[str, Tensor]) -> int:
+        """Return into how few equal parts this share of a batch must be cut to fit the GPU's memory; 1 on a CPU.
+
+        Measured on the first transitions; nothing is learnt from them. All processes get the same number.
+        """
+        if self.device.type != 'cuda':
+            return 1
+        peaks, sizes = [], (min(2, len(batch)), min(PROBE, len(batch)))
+        for size in sizes:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._gradients(batch.part(0, size), {name: value[:size] for name, value in noise.items()}, 1)
+            peaks.append(torch.cuda.max_memory_allocated(self.device))
+        self.networks.zero_grad(set_to_none=True)
+        each = (peaks[1] - peaks[0]) / max(1, sizes[1] - sizes[0])
+        moments = sum(2 * p.nbytes for p in self.networks.parameters()) if self.step == 0 else 0
+        torch.cuda.empty_cache()
+        free = MEMORY_SHARE * torch.cuda.mem_get_info(self.device)[0] - moments - sum(
+            p.nbytes for p in self.networks.parameters())
+        parts = torch.tensor(fewest_parts(len(batch), each, free), device=self.device)
+        if _processes() > 1:
+            dist.all_reduce(parts, dist.ReduceOp.MAX)
+        return int(parts)
+
     def _average(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
         """Average gradients and metrics over processes, in one message each."""
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if _processes() == 1:
             return totals
         gradients = [p.grad for p in self.networks.parameters() if p.grad is not None]
         flat = torch.cat([g.flatten() for g in gradients])
@@ -110,3 +137,38 @@ class Learner:
         self.targets.load_state_dict(state['targets'])
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state['optimisers'][name])
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def bfloat16_encoder(network: nn.Module, device: torch.device) -> None:
+    """Let a network's encoder compute in bfloat16 and return float32; its head, losses and weights stay float32.
+
+    Under a bfloat16 head the values of 50 actions at one state fall on one or two numbers, which rank nothing.
+    """
+    plain = network.encoder.forward
+
+    def forward(images: Tensor, language: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return plain(images, language).float()
+
+    network.encoder.forward = forward
+
+
+def float32_encoder(network: nn.Module) -> nn.Module:
+    """Undo `bfloat16_encoder`, in a copy of a network too, and return it."""
+    network.encoder.__dict__.pop('forward', None)
+    return network
+
+
+def fewest_parts(share: int, bytes_each: float, free: float) -> int:
+    """Return the least number of equal micro-batches of `share` transitions that fit into `free` bytes.
+
+    Raises ValueError where not even one transition fits.
+    """
+    for parts in range(1, share + 1):
+        if share % parts == 0 and share / parts * bytes_each <= free:
+            return parts
+    raise ValueError(f'one transition needs {bytes_each / 2**20:.0f} MB, {free / 2**20:.0f} MB of the GPU are free')

@@ -1,28 +1,34 @@
 """One training run: data, algorithm, loop, saved states. Same seed, same machine, same numbers, killed or not."""
+import copy
 import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from vgps_critic import text
+from vgps_critic import checkpoint, text
 from vgps_critic.config import CriticConfig
 from vgps_critic.network import CriticNetwork
 from vgps_training.data import normalisation
 from vgps_training.data.augmentation import AugmentationConfig
-from vgps_training.data.sampling import Sampler, Shard, hash_pair
+from vgps_training.data.sampling import Sampler, hash_pair
 from vgps_training.data.table import StepTable, held_out, read_table
-from vgps_training.run import storage
+from vgps_training.run import guards
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
 from vgps_training.run.frozen import FrozenEncoder
-from vgps_training.run.learner import Learner
+from vgps_training.run.learner import Learner, float32_encoder
 from vgps_training.run.progress import Progress
+from vgps_training.run.storage import Storage, load_state
 from vgps_training.run.validation import Validation
+
+BEST_BY = 'data_action_rank_perturbed'  # decides `best`: share of slightly wrong actions that beat the data's
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +49,11 @@ class Run:
     def __init__(self, config: TrainConfig, table: StepTable | None = None, quiet: bool = False):
         """Read the data (or take `table`) and build the algorithm."""
         self.config, self.quiet = config, quiet
-        self.shard = Shard(int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1)))
+        self.shard = guards.place()
         self.device = self._device()
         if config.threads:
             torch.set_num_threads(config.threads)
-        config.out.mkdir(parents=True, exist_ok=True)
+        self.report = ''
         self.table = table or self._read()
         self.encoder = instruction_encoder(config.data.instruction_encoder)
         self.embeddings = np.stack([self.encoder.encode(i) for i in self.table.instructions])
@@ -76,6 +82,8 @@ class Run:
         self.critic_config = CriticConfig(
             self.action_space, config.network, self.encoder.identity, discount, config.data.labels.success_steps,
             config.algorithm_name, source)
+        self.fingerprint = guards.fingerprint(config, self.table, self.action_space, self.encoder.identity)
+        guards.agree('the data or the configuration', json.dumps(self.fingerprint))
         self.validation = Validation(self.table, validation, labels[2], self.embeddings, self.action_space)
 
     def _device(self) -> torch.device:
@@ -83,7 +91,8 @@ class Run:
         if name == 'auto':
             name = 'cuda' if torch.cuda.is_available() else 'cpu'
         if self.shard.world > 1 and not dist.is_initialized():
-            dist.init_process_group('nccl' if name == 'cuda' else 'gloo')
+            dist.init_process_group('nccl' if name == 'cuda' else 'gloo',
+                                    timeout=timedelta(seconds=2 * self.config.hang_after))
         if name == 'cuda' and self.shard.world > 1:
             name = f'cuda:{os.environ["LOCAL_RANK"]}'
             torch.cuda.set_device(name)
@@ -97,58 +106,124 @@ class Run:
                                    unjudged=data.unjudged, failures=data.labels.failures,
                                    progress=not self.quiet and self.shard.rank == 0)
         if self.shard.rank == 0:
-            logger.warning('%s', report.text())
-            (self.config.out / 'data_report.txt').write_text(report.text() + '\n')
+            self.report = report.text()
+            logger.warning('%s', self.report)
         return table
 
     def train(self, stop_after: int | None = None) -> dict[str, float]:
-        """Train to `config.steps` (or stop after an update, for tests) and return the last validation's metrics."""
-        config, first = self.config, self.shard.rank == 0
-        state = storage.load_state(config.out)
-        if state is not None:
-            self.learner.restore(state)
-        if first:
-            (config.out / 'config.json').write_text(to_json(config) + '\n')
+        """Train to `config.steps` (or stop after an update, for tests) and return the last validation's metrics.
+
+        Raises RunError where the folder's state is of another configuration or in use, where the run diverges, and
+        where it cannot be saved; nothing that was saved before is touched.
+        """
+        storage = Storage(self.config.out) if self.shard.rank == 0 else None
+        try:
+            return self._train(storage, min(self.config.steps, stop_after or self.config.steps))
+        finally:
+            if storage:
+                storage.close()
+
+    def _train(self, storage: Storage | None, stop: int) -> dict[str, float]:
+        config = self.config
+        history = self._restore(storage.load() if storage else load_state(config.out))
         start = self.learner.step
-        stop = min(config.steps, stop_after or config.steps)
-        settings = json.loads(json.dumps(asdict(config), default=str))
-        progress = Progress(config.out, start, config.steps, config.wandb, settings, self.quiet) if first else None
+        progress = self._begin(start) if storage else None
+        try:
+            return self._updates(start, stop, history, storage, progress)
+        finally:
+            if progress:
+                progress.close()
+
+    def _updates(self, start: int, stop: int, history: dict, storage: Storage | None,
+                 progress: Progress | None) -> dict[str, float]:
+        config, parts = self.config, self.config.micro_batches
         part, result, clock = self.shard.slice(config.batch_size), {}, time.perf_counter()
         for batch in self.sampler.batches(start, stop):
             step = self.learner.step
             generator = torch.Generator().manual_seed(hash_pair(config.seed + 1, step))
             noise = {name: value[part] for name, value in self.algorithm.draw(config.batch_size, generator).items()}
-            metrics = self.learner.update(batch, noise, config.micro_batches)
+            parts = parts or self.learner.micro_batches(batch, noise)
+            metrics = self.learner.update(batch, noise, parts)
             step = self.learner.step
-            if not first:
+            log = step % config.log_every == 0 or step == stop
+            validate = step == config.steps or (config.validate_every and step % config.validate_every == 0)
+            save = step == stop or step % config.save_every == 0
+            if log or validate or save:
+                guards.check_finite(step, metrics, self.algorithm.config.discount, config.divergence)
+            if validate or save:
+                guards.check_weights(step, {**self.learner.networks, **self.learner.targets})
+                guards.agree('the weights', guards.weights_digest(self.learner.networks))
+            if not storage:
                 continue
+            storage.check()
             progress.advance()
-            if step % config.log_every == 0 or step == stop:
+            if log:
                 now = time.perf_counter()
                 rate = (config.log_every if step % config.log_every == 0 else step % config.log_every) / (now - clock)
                 clock = now
                 progress.log(step, {**{k: float(v) for k, v in metrics.items()}, 'steps_per_second': rate})
-            if step == config.steps or (config.validate_every and step % config.validate_every == 0):
+            best = False
+            if validate:
                 result = self.validate()
                 progress.log(step, {f'validation/{k}': v for k, v in result.items()})
-            if step == stop or step % config.save_every == 0:  # last: a run killed before it has its validation ahead
-                self.save()
-        if first:
-            progress.close()
+                best = is_better(result.get(BEST_BY), history.get('best'))
+                if best:
+                    history['best'] = {'step': step, BEST_BY: result[BEST_BY]}
+            if save or best:  # last: a run killed before it has its validation ahead
+                storage.save(*self.snapshot(history), best=best)
         return result
 
-    def critic(self) -> CriticNetwork:
-        """Return the critic as it stands, the averaged weights."""
-        critic = self.learner.targets['critic']
-        return self.frozen.critic(critic) if self.frozen else critic
+    def _restore(self, state: dict | None) -> dict:
+        """Continue from a state; return what it remembers of the run besides its weights."""
+        changed = ''
+        if state is not None:
+            changed = guards.check_same(state.get('fingerprint'), self.fingerprint, self.config.out, self.config.fork)
+            self.learner.restore(state)
+        guards.agree('the saved weights', f'{self.learner.step} {guards.weights_digest(self.learner.networks)}')
+        history = dict((state or {}).get('history', {}))
+        if changed:
+            history['forks'] = [*history.get('forks', []), {'step': self.learner.step, 'changed': changed}]
+        return history
 
-    def save(self) -> None:
-        """Write the state to continue from and the critic to steer with (the target network, as the authors score)."""
-        storage.save_critic(self.config.out, self.critic(),
-                            replace(self.critic_config, step=self.learner.step))
-        storage.save_state(self.config.out, self.learner.state())
+    def _begin(self, start: int) -> Progress:
+        config = self.config
+        (config.out / 'config.json').write_text(to_json(replace(config, fork=False)) + '\n')
+        if self.report:
+            (config.out / 'data_report.txt').write_text(self.report + '\n')
+        settings = json.loads(json.dumps(asdict(config), default=str))
+        return Progress(config.out, start, config.steps, config.wandb, settings, self.quiet)
+
+    def critic(self) -> CriticNetwork:
+        """Return a copy of the critic as it stands, the averaged weights; it computes in float32."""
+        critic = self.learner.targets['critic']
+        return self.frozen.critic(critic) if self.frozen else float32_encoder(copy.deepcopy(critic))
+
+    def snapshot(self, history: dict) -> tuple[dict, Callable[[Path], str]]:
+        """Return the state to continue from and a writer of the critic to steer with, both apart from training.
+
+        The critic is the target network: with it the authors score.
+        """
+        state = copied(self.learner.state()) | {'fingerprint': self.fingerprint, 'history': copy.deepcopy(history)}
+        critic, config = self.critic().cpu(), replace(self.critic_config, step=self.learner.step)
+        return state, lambda folder: checkpoint.save(folder, critic, config)
 
     def validate(self) -> dict[str, float]:
         """Return the validation metrics of the critic and draw its value curves."""
         return self.validation.run(self.critic().to(self.device), self.device,
                                    Path(self.config.out) / f'values_{self.learner.step:07d}.png')
+
+
+def is_better(value: float | None, best: dict | None) -> bool:
+    """Tell whether a validation's figure beats the best one so far; lower is better, NaN beats nothing."""
+    return value is not None and value == value and (best is None or value < best[BEST_BY])
+
+
+def copied(state):
+    """Return a nested state whose tensors are copies on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to('cpu', copy=True)
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(copied(value) for value in state)
+    return state

@@ -15,6 +15,7 @@ import tyro
 
 from vgps_training.run.config import ALGORITHMS, PRESETS, TrainConfig, from_json, preset
 from vgps_training.run.loop import Run
+from vgps_training.run.storage import RunError
 
 
 def parse(arguments: list[str]) -> TrainConfig:
@@ -48,9 +49,12 @@ def main() -> None:
     config = parse(arguments)
     try:
         run = Run(config)
-    except (OSError, ValueError) as error:  # the data cannot be used: the reason says more than a traceback
+    except (OSError, ValueError, RunError) as error:  # the data cannot be used: the reason says more than a traceback
         raise SystemExit(f'error: {error}') from None
-    run.train()
+    try:
+        run.train()
+    except RunError as error:
+        raise SystemExit(f'error: {error}') from None
 
 
 if __name__ == '__main__':

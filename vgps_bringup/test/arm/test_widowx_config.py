@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vgps_bringup.arm.controller import ControllerConfig
+from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.gripper import GripperConfig
 from vgps_bringup.arm.reason import Reason, State
 from vgps_bringup.arm.step_controller import WORKSPACES, StepControllerConfig

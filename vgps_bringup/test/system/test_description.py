@@ -80,6 +80,14 @@ def test_command_line_carries_name_namespace_parameters_and_remaps(tmp_path):
     assert yaml.safe_load((tmp_path / 'judge.yaml').read_text()) == {'/**': {'ros__parameters': {'beta': 0.5}}}
 
 
+def test_on_the_robot_nothing_moves_that_the_critic_did_not_choose_unless_the_operator_says_so():
+    robot = SYSTEMS['robot']
+    for given, fallback in (({}, 'hold'), ({'fallback': 'first'}, 'first')):
+        built = {p.name: p for p in robot.build(robot.resolve(given)) if not isinstance(p, Include)}
+        assert built['critic_node'].parameters['fallback'] == fallback
+    assert processes('simulation')['critic_node'].parameters['fallback'] == 'first'
+
+
 def test_the_nodes_of_the_simulation_do_not_fight_for_cores():
     assert all(process.environment['OMP_NUM_THREADS'] == '1' for process in processes('simulation').values())
     assert 'OMP_NUM_THREADS' not in processes('robot')['policy_node'].environment, 'a large policy needs them'

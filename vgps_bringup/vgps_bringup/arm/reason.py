@@ -29,6 +29,8 @@ class Reason(IntEnum):
     CRITIC_LOST = 20
     WRONG_FRAME = 21
     FAULT = 22
+    NO_EPISODE = 23
+    TWO_PUBLISHERS = 24
 
 
 class State(IntEnum):

@@ -15,6 +15,8 @@ from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Kinematics
 from vgps_bringup.arm.reason import Reason
 
+_RETURN = 0.01    # m per step at which a target outside the workspace box goes back into it by itself
+
 # Boxes in use, [x, y, z] low and high in metres of the base frame. z of the table differs from lab to lab.
 WORKSPACES = {
     'bridge': ((0.10, -0.15, -0.01), (0.45, 0.25, 0.25)),   # Octo's and BridgeData V2's evaluations
@@ -105,7 +107,10 @@ class StepController:
         delta = np.clip(action[:6], -bounds, bounds)
         action_clipped = not np.array_equal(delta, action[:6]) or not 0.0 <= action[6] <= 1.0
         pose = previous_target.compose(self.target_pose, self._kinematics.forward(measured)[:3, 3], delta)
-        inside = np.clip(pose[:3, 3], *c.box)
+        # An arm that stands outside the box, because the box was changed or it was found there, goes back in slowly.
+        low, high = c.box
+        origin = self.target_pose[:3, 3]
+        inside = np.clip(pose[:3, 3], np.minimum(low, origin + _RETURN), np.maximum(high, origin - _RETURN))
         workspace_clipped = not np.array_equal(inside, pose[:3, 3])
         pose[:3, 3] = inside
 

@@ -68,6 +68,30 @@ class Watchdog:
         self._joints_fault = self._motors_fault = None
         self._present, self._since = None, -np.inf
         self._episode = False
+        self.second_publisher = None   # Fault while a topic that commands the arm has two publishers
+        self.stalled, self._stalled_until = None, 0.0    # Fault for a moment after the controller itself did not run
+
+    def publishers(self, names):
+        """Take the full names of the nodes that publish, by topic: one may command the arm."""
+        self.second_publisher = None
+        for topic, nodes in names.items():
+            if len(nodes) > 1:
+                self.second_publisher = Fault(
+                    Reason.TWO_PUBLISHERS, f'{topic} has {len(nodes)} publishers, {" and ".join(sorted(nodes))}: stop '
+                                           'one (a process that was killed counts for some 20 s more)')
+                return
+
+    def notice_stall(self, gap, now):
+        """Take the seconds since the controller ran last; return whether that was too long: its joint states are old.
+
+        What waited in its queues meanwhile, joint states too, arrives within `recovery_time`.
+        """
+        if gap <= self.config.joint_states_timeout:
+            return False
+        self.stalled = Fault(Reason.STALE_JOINT_STATES, f'the controller itself did not run for {gap:.2f} s: what '
+                                                        'waited meanwhile is old')
+        self._stalled_until = now + self.config.recovery_time
+        return True
 
     def relocated(self):
         """Expect the next frame anywhere: a simulation has put the arm elsewhere."""
@@ -128,6 +152,12 @@ class Watchdog:
                 return
         self._motors_fault = None
 
+    def fresh(self, now):
+        """Tell whether `positions` are those of this moment."""
+        return (self.positions is not None and self.stalled is None
+                and now - self._heard['joint states'] <= self.config.joint_states_timeout
+                and (self._joints_fault is None or self._joints_fault.reason is Reason.EFFORT))
+
     def excuse(self, stalled):
         """Do not count `stalled` seconds in which the controller itself did not run as silence of the others."""
         self._heard = {part: heard + stalled for part, heard in self._heard.items()}
@@ -157,12 +187,18 @@ class Watchdog:
         `waiting` is true while the arm is ready for the next command. A fault stays for `recovery_time` after its
         cause has gone, so that a flickering one does not let single commands through.
         """
+        if self.stalled is not None and now >= self._stalled_until:
+            self.stalled = None
+        if self.stalled is not None:
+            return self.stalled
         fault = self._find(now, waiting)
         if fault is not None:
             self._present, self._since = fault, now
         elif self._present is not None and (self._present.reason in RESUMED_BY_COMMAND
                                             or now - self._since >= self.config.recovery_time):
             self._present = None
+        if self._present is None or self._present.reason in RESUMED_BY_COMMAND:
+            return self.second_publisher or self._present
         return self._present
 
     def _find(self, now, waiting):

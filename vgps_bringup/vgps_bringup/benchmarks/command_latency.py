@@ -21,7 +21,7 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
-from vgps_bringup.arm.controller import ControllerConfig
+from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_bringup.system.episode_client import EpisodeClient
 from vgps_bringup.system.supervisor import Runner

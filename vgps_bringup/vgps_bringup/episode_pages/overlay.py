@@ -105,6 +105,9 @@ def draw_panel(shared: Values, step: Step | None, position: int | None) -> np.nd
         if np.isfinite(decision.value):
             facts += f'   value {decision.value:.2f}   spread {decision.spread:.2f}'
             facts += f'   ESS {decision.effective_sample_size:.1f}'
+        chance = getattr(decision, 'success_chance', np.nan)  # older recordings have none
+        if np.isfinite(chance):
+            facts += f'   success {chance:.0%}' + (' ALARM' if decision.alarm else '')
         draw.text((margin, HEIGHT - 142), facts, INK, font(13))
     _curve(draw, shared.values, position, (margin, HEIGHT - 106, right, HEIGHT - 22))
     return np.asarray(picture)
@@ -181,6 +184,8 @@ def _banner(image: np.ndarray, outcome: str) -> np.ndarray:
 
 
 def _reason(decision) -> tuple[str, tuple[int, int, int]]:
+    if decision.verdict in (3, 4):
+        return ('operator', 'retreat')[decision.verdict - 3], WARN
     if decision.chosen < 0:
         return f'hold: {REASONS[decision.reason]}', BAD
     return REASONS[decision.reason], (GOOD, FAINT, FAINT)[decision.reason] if decision.reason < 3 else WARN

@@ -139,7 +139,7 @@ class Laboratory:
         for looks in setting.shifts:
             self._play(self.folder / f'{policy}-shift-{looks}', (
                 self._plain(policy), self._steered(policy, critic),
-                self._steered(policy, critic, 'steered, never off', switch_off=False)),
+                self._steered(policy, critic, 'steered, never off', switch_off='never')),
                 setting.shift_trials, setting.first_seed, looks)
         self._tables()
 

@@ -101,13 +101,13 @@ class JudgedStep:
 
 
 def recorded_steering(bag: Bag) -> SteeringConfig:
-    """Return the thresholds and fallback the live critic ran with; the defaults where the bag does not say."""
+    """Return the thresholds and fallback the live critic ran with; where the bag does not say, it sends something."""
     names = ('min_spread', 'max_disagreement', 'fallback', 'selection')
     for message in bag.configurations.values():
         if 'min_spread' in message.parameters:  # the critic's; parsing them all would take longer than judging
             parameters = yaml.safe_load(message.parameters)
             return SteeringConfig(**{name: parameters[name] for name in names if name in parameters})
-    return SteeringConfig()
+    return SteeringConfig(fallback='first')
 
 
 class Rejudge:

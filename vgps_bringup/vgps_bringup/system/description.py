@@ -79,6 +79,8 @@ STEERING = (
     Argument('beta', '0.0', 'selection temperature; 0 takes the best candidate (live parameter of critic_node)'),
     Argument('selection', 'value', "how a candidate is chosen: by value, the first (the plain policy) or at random",
              ('value', 'first', 'random')),
+    Argument('fallback', 'hold', 'when the critic did not choose: hold, or the first candidate (the plain policy)',
+             ('hold', 'first')),
     Argument('max_steps', '60', 'control steps of 0.2 s after which an episode ends'),
     Argument('record', 'true', 'record every episode into a bag', ('true', 'false')),
     Argument('output', 'runs', 'folder for bags and reports'),
@@ -97,7 +99,7 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
     processes = [
         Process('vgps_critic', 'critic_node', 'critic_node',
                 {'critic': a['critic'], 'device': a['device'], 'beta': float(a['beta']), 'selection': a['selection'],
-                 **base},
+                 'fallback': a['fallback'], **base},
                 remappings=remappings),
         Process('vgps_policy_bridge', 'policy_node', 'policy_node',
                 {'policy': a['policy'], 'policy_options': a['policy_options'], 'num_candidates': int(a['k']),
@@ -158,6 +160,7 @@ def _replay(a: Mapping[str, str]) -> list[Process]:
     return [
         Process('vgps_critic', 'critic_node', 'critic_node',
                 {'critic': a['critic'], 'device': a['device'], 'beta': float(a['beta']), 'selection': a['selection'],
+                 'fallback': a['fallback'],
                  'deadline_ms': 10000.0},  # the player waits for every decision: none is late
                 remappings={'decision': 'replayed_decision', 'command': 'replayed_command'}),
         Process('vgps_bringup', 'replay_node', 'replay_node',
@@ -172,8 +175,10 @@ SYSTEMS = {
          Argument('task', 'put_eggplant_in_basket', 'task of the simulation'),
          Argument('image_size', '256', 'camera width and height [pixels]'),
          Argument('renderer', 'auto', 'what draws the camera image', ('auto', 'egl', 'osmesa', 'rays')),
-         # what the shipped critic was measured with (doc/study.md); greedy choice exploits its errors
-         *(replace(a, default='1.0') if a.name == 'beta' else a for a in STEERING)), _simulation),
+         # beta: what the shipped critic was measured with (doc/study.md); greedy choice exploits its errors.
+         # fallback: a simulated arm hurts nobody, and an episode that goes on is worth more than one that waits.
+         *(replace(a, default={'beta': '1.0', 'fallback': 'first'}.get(a.name, a.default)) for a in STEERING)),
+        _simulation),
     'robot': System(
         'The real WidowX 250: Interbotix driver, policy, critic, guarded controller and recorder.',
         (Argument('policy', 'octo-small-1.5', 'which policy proposes actions (entry-point group vgps.policies)'),

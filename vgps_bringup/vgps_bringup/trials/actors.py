@@ -33,9 +33,10 @@ class Actors:
         source = condition.outlook or condition.critic
         if source not in self._outlooks:
             self._outlooks[source] = Outlook.load(checkpoint.locate(source)) if source and critic is not None else None
-        # no deadline: nothing waits here
-        steerer = Steerer(critic, SteeringConfig(beta=condition.beta, selection=condition.selection,
-                                                 **condition.steering), self._outlooks[source])
+        # no deadline: nothing waits here; a simulated arm may well do what the plain policy says
+        steerer = Steerer(critic, SteeringConfig(**{'beta': condition.beta, 'selection': condition.selection,
+                                                    'fallback': 'first', **condition.steering}),
+                          self._outlooks[source])
         if critic is not None:  # asked once, not at every trial
             key = condition.critic, source
             self._vetoes[key] = steerer.veto = self._vetoes[key] if key in self._vetoes else steerer.examine()

@@ -29,7 +29,7 @@ def test_episode_runs_to_its_last_step(system):
     peers, result = system.peers, wrapped.result
     assert wrapped.status == GoalStatus.STATUS_SUCCEEDED
     assert (result.outcome, result.steps, result.message) == (Episode.TIMEOUT, 4, '4 steps used up')
-    assert peers.calls == [('scene', 'put_carrot_on_plate', 11), ('arm',)]
+    assert peers.calls == [('scene', 'put_carrot_on_plate', 11), ('arm', system.node.machine.goal.episode_id)]
     system.until(lambda: len(peers.episodes) == 2)
     assert [e.outcome for e in peers.episodes] == [Episode.RUNNING, Episode.TIMEOUT]
     assert {e.episode_id for e in peers.episodes} == {result.episode_id}

@@ -59,7 +59,7 @@ class FakeOcto:
 
     def sample_actions(self, observations, tasks, timestep_pad_mask, rng, sample_shape):
         self.calls.append((observations, tasks, timestep_pad_mask, rng, sample_shape))
-        return np.broadcast_to(np.arange(sample_shape[0])[:, None, None, None] / 10, (*sample_shape, 1, 4, 7))
+        return np.broadcast_to(np.arange(sample_shape[0])[:, None, None, None] / 1000, (*sample_shape, 1, 4, 7))
 
 
 @pytest.fixture
@@ -118,6 +118,16 @@ def test_octo_names_the_statistics_it_has(octo_policy):
         load_policy('octo-small-1.5', statistics='no_such')
 
 
+def test_octo_fine_tuned_on_one_set_uses_that_sets_statistics_and_says_so(octo_policy):
+    _, model = octo_policy
+    model.dataset_statistics = model.dataset_statistics['bridge_dataset']
+    policy = load_policy('octo-small-1.5')
+    policy.reset('x')
+    assert 'its own (unnamed)' in policy.propose(frame(0), 1).policy
+    with pytest.raises(PolicyError, match='unnamed'):
+        load_policy('octo-small-1.5', statistics='fractal20220817_data')
+
+
 # --- RT-1-X ---
 
 
@@ -173,19 +183,20 @@ def test_rt1x_explains_that_the_saved_model_cannot_sample(tmp_path):
 def pi_server():
     pytest.importorskip('websockets', reason='needs pip install websockets')
     from websockets.sync.server import serve
-    state = SimpleNamespace(seen=[], mood='random', rng=np.random.default_rng(0))
+    state = SimpleNamespace(seen=[], mood='random', parts={}, rng=np.random.default_rng(0))
 
     def handle(connection):
         connection.send(openpi.pack({'model': 'pi0'}))
         for request in connection:
             state.seen.append(openpi.unpack(request))
-            actions = state.rng.uniform(0, 0.05, (5, 8)) if state.mood != 'greedy' else np.full((5, 8), 0.01)
+            actions = state.rng.uniform(0, 0.05, (5, 7)) if state.mood != 'greedy' else np.full((5, 7), 0.01)
             if state.mood == 'raises':
                 connection.send('Traceback ...\nValueError: no such camera')
             elif state.mood == 'junk':
                 connection.send(b'\xc1')
             else:
-                connection.send(openpi.pack({'actions': actions[:, :3] if state.mood == 'narrow' else actions}))
+                shapes = {'narrow': actions[:, :3], 'wide': np.tile(actions, 2)[:, :8], 'parts': state.parts}
+                connection.send(openpi.pack({'actions': shapes.get(state.mood, actions)}))
     with serve(handle, '127.0.0.1', 0, compression=None) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         state.url = f'ws://127.0.0.1:{listening.socket.getsockname()[1]}'
@@ -218,7 +229,8 @@ def test_openpi_merges_the_chunks_of_a_greedy_server_and_turns_the_gripper(pi_se
 
 @pytest.mark.parametrize('mood, error, words', [('raises', PolicyError, 'no such camera'),
                                                 ('junk', PolicyError, 'malformed'),
-                                                ('narrow', CandidatesError, 'H, 7')])
+                                                ('narrow', PolicyError, '3 dimensions'),
+                                                ('wide', PolicyError, r'8 dimensions \(joint positions')])
 def test_openpi_errors_are_named_and_the_next_request_works(pi_server, mood, error, words):
     policy = load_policy('openpi', url=pi_server.url)
     pi_server.mood = mood
@@ -229,6 +241,35 @@ def test_openpi_errors_are_named_and_the_next_request_works(pi_server, mood, err
     assert len(policy.propose(frame(0), 2)) == 2
     with pytest.raises(ObservationError, match='robot state'):
         policy.propose(Observation(frame(0).image, 0.0), 2)
+    policy.close()
+
+
+def test_openpi_joins_the_parts_of_an_action_by_their_names(pi_server):
+    pi_server.mood = 'parts'
+    names = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'gripper')
+    values = {name: np.full((3, 1), 0.01 * (i + 1)) for i, name in enumerate(names)}
+    # in no particular order, with a prefix, with and without an axis of one
+    pi_server.parts = {f'action.{n}': values[n] if n < 'r' else values[n][:, 0] for n in reversed(names)}
+    policy = load_policy('openpi', url=pi_server.url)
+    chunk = policy.propose(frame(0), 1).actions[0]
+    np.testing.assert_allclose(chunk, np.tile(0.01 * np.arange(1, 8), (3, 1)), atol=1e-6)
+    policy.close()
+
+
+def test_openpi_asks_which_parts_are_meant_where_names_do_not_tell(pi_server):
+    pi_server.mood = 'parts'
+    pi_server.parts = {'eef_delta': np.full((1, 3, 6), 0.02), 'gripper_position': np.ones((1, 3, 1)),
+                       'joint_position': np.zeros((1, 3, 7))}
+    policy = load_policy('openpi', url=pi_server.url)
+    with pytest.raises(CandidatesError, match=r'eef_delta \(1, 3, 6\).*action_keys'):
+        policy.propose(frame(0), 1)
+    policy.close()
+    policy = load_policy('openpi', url=pi_server.url, action_keys=['eef_delta', 'gripper_position'])
+    np.testing.assert_allclose(policy.propose(frame(0), 1).actions[0], [[0.02] * 6 + [1.0]] * 3, atol=1e-6)
+    policy.close()
+    policy = load_policy('openpi', url=pi_server.url, action_keys=['joint_position', 'gripper_position'])
+    with pytest.raises(PolicyError, match='8 dimensions'):
+        policy.propose(frame(0), 1)
     policy.close()
 
 
@@ -267,9 +308,12 @@ def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):
             batches.append(batch)
             return torch.rand(batch['observation.state'].shape[0], 6, 7)
     image = SimpleNamespace(shape=(3, 24, 32))
-    config = SimpleNamespace(type='smolvla', device=None, image_features={'observation.images.image_0': image})
+    config = SimpleNamespace(type='smolvla', device=None, image_features={'observation.images.image_0': image},
+                             output_features={'action': SimpleNamespace(shape=(7,))})
+    loaded = []
     configs, factory = ModuleType('lerobot.configs.policies'), ModuleType('lerobot.policies.factory')
-    configs.PreTrainedConfig = SimpleNamespace(from_pretrained=lambda checkpoint: config)
+    configs.PreTrainedConfig = SimpleNamespace(
+        from_pretrained=lambda name, revision: loaded.append((name, revision)) or config)
     factory.get_policy_class = lambda kind: SimpleNamespace(from_pretrained=lambda *a, **k: Net())
     factory.make_pre_post_processors = lambda *a, **k: (
         lambda batch: {key: value[None] if torch.is_tensor(value) else [value] for key, value in batch.items()},
@@ -278,7 +322,8 @@ def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, 'lerobot.configs.policies', configs)
     monkeypatch.setitem(sys.modules, 'lerobot.policies.factory', factory)
-    policy = load_policy('lerobot', checkpoint='some/where', device='cpu')
+    policy = load_policy('lerobot', checkpoint='some/where@v2', device='cpu')
+    assert loaded == [('some/where', 'v2')]
     draws = []
     for _ in range(2):
         policy.reset('put carrot on plate', 4)
@@ -289,3 +334,13 @@ def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):
     assert batches[0]['observation.images.image_0'].max() == 1.0 and batches[0]['task'] == ['put carrot on plate'] * 5
     with pytest.raises(PolicyError, match=r'observation\.images\.image_0'):
         load_policy('lerobot', checkpoint='x', image_key='observation.images.top')
+    config.output_features['action'].shape = (6,)
+    with pytest.raises(PolicyError, match=r'6 dimensions \(joint positions'):
+        load_policy('lerobot', checkpoint='x')
+
+    def missing(*_, **__):
+        raise ImportError('diffusers is required')
+    config.output_features['action'].shape, config.type = (7,), 'diffusion'
+    factory.get_policy_class = lambda kind: SimpleNamespace(from_pretrained=missing)
+    with pytest.raises(PolicyError, match=r"diffusers is required.*pip install 'lerobot\[diffusion\]'"):
+        load_policy('lerobot', checkpoint='x')

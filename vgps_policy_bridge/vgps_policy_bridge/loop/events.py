@@ -72,12 +72,12 @@ class ResetScene:
 
 @dataclass(frozen=True)
 class ResetArm:
-    """Effect: bring the arm to its start pose."""
+    """Effect: ask for the arm's start pose, or say that it is still wanted."""
 
 
 @dataclass(frozen=True)
-class StopArm:
-    """Effect: cut the way to the start pose short."""
+class WithdrawReset:
+    """Effect: say that the start pose is wanted no more; the arm stays where it is."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,19 @@ from collections import deque
 import numpy as np
 
 from vgps_policy_bridge.errors import CandidatesError, MissingExtraError, PolicyError
+from vgps_policy_bridge.policies.checkpoints import physical_action_width, split_revision
 from vgps_policy_bridge.policy import GRIPPER, Candidates, Observation, StepSeeds
 
 ROUNDING = 1e-5  # [m, rad, openness] far below what an arm can do, far above float32's error
+
+
+def _register_plugins() -> None:
+    """Let LeRobot find policy types of other installed packages; versions before 0.6 cannot or need not."""
+    try:
+        from lerobot.utils.import_utils import register_third_party_plugins
+    except ImportError:
+        return
+    register_third_party_plugins()
 
 
 def repeat_rows(batch: dict, k: int) -> dict:
@@ -35,7 +45,7 @@ class LeRobotPolicy:
     """A LeRobot checkpoint behind the seam. Its actions must be BridgeData's: metres and radians per step, openness.
 
     Args:
-        checkpoint: hub id or folder.
+        checkpoint: folder, or hub id, with a revision as `owner/name@revision`.
         image_key: name of the camera in the policy's features.
         state_key: name of the robot state; '' leaves it out.
         device: torch device; '' takes CUDA where there is one.
@@ -49,19 +59,29 @@ class LeRobotPolicy:
             from lerobot.policies.factory import get_policy_class, make_pre_post_processors
         except ImportError as error:
             raise MissingExtraError('lerobot', 'lerobot', error) from error
+        _register_plugins()
+        name, revision = split_revision(checkpoint)
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-        config = PreTrainedConfig.from_pretrained(checkpoint)
+        config = PreTrainedConfig.from_pretrained(name, revision=revision)
         config.device = device
         if image_key not in config.image_features:
             raise PolicyError(f'lerobot: {checkpoint} has no image {image_key!r}; it has '
                               f'{", ".join(config.image_features)}')
-        self._policy = get_policy_class(config.type).from_pretrained(checkpoint, config=config).eval()
+        action = config.output_features.get('action')
+        physical_action_width(f'lerobot {checkpoint}', action.shape[0] if action else 0)
+        try:
+            kind = get_policy_class(config.type)
+            self._policy = kind.from_pretrained(name, config=config, revision=revision).eval()
+        except ImportError as error:  # diffusion and smolvla need packages that only an extra of lerobot installs
+            raise PolicyError(f'lerobot: policy type {config.type!r} needs more than lerobot itself: {error}. pip '
+                              f"install 'lerobot[{config.type}]' into the policy server's environment") from error
         self._features = config.image_features
         # The diffusion policy looks at several frames, from a queue that only its select_action fills.
         self._history = deque(maxlen=config.n_obs_steps) if config.type == 'diffusion' else None
         override = {'device_processor': {'device': device}}
         self._before, self._after = make_pre_post_processors(
-            config, pretrained_path=checkpoint, preprocessor_overrides=override, postprocessor_overrides=override)
+            config, pretrained_path=name, revision=revision, preprocessor_overrides=override,
+            postprocessor_overrides=override)
         self._keys, self._identity = (image_key, state_key), f'lerobot {config.type} {checkpoint}'
         self._instruction, self._seeds = '', StepSeeds()
 
@@ -96,9 +116,9 @@ class LeRobotPolicy:
         with torch.inference_mode():
             chunk = self._policy.predict_action_chunk(batch)
             actions = torch.stack([self._after(chunk[:, h]) for h in range(chunk.shape[1])], 1).cpu().float().numpy()
-        if actions.shape[0] != k or actions.shape[2] < 7:
-            raise CandidatesError(f'lerobot: expected ({k}, H, 7 or more), got {actions.shape}')
-        actions = actions[..., :7].copy()
+        if actions.shape[0] != k or actions.shape[2] != 7:
+            raise CandidatesError(f'lerobot: expected ({k}, H, 7), got {actions.shape}')
+        actions = actions.copy()
         actions[..., GRIPPER] = np.clip(actions[..., GRIPPER], 0.0, 1.0)
         # Rows of one batch differ by rounding even where no noise was drawn.
         equal = k > 1 and np.ptp(actions, 0).max() < ROUNDING

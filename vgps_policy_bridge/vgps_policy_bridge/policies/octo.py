@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from vgps_policy_bridge.errors import MissingExtraError, PolicyError
+from vgps_policy_bridge.policies.checkpoints import choose_statistics, split_revision
 from vgps_policy_bridge.policy import GRIPPER, MAX_CANDIDATES, Candidates, Observation, StepSeeds
 
 IMAGE_SIZE = 256
@@ -38,29 +39,39 @@ def resize(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS))
 
 
+def _folder(checkpoint: str) -> str:
+    """Return what OctoModel.load_pretrained takes; it knows no revisions, so such a one is downloaded here."""
+    name, revision = split_revision(checkpoint)
+    if revision is None:
+        return checkpoint
+    from huggingface_hub import snapshot_download
+    return snapshot_download(name.removeprefix('hf://'), revision=revision)
+
+
 class OctoPolicy:
     """An Octo model behind the seam. Its diffusion head has no temperature.
 
     Args:
-        checkpoint: `hf://rail-berkeley/octo-small-1.5`, or a folder as OctoModel.save_pretrained writes it.
-        statistics: data set whose statistics un-normalise: `bridge_dataset`, or `fractal20220817_data`.
+        checkpoint: `hf://rail-berkeley/octo-small-1.5`, with a revision as `hf://owner/name@revision`, or a folder as
+            OctoModel.save_pretrained writes it.
+        statistics: data set whose statistics un-normalise, `fractal20220817_data` for instance. '' takes
+            `bridge_dataset`, or the only ones there are: a model of one data set stores its own without a name.
     """
 
-    def __init__(self, checkpoint: str, statistics: str = 'bridge_dataset'):
+    def __init__(self, checkpoint: str, statistics: str = ''):
         try:
             import jax
             from octo.model.octo_model import OctoModel
         except ImportError as error:
             raise MissingExtraError('octo', 'octo', error) from error
         self._jax = jax
-        self._model = OctoModel.load_pretrained(checkpoint)
+        self._model = OctoModel.load_pretrained(_folder(checkpoint))
         available = self._model.dataset_statistics or {}
-        # A model of one data set stores its statistics without a name.
-        chosen = available if 'action' in available else available.get(statistics)
-        if chosen is None:
-            raise PolicyError(f'{checkpoint} has no statistics {statistics!r}; it has {", ".join(available)}')
+        if 'action' in available:
+            available = {'its own (unnamed)': available}
+        key, chosen = choose_statistics(checkpoint, statistics, {}, available, usual='bridge_dataset')
         self._statistics = chosen['action']
-        self._identity = f'octo {checkpoint}'
+        self._identity = f'octo {checkpoint}, statistics {key}'
         self._seeds, self._history, self._task = StepSeeds(), deque(maxlen=WINDOW), None
 
     def reset(self, instruction: str, seed: int = 0) -> None:

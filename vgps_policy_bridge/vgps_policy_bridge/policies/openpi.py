@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -19,10 +20,13 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from vgps_policy_bridge.errors import CandidatesError, PolicyError
+from vgps_policy_bridge.policies.checkpoints import physical_action_width
 from vgps_policy_bridge.policy import GRIPPER, Candidates, Observation, StepSeeds
 from vgps_policy_bridge.proposals import merge_duplicates
 
 MAX_FRAME = 32 * 2**20  # [bytes]
+# How servers that answer with one array per part of the action name BridgeData's seven.
+PARTS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'gripper')
 NUMERIC = 'biuf'  # kinds of numpy types that may arrive: never objects
 
 
@@ -57,6 +61,32 @@ def unpack(frame: bytes) -> dict:
     return message
 
 
+def join_actions(parts: dict, keys: tuple[str, ...]) -> np.ndarray:
+    """Return (H, D) of an answer that holds one array, (H,) or (H, d), per part of the action.
+
+    Args:
+        parts: as the server sent it; names may carry a prefix (`action.x`).
+        keys: which parts, in order; () where they are called x y z roll pitch yaw gripper.
+
+    Raises CandidatesError that lists what the server sent.
+    """
+    arrays = {name: value for name, value in parts.items() if isinstance(value, np.ndarray)}
+    found = ', '.join(f'{name} {value.shape}' for name, value in arrays.items()) or 'no arrays'
+    short = {str(name).rpartition('.')[2]: value for name, value in arrays.items()} if not keys else arrays
+    missing = [key for key in keys or PARTS if key not in short]
+    if missing:
+        raise CandidatesError(f'openpi: the server answers with the parts {found}; say which make up dx dy dz droll '
+                              "dpitch dyaw openness, in that order: policy_options '{action_keys: [...]}'"
+                              + (f' (there is no {", ".join(missing)})' if keys else ''))
+    chosen = [short[key] for key in keys or PARTS]
+    # GR00T's own server keeps a batch axis of one
+    chosen = [value[0] if value.ndim == 3 and len(value) == 1 else value for value in chosen]
+    chosen = [value[:, None] if value.ndim == 1 else value for value in chosen]
+    if any(value.ndim != 2 for value in chosen) or len({len(value) for value in chosen}) != 1:
+        raise CandidatesError(f'openpi: the parts of the action do not fit together: {found}')
+    return np.concatenate(chosen, axis=1)
+
+
 def resize_with_pad(image: np.ndarray, size: int) -> np.ndarray:
     """Return (size, size, 3) uint8: the aspect ratio kept, black borders, bilinear."""
     from PIL import Image
@@ -82,13 +112,15 @@ class OpenPiPolicy:
         prompt_key: name of the instruction.
         image_size: [pixels] images are shrunk to this square with borders.
         gripper: 'openness' (1 open) or 'closedness' (1 closed), what the last action dimension means.
+        action_keys: for a server that answers with one array per part of the action (as vLLM-Omni does): which, in the
+            order dx dy dz [m], droll dpitch dyaw [rad], gripper. Parts called x y z roll pitch yaw gripper need none.
         api_key: sent as `Authorization: Api-Key ...`.
         timeout: [s] for one answer.
     """
 
     def __init__(self, url: str = 'ws://127.0.0.1:8000', image_key: str = 'observation/image',
                  state_key: str = 'observation/state', prompt_key: str = 'prompt', image_size: int = 224,
-                 gripper: str = 'openness', api_key: str = '', timeout: float = 60.0):
+                 gripper: str = 'openness', action_keys: Sequence[str] = (), api_key: str = '', timeout: float = 60.0):
         if gripper not in ('openness', 'closedness'):
             raise PolicyError(f"openpi: gripper must be 'openness' or 'closedness', not {gripper!r}")
         parts = urlsplit(url)
@@ -96,6 +128,7 @@ class OpenPiPolicy:
             raise PolicyError(f'openpi: url must look like ws://127.0.0.1:8000, not {url!r}')
         self._url, self._address, self._timeout = url, (parts.hostname, parts.port or 8000), timeout
         self._keys = image_key, state_key, prompt_key
+        self._action_keys = tuple(action_keys)
         self._size, self._closed_is_one, self._api_key = image_size, gripper == 'closedness', api_key
         self._stack = ExitStack()
         self._connection, self._instruction, self._seeds = None, '', StepSeeds()
@@ -154,10 +187,13 @@ class OpenPiPolicy:
         except (ConnectionClosed, OSError) as error:  # TimeoutError is an OSError
             self.close()
             raise OpenPiError(f'openpi server at {self._url}: {type(error).__name__}: {error}') from error
-        if not isinstance(actions, np.ndarray) or actions.ndim != 2 or actions.shape[1] < 7:
-            raise CandidatesError(f'openpi: actions must be (H, 7 or more), got '
+        if isinstance(actions, dict):
+            actions = join_actions(actions, self._action_keys)
+        if not isinstance(actions, np.ndarray) or actions.ndim != 2:
+            raise CandidatesError(f'openpi: actions must be (H, 7), got '
                                   f'{getattr(actions, "shape", type(actions).__name__)}')
-        return actions[:, :7].astype(np.float32)
+        physical_action_width('openpi', actions.shape[1])
+        return actions.astype(np.float32)
 
     def _receive(self) -> dict:
         frame = self._connection.recv(timeout=self._timeout)

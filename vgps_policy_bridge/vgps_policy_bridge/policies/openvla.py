@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 from dataclasses import replace
 
 import numpy as np
 
 from vgps_policy_bridge.errors import MissingExtraError, PolicyError
+from vgps_policy_bridge.policies.checkpoints import choose_statistics, dataset_statistics, pinned_revision
 from vgps_policy_bridge.policy import GRIPPER, Candidates, Observation, StepSeeds
 from vgps_policy_bridge.proposals import merge_duplicates
 
+LOG = logging.getLogger(__name__)
+# Its code runs in this process: the commit is part of the name.
+OPENVLA_7B = 'openvla/openvla-7b@31f090d05236101ebfc381b61c674dd4746d4ce0'
 ACTION_TOKENS = 7
 VOCABULARY = 32000  # Llama's; the last 256 ids stand for bins, id 31999 for the first one
 FIRST_ID, LAST_ID = VOCABULARY - 256, VOCABULARY - 1
@@ -109,15 +114,17 @@ class OpenVLAPolicy:
     """OpenVLA behind the seam. Needs about 15 GB of GPU memory for the weights.
 
     Args:
-        checkpoint: hub id or folder; `openvla/openvla-v01-7b` is the paper's. `v01` in it selects that one's prompt.
-        statistics: key of the model's statistics to un-normalise with.
+        checkpoint: folder, or `owner/name@COMMIT` on the hub, whose model code runs in this process;
+            `openvla/openvla-v01-7b` is the paper's. `v01` in it selects that one's prompt.
+        statistics: key of the data set whose statistics un-normalise the actions. '' takes those of the checkpoint's
+            own `dataset_statistics.json`, as a fine-tuning writes it, otherwise `bridge_orig`.
         device: torch device; '' takes CUDA where there is one.
         max_rows: candidates decoded at once: 16 fit a 24 GB card.
         top_p: nucleus, (0, 1].
     """
 
-    def __init__(self, checkpoint: str = 'openvla/openvla-7b', statistics: str = 'bridge_orig', device: str = '',
-                 max_rows: int = 16, top_p: float = 1.0):
+    def __init__(self, checkpoint: str = OPENVLA_7B, statistics: str = '', device: str = '', max_rows: int = 16,
+                 top_p: float = 1.0):
         try:
             import timm  # noqa: F401  the hub's model code needs it
             import torch
@@ -126,16 +133,20 @@ class OpenVLAPolicy:
             raise MissingExtraError('openvla', 'openvla', error) from error
         if not 0 < top_p <= 1 or max_rows < 1:
             raise PolicyError('openvla: top_p must be in (0, 1] and max_rows >= 1')
+        name, revision = pinned_revision(checkpoint, 'it brings model code that runs in this process')
+        LOG.warning('running the model code of %s, revision %s', name, revision or 'of this folder')
         self._device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         self._dtype = torch.bfloat16 if self._device.startswith('cuda') else torch.float32
-        self._processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
+        code = {'trust_remote_code': True, 'revision': revision}
+        self._processor = AutoProcessor.from_pretrained(name, **code)
         vla = AutoModelForVision2Seq.from_pretrained(
-            checkpoint, torch_dtype=self._dtype, low_cpu_mem_usage=True, trust_remote_code=True).to(self._device).eval()
-        if statistics not in vla.norm_stats:
-            raise PolicyError(f'{checkpoint} has no statistics {statistics!r}; it has {", ".join(vla.norm_stats)}')
-        self._statistics = vla.norm_stats[statistics]['action']
+            name, torch_dtype=self._dtype, low_cpu_mem_usage=True, **code).to(self._device).eval()
+        key, chosen = choose_statistics(name, statistics, dataset_statistics(name, revision), vla.norm_stats,
+                                        usual='bridge_orig')
+        LOG.info('actions un-normalised with the statistics of %s', key)
+        self._statistics = chosen['action']
         self._sampler = TokenSampler(vla, max_rows, top_p)
-        self._checkpoint = checkpoint
+        self._checkpoint, self._identity = name, f'openvla {checkpoint}, statistics {key}'
         self.temperature = 1.0
         self._seeds, self._instruction = StepSeeds(), ''
 
@@ -152,6 +163,6 @@ class OpenVLAPolicy:
         prepared = time.perf_counter()
         drawn, log_p = self._sampler.sample(ids, pixels, k, float(self.temperature), seed)
         stages = {'prepare': 1e3 * (prepared - start), 'sample': 1e3 * (time.perf_counter() - prepared)}
-        candidates = Candidates(unnormalise(drawn, self._statistics)[:, None], policy=f'openvla {self._checkpoint}',
+        candidates = Candidates(unnormalise(drawn, self._statistics)[:, None], policy=self._identity,
                                 log_probabilities=log_p, temperature=float(self.temperature), seed=seed, stages=stages)
         return replace(merge_duplicates(candidates), stages=stages)

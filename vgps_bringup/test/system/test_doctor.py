@@ -1,0 +1,148 @@
+"""vgps-doctor names each fault that is put in, and says what to do about it."""
+
+import datetime
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vgps_bringup.arm.kinematics import JOINT_NAMES
+from vgps_bringup.system.doctor import workstation
+from vgps_bringup.system.doctor.findings import FAULT, OK, WARNING, Finding, summary, table, to_json
+from vgps_bringup.system.doctor.running import Camera, Joints, Observed, judge
+
+NAMES = (*JOINT_NAMES, 'gripper', 'left_finger', 'right_finger')
+REST = (-0.13, -0.76, 0.44, -0.02, 1.76, -0.16, 0.0, 0.03, -0.03)
+
+
+def picture(seed=0):
+    return np.random.default_rng(seed).integers(0, 255, (48, 64, 3), np.uint8)
+
+
+def healthy(**changes):
+    arrivals = [0.1 * i for i in range(50)]
+    seen = Observed('/vgps', 5.0, nodes=['policy_node', 'critic_node', 'widowx_node'],
+                    publishers={'command': ['critic_node']}, camera_topic='/vgps/image_raw',
+                    camera=Camera(stamps=[1e9 + a for a in arrivals], ages=[0.02] * 50, arrivals=arrivals,
+                                  encoding='rgb8', size=(64, 48), first=picture(0), last=picture(1)),
+                    joints=Joints([0.01 * i for i in range(500)], NAMES, REST, 1))
+    for path, value in changes.items():
+        target, _, name = path.rpartition('__')
+        setattr(getattr(seen, target) if target else seen, name, value)
+    return seen
+
+
+def complaints(seen):
+    return [f for f in judge(seen) if f.status in (FAULT, WARNING)]
+
+
+def test_a_healthy_system_has_no_complaints():
+    assert complaints(healthy()) == []
+    assert any('inside its limits' in f.found for f in judge(healthy()))
+
+
+FAULTS = [
+    ({'nodes': ['policy_node', 'widowx_node']}, FAULT, 'critic_node not in /vgps'),
+    ({'nodes': ['policy_node', 'critic_node', 'widowx_node', 'widowx_node']}, FAULT, 'widowx_node runs twice'),
+    ({'publishers': {'command': ['critic_node', 'joystick']}}, FAULT, '2 publishers: critic_node, joystick'),
+    ({'camera__arrivals': []}, FAULT, 'no frame'),
+    ({'camera__arrivals': [0.5 * i for i in range(10)]}, FAULT, '2.0 Hz'),
+    ({'camera__error': "image encoding 'yuv422' is not one of rgb8"}, FAULT, 'yuv422'),
+    ({'camera__ages': [3.0] * 50}, FAULT, '3.00 s old'),
+    ({'camera__ages': [-7.5] * 50}, FAULT, '7.50 s in the future'),
+    ({'camera__stamps': [0.0] * 50}, FAULT, 'zero'),
+    ({'camera__last': np.full((48, 64, 3), 3, np.uint8)}, FAULT, 'one colour'),
+    ({'camera__last': np.repeat(picture()[..., :1], 3, axis=2)}, WARNING, 'grey'),
+    ({'camera__last': picture(0)}, WARNING, 'equal to the bit'),
+    ({'joints__arrivals': []}, FAULT, 'none in 5 s'),
+    ({'joints__arrivals': [0.2 * i for i in range(25)]}, FAULT, '5 Hz'),
+    ({'joints__names': NAMES[:3] + NAMES[4:], 'joints__positions': REST[:3] + REST[4:]}, FAULT, 'forearm_roll missing'),
+    ({'joints__positions': (-np.pi,) * 9}, FAULT, 'the bus could not be read'),
+    ({'joints__positions': (0.0, -1.93, 1.62, 0, 0.8, 0, 0, 0.02, -0.02)}, WARNING, 'shoulder by 0.045 rad, elbow by'),
+    ({'min_height': 0.3}, WARNING, 'below min_height 30.0 cm'),
+    ({'joints__publishers': 2}, FAULT, '2 publishers on one topic'),
+    ({'diagnostics': {'critic_node: critic': (2, 'ACTION_SPACE_MISMATCH')}}, FAULT, 'ACTION_SPACE_MISMATCH'),
+]
+
+
+@pytest.mark.parametrize('changes, status, words', FAULTS, ids=[words for _, _, words in FAULTS])
+def test_each_fault_of_a_system_is_found_and_nothing_else(changes, status, words):
+    found = complaints(healthy(**changes))
+    assert [f.status for f in found] == [status] and words in found[0].found
+    assert found[0].remedy
+
+
+def test_ros_distributions_end():
+    day = datetime.date(2026, 11, 25)
+    assert workstation.ros('jazzy', day).status == OK
+    assert 'until 2026-12-31 only' in workstation.ros('kilted', day).found
+    assert 'that is over' in workstation.ros('humble', datetime.date(2027, 6, 1)).found
+    assert workstation.ros('foxy', day).status == WARNING and workstation.ros('', day).status == FAULT
+
+
+@pytest.mark.parametrize('environment, distribution, status', [
+    ({}, 'jazzy', WARNING), ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}, 'jazzy', OK),
+    ({'ROS_LOCALHOST_ONLY': '1'}, 'humble', OK), ({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}, 'humble', WARNING),
+    ({'ROS_SECURITY_ENABLE': 'true'}, 'jazzy', OK)])
+def test_discovery_beyond_this_machine_is_said(environment, distribution, status):
+    assert workstation.discovery(environment, distribution).status == status
+
+
+def test_nodes_that_start_with_another_python_are_found(tmp_path):
+    script = tmp_path / 'lib' / 'vgps_critic' / 'critic_node'
+    script.parent.mkdir(parents=True)
+    script.write_text('#!/usr/bin/python3\n')
+    found = workstation.interpreter(str(tmp_path), here='/home/lab/v-gps/.venv')
+    assert found.status == FAULT and '/usr/bin/python3' in found.found
+    script.write_text('#!/home/lab/v-gps/.venv/bin/python3\n')
+    assert workstation.interpreter(str(tmp_path), here='/home/lab/v-gps/.venv').status == OK
+    assert workstation.interpreter('', here='/x').status == FAULT
+
+
+def test_dependencies_out_of_bounds_and_missing_are_named(monkeypatch):
+    monkeypatch.setattr(workstation.importlib.metadata, 'requires',
+                        lambda name: ['numpy>=99', 'surely-not-there', "octo; extra == 'octo'"])
+    found = workstation.dependencies(['anything']).found
+    assert 'needed >=99' in found and 'surely-not-there is missing' in found and 'octo' not in found
+
+
+def test_machine_faults(tmp_path):
+    assert workstation.disk(tmp_path, free=1e8).status == FAULT
+    assert workstation.disk(tmp_path / 'not' / 'yet', free=1e12).status == OK
+    slow = iter([0.0, 1000.0])
+    assert workstation.write_speed(tmp_path, 1 << 20, lambda: next(slow)).status == FAULT
+    assert workstation.load(20.0, 2).status == WARNING and workstation.load(0.5, 2).status == OK
+    assert workstation.graphics_card(cuda=False, driver=True).status == WARNING
+    assert workstation.graphics_card(cuda=False, driver=False).status == OK
+    assert workstation.clock_synchronised('no').status == WARNING
+    assert workstation.python((3, 9, 1)).status == FAULT and workstation.python((3, 14, 0)).status == OK
+    assert workstation.shared_memory({}, tmp_path).status == WARNING
+    assert [f.status for f in workstation.interbotix(tmp_path / 'ttyDXL', module=False)] == [FAULT, FAULT]
+    (tmp_path / 'share' / 'rqt_gui').mkdir(parents=True)
+    assert 'rqt_image_view' in workstation.rqt(str(tmp_path)).found
+
+
+def test_models_that_are_not_there_are_faults():
+    assert workstation.critic('/no/such/folder').status == FAULT
+    assert workstation.policy_server('ws://127.0.0.1:1').status == FAULT
+
+
+def test_shipped_critic_and_recordings_are_right_here(tmp_path):
+    assert workstation.critic('default').status == OK
+    assert workstation.bag_writer(tmp_path).status == OK, workstation.bag_writer(tmp_path)
+
+
+def test_a_check_that_breaks_is_a_line_of_the_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(workstation, 'load', lambda: 1 / 0)
+    found = list(workstation.examine(tmp_path, '', '', False, True))
+    assert any('ZeroDivisionError' in f.found for f in found) and len(found) > 8
+
+
+def test_table_says_the_status_in_words_and_json_is_for_support():
+    findings = [Finding('camera', FAULT, 'no frame', 'plug it in'), Finding('clock', OK, 'synchronised')]
+    text = table(findings, colour=False)
+    assert 'FAULT' in text and '-> plug it in' in text and '\033' not in text
+    assert '1 FAULT' in summary(findings) and 'Mend' in summary(findings)
+    assert json.loads(to_json(findings))['findings'][0]['remedy'] == 'plug it in'
+    assert not Path('report.json').exists()

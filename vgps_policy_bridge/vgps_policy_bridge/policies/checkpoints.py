@@ -1,0 +1,103 @@
+"""Where a policy's checkpoint is, and with which statistics its actions become physical: said, never guessed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from vgps_policy_bridge.errors import PolicyError
+
+COMMIT = re.compile(r'[0-9a-f]{40}')
+
+
+def split_revision(checkpoint: str) -> tuple[str, str | None]:
+    """Return name and revision of `owner/name@revision` (branch, tag or commit); a folder that exists has none."""
+    name, at, revision = checkpoint.rpartition('@')
+    if not at or Path(checkpoint).exists():
+        return checkpoint, None
+    if not name or not revision:
+        raise PolicyError(f'{checkpoint!r}: a revision is written owner/name@revision')
+    return name, revision
+
+
+def pinned_revision(checkpoint: str, why: str) -> tuple[str, str | None]:
+    """Return name and revision of a checkpoint whose own code will run here; only a whole commit cannot change.
+
+    Raises PolicyError for a hub id without one. A local folder is the user's own word.
+    """
+    name, revision = split_revision(checkpoint)
+    if revision is None and Path(name).exists():
+        return name, None
+    if revision is None or not COMMIT.fullmatch(revision):
+        raise PolicyError(f'{checkpoint}: {why} from the hub, and what a branch or tag names may change. Look at '
+                          f'huggingface.co/{name}/commits and say {name}@COMMIT (40 hexadecimal digits), or give a '
+                          'folder')
+    return name, revision
+
+
+def dataset_statistics(checkpoint: str, revision: str | None) -> dict:
+    """Return what a fine-tuning left in `dataset_statistics.json` beside its weights; {} where there is none.
+
+    Raises PolicyError for a file that is not a map of data sets.
+    """
+    path = Path(checkpoint) / 'dataset_statistics.json'
+    if not Path(checkpoint).exists():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        try:
+            path = Path(hf_hub_download(checkpoint, path.name, revision=revision))
+        except LocalEntryNotFoundError as error:
+            # Without a connection "the file is not there" and "it could not be asked for" look alike.
+            raise PolicyError(f'{checkpoint}: whether it has a {path.name} of its own cannot be asked without a '
+                              'connection to the hub; download it into a folder first') from error
+        except EntryNotFoundError:
+            return {}
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise PolicyError(f'{path} is not JSON: {error}') from error
+    if not isinstance(found, dict) or not all(isinstance(v, dict) and 'action' in v for v in found.values()):
+        raise PolicyError(f'{path} must be a map of data sets, each with the statistics of its "action"')
+    return found
+
+
+def choose_statistics(checkpoint: str, asked: str, own: Mapping, inherited: Mapping, usual: str) -> tuple[str, dict]:
+    """Return key and statistics of the data set whose units the actions have.
+
+    A fine-tuned checkpoint's own statistics count, and not those that it inherited from its pre-training; where
+    several remain the user has to say which.
+
+    Args:
+        checkpoint: for messages.
+        asked: key, '' to choose by the rule above.
+        own: key -> statistics of the fine-tuning's data, {} where nothing was fine-tuned.
+        inherited: key -> statistics in the model's configuration.
+        usual: key taken among the inherited ones of a model that was not fine-tuned.
+
+    Raises PolicyError that lists the keys.
+    """
+    known = {**inherited, **own}
+    if not asked:
+        if len(own or known) == 1:
+            asked = next(iter(own or known))
+        elif not own and usual in known:
+            asked = usual
+        else:
+            raise PolicyError(f'{checkpoint} has the statistics of several data sets and each gives actions of another '
+                              f"size: say which with policy_options '{{statistics: NAME}}': "
+                              f'{", ".join(own or known) or "none at all"}')
+    if asked not in known:
+        raise PolicyError(f'{checkpoint} has no statistics {asked!r}; it has {", ".join(known) or "none"}')
+    return asked, known[asked]
+
+
+def physical_action_width(policy: str, width: int) -> None:
+    """Refuse actions that are not BridgeData's seven: cutting them to size would make other motions of them."""
+    if width != 7:
+        looks = 'joint positions?' if width in (6, 8, 14, 16) else 'padded, or for another robot?'
+        raise PolicyError(f'{policy}: actions have {width} dimensions ({looks}); needed are 7: dx dy dz [m], droll '
+                          'dpitch dyaw [rad] per step, gripper openness')
