@@ -27,8 +27,8 @@ REFUSED = 3   # exit status
 
 def run_once(options, registry: Registry) -> int:
     """Improve once; return 0 for an offer, REFUSED otherwise."""
-    recipe = Recipe(options.start, options.algorithm, options.steps, options.folds, false_alarms=options.false_alarms,
-                    seed=options.seed)
+    recipe = Recipe(options.start, options.heads, options.algorithm, options.steps, options.folds,
+                    false_alarms=options.false_alarms, seed=options.seed)
     outcome = improve(options.bags, registry, recipe, options.work, new_scene=options.new_scene, jobs=options.jobs,
                       say=lambda text: print(text, flush=True))
     page = write_report(outcome)
@@ -72,8 +72,11 @@ def main() -> None:
     parser.add_argument('--start', default='', help='critic whose encoder is kept: folder, hub id, default (shipped); '
                         f"'{NOTHING}' learns an encoder too, which a hundred episodes do not suffice for; default: the "
                         'current critic of the registry, or the shipped one')
+    parser.add_argument('--heads', choices=('continue', 'fresh'), default=Recipe.heads, help="go on from the start "
+                        "critic's heads, or learn fresh ones")
     parser.add_argument('--algorithm', choices=tuple(HEADS), default='monte-carlo')
-    parser.add_argument('--steps', type=int, default=Recipe.steps, help="updates of the critic's heads")
+    parser.add_argument('--steps', type=int, default=Recipe.steps, help="updates of the critic's heads; 0: as many as "
+                        'the recipe says')
     parser.add_argument('--folds', type=int, default=Recipe.folds, help='critics trained to judge the recipe by, >= 2')
     parser.add_argument('--false-alarms', type=float, default=Recipe.false_alarms,
                         help='share of the episodes that succeed which may raise an alarm of the outlook')

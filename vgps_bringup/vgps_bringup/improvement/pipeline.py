@@ -31,6 +31,7 @@ from vgps_critic.critic import Critic
 from vgps_critic.outlook import Outlook
 
 NOTHING = 'nothing'
+CONTINUED_RATE = '1e-4'
 FRESH = ('--network.stage-sizes', '1', '1', '1', '1', '--network.num-filters', '24', '--network.image-size', '96')
 HEADS = {'monte-carlo': ('--algorithm.target-rate', '0.02'),
          'iql': ('--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0'),
@@ -46,8 +47,9 @@ class Recipe:
     """What a candidate is trained with; every field is part of its lineage."""
 
     start: str = ''                   # critic whose encoder is kept: folder, hub id, 'default' or 'nothing'
+    heads: str = 'continue'           # 'continue' from the start critic's, or 'fresh' ones on a readout of its encoder
     algorithm: str = 'monte-carlo'    # of vgps-train: monte-carlo, iql or cal-ql
-    steps: int = 1500                 # updates of the heads
+    steps: int = 0                    # updates of the heads; 0: 1500 fresh ones, 400 to continue
     folds: int = 3                    # critics trained without a part of the episodes, to judge that part by; >= 2
     first_steps: int = 600            # from nothing: updates of the encoder until grasps are located
     encoder_steps: int = 1200         # from nothing: and after
@@ -113,25 +115,27 @@ def improve(paths: Sequence[Path], registry: Registry, recipe: Recipe, work: Pat
 def _judge(episodes, recordings, fold, critics, recipe, verdict, folder, in_use, gate_config, say) -> Outcome:
     """Calibrate and judge the candidate by the critics that were trained without each episode."""
     say('judging')
+    current, known, seen = in_use
+    # the heads differ, the encoder is the start critic's
+    encoded = None if seen is None else [s.features for s in seen]
     scored: list[Scored] = [None] * len(episodes)
     bases, words = {}, sorted({e.instruction for e in episodes})
     index = np.array([words.index(e.instruction) for e in episodes])
     for number in range(recipe.folds):
         critic, mine = Critic.load(critics[number]), np.flatnonzero(fold == number)
         others = np.flatnonzero(fold != number)
-        for i, s in zip(mine, score(critic, [episodes[i] for i in mine])):
-            scored[i] = s
-        features = [s.features for s in score(critic, [episodes[i] for i in others])]
-        bases[number] = _base(critic, words, features, index[others])
+        everything = score(critic, episodes, encoded)
+        for i in mine:
+            scored[i] = everything[i]
+        bases[number] = _base(critic, words, [everything[i].features for i in others], index[others])
     tracks = [calibration.follow(bases[f], e, s) for f, e, s in zip(fold, episodes, scored)]
     final = Critic.load(critics[-1])
-    base = _base(final, words, [s.features for s in score(final, episodes)], index)
+    base = _base(final, words, encoded or [s.features for s in score(final, episodes)], index)
     untouched = np.array([not e.corrected.any() for e in episodes])
     usable = np.flatnonzero(untouched)
     outlook, facts = calibration.calibrated(base, [tracks[i] for i in usable], fold[usable], recipe.false_alarms)
     outlook = Outlook(**{**vars(outlook), 'probes': calibration.probes([episodes[i] for i in usable], words)})
     outlook.save(critics[-1])
-    current, known, seen = in_use
     taught = {bag['sha256'] for bag in current.lineage.bags} if current else set()
     new = [i for i in usable if episodes[i].bag not in taught]
     judged = gate.judge([episodes[i] for i in usable], [scored[i] for i in usable], None, facts['calibration_error'],
@@ -197,21 +201,26 @@ def _train(episodes, fold, recipe, start: str, folder: Path, jobs: int, say) -> 
 def _train_one(episodes: Sequence[Recorded], recipe: Recipe, start: str, out: Path, environment: dict) -> None:
     if not (out / 'table' / 'table.json').exists():
         save_table(out / 'table', list(episodes))
+    fresh = start == NOTHING or recipe.heads == 'fresh'
     if start == NOTHING:
         sizes = FRESH
         encoder = ('--first-steps', str(recipe.first_steps), '--steps', str(recipe.encoder_steps))
     else:
         network = checkpoint.read(start)[1].network
         sizes = ('--network.stage-sizes', *map(str, network.stage_sizes), '--network.num-filters',
-                 str(network.num_filters), '--network.image-size', str(network.image_size))
+                 str(network.num_filters), '--network.image-size', str(network.image_size), '--network.hidden-dims',
+                 *map(str, network.hidden_dims), '--network.num-members', str(network.num_members))
         encoder = ('--critic', start)
     data = ('--data.paths', str(out / 'table'))
-    if not (out / 'encoder' / 'encoder.pt').exists():
+    if fresh and not (out / 'encoder' / 'encoder.pt').exists():
         _run(('vgps-pretrain', '--data', str(out / 'table'), '--out', str(out / 'encoder'), '--seed', str(recipe.seed),
               *encoder), out / 'encoder.log', environment)
-    _run(('vgps-train', recipe.algorithm, '--encoder', str(out / 'encoder'), *data, '--data.action-space', 'bridge',
+    begin, rate, steps = (('--encoder', str(out / 'encoder')), '5e-4', 1500) if fresh else (
+        ('--critic', start), CONTINUED_RATE, 400)
+    _run(('vgps-train', recipe.algorithm, *begin, *data, '--data.action-space', 'bridge',
           '--data.validation-share', '0', *sizes, *HEADS[recipe.algorithm], '--batch-size', '256',
-          '--optimiser.learning-rate', '5e-4', '--threads', '1', '--validate-every', '0', '--steps', str(recipe.steps),
+          '--optimiser.learning-rate', rate, '--threads', '1', '--validate-every', '0', '--steps',
+          str(recipe.steps or steps),
           '--seed', str(recipe.seed), '--out', str(out / 'heads')), out / 'heads.log', environment)
 
 

@@ -1,7 +1,7 @@
 """What a critic says of recorded episodes: values of what was done and of what could have been done, and features."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,19 +30,27 @@ class Scored:
 
 
 @torch.inference_mode()
-def score(critic: Critic, episodes: Iterable[Recorded]) -> list[Scored]:
+def score(critic: Critic, episodes: Sequence[Recorded], encoded: Sequence[np.ndarray] | None = None) -> list[Scored]:
     """Return what a critic says of episodes, one for each.
+
+    Args:
+        critic: whose values.
+        episodes: what was seen, proposed and done.
+        encoded: features (T, D) of each, where a critic with the same encoder has made them: most of the time is there.
 
     Raises:
         UnknownInstructionError: its instruction encoder cannot embed an instruction.
 
     """
     network, result = critic.network, []
-    for episode in episodes:
+    for number, episode in enumerate(episodes):
         embedding = np.asarray(critic.instructions.encode(episode.instruction), np.float32)
         language = torch.from_numpy(embedding.copy())[None]
-        parts = np.array_split(np.arange(len(episode)), math.ceil(len(episode) / BATCH))
-        features = torch.cat([network.encoder(torch.from_numpy(episode.frames[part]), language) for part in parts])
+        if encoded is not None:
+            features = torch.from_numpy(encoded[number])
+        else:
+            parts = np.array_split(np.arange(len(episode)), math.ceil(len(episode) / BATCH))
+            features = torch.cat([network.encoder(torch.from_numpy(episode.frames[part]), language) for part in parts])
         known = np.isfinite(episode.candidates).all(2)                                     # (T, K)
         filled = np.where(known[..., None], episode.candidates, episode.actions[:, None])
         actions = np.concatenate([episode.actions[:, None], filled], 1)  # (T, 1 + K, 7)

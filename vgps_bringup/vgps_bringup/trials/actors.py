@@ -32,7 +32,8 @@ class Actors:
         critic = self._critics.get(condition.critic)
         source = condition.outlook or condition.critic
         if source not in self._outlooks:
-            self._outlooks[source] = Outlook.load(checkpoint.locate(source)) if source and critic is not None else None
+            on_disk = source not in ('', 'untrained') and critic is not None
+            self._outlooks[source] = Outlook.load(checkpoint.locate(source)) if on_disk else None
         # no deadline: nothing waits here; a simulated arm may well do what the plain policy says
         steerer = Steerer(critic, SteeringConfig(**{'beta': condition.beta, 'selection': condition.selection,
                                                     'fallback': 'first', **condition.steering}),
