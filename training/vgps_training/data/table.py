@@ -11,7 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from vgps_critic.images import resize
-from vgps_training.data.episode import Episode, Malformed
+from vgps_critic.model_card import DIMENSIONS
+from vgps_training.data.checks import suspicious
+from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
 from vgps_training.data.labels import LabelConfig, label
 from vgps_training.data.rlds import EncodedFrames
 from vgps_training.data.sources import read_episodes
@@ -109,9 +111,21 @@ class Report:
     steps: int = 0
     skipped: Counter = None
     examples: dict[str, str] = None
+    cameras: Counter = None  # (camera, rate [Hz] or None) -> episodes
+    notes: Counter = None    # what a person should know of the episodes that were used -> how many
 
     def __post_init__(self):
-        self.skipped, self.examples = Counter(), {}
+        self.skipped, self.cameras, self.notes, self.examples = Counter(), Counter(), Counter(), {}
+
+    def use(self, episode: Episode) -> None:
+        """Count an episode that is used."""
+        self.episodes += 1
+        self.steps += len(episode.actions)
+        if episode.camera:
+            self.cameras[episode.camera, None if episode.rate is None else round(episode.rate, 2)] += 1
+        for note in episode.notes:
+            self.notes[note] += 1
+            self.examples.setdefault(note, episode.source)
 
     def skip(self, reason: str, source: str) -> None:
         """Count an episode that is left out."""
@@ -123,11 +137,17 @@ class Report:
         lines = [f'{self.episodes} episodes, {self.steps} steps used; {sum(self.skipped.values())} episodes skipped']
         lines += [f'  {count} x {reason} (first: {self.examples[reason]})'
                   for reason, count in self.skipped.most_common()]
+        lines += [f'camera {camera}: {count} episodes' + (f' at {rate:g} steps a second' if rate else '')
+                  for (camera, rate), count in self.cameras.most_common()]
+        lines.append('actions: metres and radians a step, gripper openness 0 (closed) to 1 (open)')
+        lines += [f'note: {count} x {note}' + (f' (first: {self.examples[note]})' if note in self.examples else '')
+                  for note, count in self.notes.most_common()]
         return '\n'.join(lines)
 
 
 def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'train', lazy: bool = False,
-               unjudged: str = 'skip', failures: str = 'failures', progress: bool = True) -> tuple[StepTable, Report]:
+               unjudged: str = 'skip', failures: str = 'failures', progress: bool = True,
+               reading: Reading = PLAIN) -> tuple[StepTable, Report]:
     """Read every episode under the paths once.
 
     Args:
@@ -138,6 +158,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
         unjudged: 'skip' episodes whose outcome nobody recorded, or count them as 'successes'.
         failures: 'skip' leaves failed episodes out; any other value keeps them for the labels to tell apart.
         progress: show a bar.
+        reading: which camera, which units.
 
     Raises:
         FileNotFoundError: no data set at a path. ValueError: not one usable episode.
@@ -149,7 +170,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
         if is_saved(Path(path)):
             episodes = _saved_episodes(Path(path), image_size)
         else:
-            episodes = read_episodes(path, split)
+            episodes = read_episodes(path, split, reading)
         for episode in tqdm(episodes, desc=f'reading {path}', unit=' episodes', disable=not progress):
             episode = _accept(episode, unjudged, failures, report)
             if episode is None:
@@ -167,8 +188,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
             index = instructions.setdefault(episode.instruction, len(instructions))
             rows.append((len(episode.actions), index, int(episode.success), number))
             sources.append(episode.source)
-            report.episodes += 1
-            report.steps += len(episode.actions)
+            report.use(episode)
     if not rows:
         raise ValueError(f'no usable episode in {", ".join(map(str, paths))}\n{report.text()}')
     lengths, instruction, success, dataset = np.array(rows).T
@@ -177,6 +197,8 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
     table = StepTable(pixels, np.concatenate(actions).astype(np.float32), starts, instruction.astype(np.int32),
                       success.astype(np.int8), dataset.astype(np.int32), tuple(instructions), tuple(sources),
                       None if any(s is None for s in states) else np.concatenate(states).astype(np.float32))
+    for text in suspicious(table.actions, DIMENSIONS):
+        report.notes[text] = 1
     return table, report
 
 

@@ -48,6 +48,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, table: StepTable | None = None, quiet: bool = False):
         """Read the data (or take `table`) and build the algorithm."""
+        config.network.check_trainable()
         self.config, self.quiet = config, quiet
         self.shard = guards.place()
         self.device = self._device()
@@ -111,7 +112,7 @@ class Run:
         if not data.paths:
             raise ValueError('no data: give --data PATH ...')
         table, report = read_table(data.paths, self.config.network.image_size, split=data.split, lazy=data.lazy,
-                                   unjudged=data.unjudged, failures=data.labels.failures,
+                                   unjudged=data.unjudged, reading=data.reading, failures=data.labels.failures,
                                    progress=not self.quiet and self.shard.rank == 0)
         if self.shard.rank == 0:
             self.report = report.text()

@@ -52,7 +52,8 @@ def add_bag(commands) -> None:
     parser.add_argument('--beta', type=_numbers(float), default=(0.0,), help='temperatures, e.g. 0,0.1,1.0')
     parser.add_argument('--policy', help='propose candidates anew with this policy')
     parser.add_argument('--instruction', default='', help='for recordings that name none')
-    parser.add_argument('--image-topic', help='where several cameras were recorded')
+    parser.add_argument('--camera', '--image-topic', help='image topic, or its end, where several were recorded')
+    parser.add_argument('--joint-topic', help='joint states, where several arms were recorded by other software')
     parser.add_argument('--output', type=Path, default=Path('rejudged'), help='report folder')
     parser.set_defaults(run=run_bag)
 
@@ -68,11 +69,14 @@ def run_bag(options) -> None:
         policy = load_policy(options.policy)
     try:
         rejudge = Rejudge(load_critics(options.critic), options.k, options.beta, policy)
-        summary = write(judge_bags(options.bags, rejudge, options.instruction, options.image_topic), options.output)
+        summary = write(judge_bags(options.bags, rejudge, options.instruction, options.camera, options.joint_topic),
+                        options.output)
     except BagError as error:
         sys.exit(f'vgps-evaluate bag: {error}')
     for problem in summary['problems']:
         print(f'note: {problem}', file=sys.stderr)
+    for camera, count in summary['cameras'].items():
+        print(f'camera {camera}: {count} recordings')
     for line in summary['settings']:
         print(f'{line["critic"]}  K {line["k"]:3d}  beta {line["beta"]:<5g} differs {100 * line["differs"]:5.1f} %  '
               f'value {line["value"]:8.3f}  regret {line["regret"]:7.3f}  fallbacks {line["fallbacks"]} of '

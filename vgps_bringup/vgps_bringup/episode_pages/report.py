@@ -71,7 +71,7 @@ def pick_episode(bag: Bag, episode_id: str | None = None) -> EpisodeRecord:
 
 
 def episode_report(path: Path | str, output: Path | str | None = None, label: str = '',
-                   episode_id: str | None = None) -> dict:
+                   episode_id: str | None = None, camera: str | None = None) -> dict:
     """Write the report folder of one episode (default: ``BAG/report``) and return its summary.
 
     Raises:
@@ -83,13 +83,24 @@ def episode_report(path: Path | str, output: Path | str | None = None, label: st
     folder = Path(output) if output else (bag.path if bag.path.is_dir() else bag.path.parent) / 'report'
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarize(bag, episode)
-    if bag.image_stamps:
-        video.write_episode(bag, episode, folder / 'video.mp4', label)
-    else:
-        summary['problems'] = [*bag.problems, 'no camera images were recorded: no video']
+    summary['problems'] = [*bag.problems, *_video(bag, episode, folder / 'video.mp4', label, camera)]
     (folder / 'summary.json').write_text(json.dumps(summary, indent=2))
     (folder / 'index.html').write_text(_episode_page(bag, episode, summary, folder, label), encoding='utf-8')
     return summary
+
+
+def _video(bag: Bag, episode: EpisodeRecord, path: Path, label: str, camera: str | None) -> list[str]:
+    """Write the video; return what kept it from being whole. The camera's trouble never costs the report."""
+    if not bag.image_stamps:
+        return ['no camera images were recorded: no video']
+    try:
+        broken = video.write_episode(bag, episode, path, label, camera)
+    except BagError as error:
+        return [f'no video: {error}']
+    if not broken:
+        return [] if path.exists() else ['no camera frame falls into the episode: no video']
+    count = f'{len(broken)} camera frame{"s" if len(broken) > 1 else ""} could not be drawn ({broken[0]})'
+    return [count if path.exists() else f'{count}: no video']
 
 
 def _episode_page(bag: Bag, episode: EpisodeRecord, summary: dict, folder: Path, label: str) -> str:
@@ -184,10 +195,11 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('bag', type=Path, help='rosbag2 folder or file (MCAP, sqlite3)')
     parser.add_argument('--output', type=Path, help='report folder; default: BAG/report')
+    parser.add_argument('--camera', help='image topic, or its end, where several cameras were recorded')
     parser.add_argument('--episode', help='episode_id; default: the last in the bag')
     options = parser.parse_args()
     try:
-        summary = episode_report(options.bag, options.output, episode_id=options.episode)
+        summary = episode_report(options.bag, options.output, episode_id=options.episode, camera=options.camera)
     except BagError as error:
         sys.exit(f'vgps-report: {error}')
     for problem in summary['problems']:

@@ -3,6 +3,7 @@
 import heapq
 import json
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from html import escape
 from math import isfinite
@@ -34,6 +35,7 @@ class Collected:
     worst: list[tuple] = field(default_factory=list)              # heap of (regret, number, picture, caption)
     curves: dict[str, list] = field(default_factory=dict)         # recordings without candidates: name -> ValuePoints
     problems: list[str] = field(default_factory=list)
+    cameras: Counter = field(default_factory=Counter)             # image topic -> recordings
     recorded_seconds: float = 0.0
     judging_seconds: float = 0.0
 
@@ -54,7 +56,8 @@ class Collected:
         (heapq.heappush if len(self.worst) < GALLERY else heapq.heapreplace)(self.worst, item)
 
 
-def judge_bags(paths: list[Path], rejudge: Rejudge, instruction: str = '', topic: str | None = None) -> Collected:
+def judge_bags(paths: list[Path], rejudge: Rejudge, instruction: str = '', camera: str | None = None,
+               joints: str | None = None) -> Collected:
     """Re-judge every episode of every recording; recordings without candidates get value curves.
 
     A recording that cannot be used is named in ``problems`` and the others go on.
@@ -68,8 +71,12 @@ def judge_bags(paths: list[Path], rejudge: Rejudge, instruction: str = '', topic
         try:
             began = time.perf_counter()
             bag = Bag(path)
-            collected.problems += [f'{path}: {problem}' for problem in bag.problems]
-            _judge_bag(bag, rejudge, collected, instruction, topic)
+            try:
+                if bag.image_stamps:
+                    collected.cameras[bag.image_topic(camera)] += 1
+                _judge_bag(bag, rejudge, collected, instruction, camera, joints)
+            finally:  # reading its frames may add some
+                collected.problems += [f'{path}: {problem}' for problem in bag.problems]
             collected.judging_seconds += time.perf_counter() - began
         except BagError as error:
             collected.problems.append(f'not judged: {error}')
@@ -78,20 +85,21 @@ def judge_bags(paths: list[Path], rejudge: Rejudge, instruction: str = '', topic
     return collected
 
 
-def _judge_bag(bag: Bag, rejudge: Rejudge, collected: Collected, instruction: str, topic: str | None) -> None:
+def _judge_bag(bag: Bag, rejudge: Rejudge, collected: Collected, instruction: str, camera: str | None,
+               joints: str | None) -> None:
     episodes = [e for e in bag.episodes if any(s.candidates is not None for s in e.steps)
                 or (rejudge.policy is not None and e.steps)]
     if not episodes:
         spoken = instruction or next((e.instruction for e in bag.episodes), '')
         for name, critic in rejudge.critics.items():
-            points = foreign.value_curve(bag, critic, spoken, topic)
+            points = foreign.value_curve(bag, critic, spoken, camera, joints)
             collected.curves[f'{bag.path.name}, {name}'] = points
         collected.recorded_seconds += points[-1].seconds
         return
     for episode in episodes:
         collected.recorded_seconds += (episode.steps[-1].stamp - episode.steps[0].stamp) * 1e-9
         every = max(1, len(episode.steps) // SHEET_FRAMES)
-        for position, judged in enumerate(rejudge.run(bag, episode, topic)):
+        for position, judged in enumerate(rejudge.run(bag, episode, camera)):
             collected.add(judged, every, position, episode.episode_id)
 
 
@@ -101,7 +109,8 @@ def write(collected: Collected, output: Path) -> dict:
     lines = summarize(collected.rows)
     same, comparable = agreement(collected.rows)
     summary = {
-        'settings': lines, 'problems': collected.problems, 'recorded_seconds': collected.recorded_seconds,
+        'settings': lines, 'problems': collected.problems, 'cameras': dict(collected.cameras),
+        'recorded_seconds': collected.recorded_seconds,
         'judging_seconds': collected.judging_seconds,
         'times_real_time': collected.recorded_seconds / max(collected.judging_seconds, 1e-9),
         'live_and_offline_agree': {'same': same, 'of': comparable},

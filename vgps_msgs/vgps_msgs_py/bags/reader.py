@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from vgps_msgs_py import images, stamps
@@ -19,6 +18,7 @@ from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
 from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+JOINT_STATE = 'sensor_msgs/msg/JointState'
 OUTCOMES = ('running', 'success', 'failure', 'timeout', 'cancelled', 'aborted')
 REASONS = ('steered', 'control first', 'control random', 'frame missing', 'deadline missed', 'values not finite',
            'flat values', 'members disagree', 'instruction unknown', 'action space mismatch', 'candidates invalid',
@@ -87,6 +87,7 @@ class Frame:
     type: str
     data: bytes
     types: MessageTypes
+    arrival: int = -1                # among all messages of the recording, in the order of the files
 
     def image(self) -> np.ndarray:
         """Return ``(H, W, 3) uint8`` RGB.
@@ -95,13 +96,15 @@ class Frame:
             ValueError: the bytes are not an image.
 
         """
-        message = self.types.deserialize(self.data, self.type)
-        if self.type.endswith('/Image'):
-            return images.to_array(message)
-        pixels = cv2.imdecode(np.asarray(message.data, np.uint8), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise ValueError(f"compressed image of format '{message.format}' cannot be decoded")
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return images.to_array(self.types.deserialize(self.data, self.type))
+
+
+class CameraError(BagError):
+    """A recording has several cameras and nothing says which one is meant."""
+
+    def __init__(self, path: Path, cameras: list[str]):
+        super().__init__(f'{path} has several cameras, say with --camera which one is meant: {", ".join(cameras)}')
+        self.cameras = cameras
 
 
 class Bag:
@@ -119,20 +122,24 @@ class Bag:
         # type -> (received [ns], message, topic)
         self.messages: dict[str, list[tuple[int, object, str]]] = defaultdict(list)
         self.image_stamps: dict[str, list[int]] = defaultdict(list)  # topic -> header stamps [ns]
+        # in step with the two above: which message of the recording each was. Stamps may repeat, this does not
+        self.arrivals: dict[str, list[int]] = defaultdict(list)
         self.counts: Counter = Counter()
         self.problems: list[str] = []
         undecoded: Counter = Counter()
         self.first, self.last = None, None
-        for raw in self.storage.messages(self.types):
+        for arrival, raw in enumerate(self.storage.messages(self.types)):
             self.counts[raw.topic] += 1
             self.first = raw.received if self.first is None else min(self.first, raw.received)
             self.last = raw.received if self.last is None else max(self.last, raw.received)
             try:
                 if raw.type in IMAGE_TYPES:
                     self.image_stamps[raw.topic].append(_header_stamp(raw))
-                else:
+                    self.arrivals[raw.topic].append(arrival)
+                elif raw.type.startswith('vgps_msgs/') or raw.type == JOINT_STATE:  # not a lidar's point clouds
                     message = self.types.deserialize(raw.data, raw.type)
                     self.messages[raw.type].append((raw.received, message, raw.topic))
+                    self.arrivals[raw.type].append(arrival)
             except (UnknownTypeError, ValueError, struct.error) as error:
                 undecoded[f'{raw.topic}: {error}'] += 1
         self.problems = self.storage.problems + [f'{text} ({n} messages)' for text, n in undecoded.items()]
@@ -201,37 +208,40 @@ class Bag:
                               if started <= t <= (announced[-1][0] if over else self.last)))
 
     def image_topic(self, topic: str | None = None) -> str:
-        """Return the topic of the frames the steps refer to; ``topic`` settles it where that cannot be told.
+        """Return the topic of the frames the steps refer to; ``topic``, or its end, settles it where that is open.
 
         Raises:
-            BagError: no images, no such topic, or several cameras and no steps.
+            BagError: no images, no such topic, or several cameras that could be meant.
 
         """
         known = ', '.join(sorted(self.image_stamps)) or 'none'
-        if topic is not None:
-            if topic not in self.image_stamps:
-                raise BagError(f'{self.path} has no image topic {topic}; image topics: {known}')
-            return topic
+        if topic:
+            found = [name for name in self.image_stamps if topic == name] or [
+                name for name in self.image_stamps if f'/{topic.strip("/")}/' in f'{name}/']
+            if len(found) != 1:
+                raise BagError(f'{self.path} has no camera {topic}; image topics: {known}')
+            return found[0]
         if not self.image_stamps:
             raise BagError(f'{self.path} holds no camera image ({", ".join(IMAGE_TYPES)})')
         wanted = {step.stamp for episode in self.episodes for step in episode.steps}
         matches = {name: len(wanted.intersection(values)) for name, values in self.image_stamps.items()}
         best = max(matches, key=matches.get)
-        if len(matches) > 1 and matches[best] == 0:
-            raise BagError(f'{self.path} has several cameras, say which one is meant: {known}')
+        # two synchronised cameras carry the same stamps: which one the policy looked at cannot be told from them
+        if len(matches) > 1 and (matches[best] == 0 or sum(2 * n > matches[best] for n in matches.values()) > 1):
+            raise CameraError(self.path, sorted(self.image_stamps))
         return best
 
     def frames(self, topic: str | None = None, wanted: set[int] | None = None) -> Iterator[Frame]:
         """Stream the frames of one camera, in order; only those with a header stamp in ``wanted`` if given."""
         topic = self.image_topic(topic)
-        for raw in BagStorage(self.path).messages(self.types):
+        for arrival, raw in enumerate(BagStorage(self.path).messages(self.types)):
             if raw.topic == topic:
                 try:
                     stamp = _header_stamp(raw)
                 except struct.error:
                     continue  # counted in problems already
                 if wanted is None or stamp in wanted:
-                    yield Frame(stamp, raw.received, raw.type, raw.data, self.types)
+                    yield Frame(stamp, raw.received, raw.type, raw.data, self.types, arrival)
 
 
 def _header_stamp(raw: RawMessage) -> int:
