@@ -153,10 +153,12 @@ def test_a_retry_opens_and_rises_a_few_steps_once_and_is_counted(critic):
     assert decisions[-1].alarm and decisions[-1].verdict is Verdict.CHOSEN  # the second alarm is only reported
 
 
-def test_the_plain_policy_is_told_the_chance_and_never_retreats(critic):
-    steerer = Steerer(critic, SteeringConfig(selection='first', on_alarm='retry'), outlook_of(critic))
-    decision, = follow(steerer, scores(-49.0))
-    assert decision.alarm and decision.reason is Reason.CONTROL_FIRST and decision.chosen == 0
+def test_the_plain_policy_is_told_the_chance_and_retries_where_that_is_configured(critic):
+    told, = follow(Steerer(critic, SteeringConfig(selection='first'), outlook_of(critic)), scores(-49.0))
+    assert told.alarm and told.reason is Reason.CONTROL_FIRST and told.chosen == 0
+    retried, = follow(Steerer(critic, SteeringConfig(selection='first', on_alarm='retry'), outlook_of(critic)),
+                      scores(-49.0))
+    assert retried.verdict is Verdict.RETREAT and retried.retries == 1
 
 
 def test_a_fresh_correction_goes_to_the_arm_once_in_place_of_the_candidate(critic):

@@ -7,6 +7,7 @@ silence.
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,15 @@ def write(folder: str | Path, state: dict[str, np.ndarray], config: CriticConfig
     (folder / CONFIG).write_text(json.dumps({'format': FORMAT, 'hash': digest, **config.to_dict()}, indent=2) + '\n')
     (folder / CARD).write_text(model_card(config, digest))
     return digest
+
+
+def copy(source: str, folder: Path) -> None:
+    """Write the three files of a checkpoint, named as in `read`, into `folder`; raises as `read` does."""
+    read(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, CONFIG, CARD):
+        if (locate(source) / name).exists():
+            shutil.copyfile(locate(source) / name, folder / name)
 
 
 def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[str, np.ndarray], CriticConfig, str]:

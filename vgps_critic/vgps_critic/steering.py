@@ -161,7 +161,7 @@ class Steerer:
         expected = self._tracker.judge(decision.value, decision.spread, decision.disagreement)
         decision = replace(decision, success_chance=expected.chance, chance_threshold=self.outlook.threshold,
                            alarm=expected.alarm, feature_distance=expected.distance)
-        if decision.verdict is Verdict.HOLD or self.config.selection != 'value':
+        if decision.verdict is Verdict.HOLD:
             return decision
         if expected.alarm and self.config.on_alarm == 'hold':
             return replace(decision, verdict=Verdict.HOLD, reason=Reason.OUTLOOK_ALARM, chosen=-1,

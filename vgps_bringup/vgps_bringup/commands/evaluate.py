@@ -124,7 +124,8 @@ def add_trials(commands) -> None:
     parser.add_argument('--namespace', help='of a system that is running; default: vgps for the robot, and '
                                             'ros-simulation starts its own')
     parser.add_argument('--image-size', type=int, default=256, help="the simulation's camera, pixels")
-    parser.add_argument('--looks', default='plain', choices=('plain', 'varied'), help='lockstep scene appearance')
+    parser.add_argument('--looks', default='plain', help='lockstep scene appearance',
+                        choices=('plain', 'light', 'varied', 'camera', 'lighting', 'colours'))
     parser.add_argument('--workers', type=int, default=1, help='lockstep processes')
     parser.add_argument('--worker', type=int, help=argparse.SUPPRESS)  # which of them this is
     parser.add_argument('--against', type=Path, help="another run's folder: compare on the same seeds, same_seeds.json")

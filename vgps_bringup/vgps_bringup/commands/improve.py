@@ -72,8 +72,9 @@ def main() -> None:
     parser.add_argument('--start', default='', help='critic whose encoder is kept: folder, hub id, default (shipped); '
                         f"'{NOTHING}' learns an encoder too, which a hundred episodes do not suffice for; default: the "
                         'current critic of the registry, or the shipped one')
-    parser.add_argument('--heads', choices=('continue', 'fresh'), default=Recipe.heads, help="go on from the start "
-                        "critic's heads, or learn fresh ones")
+    parser.add_argument('--heads', choices=('continue', 'fresh', 'keep'), default=Recipe.heads,
+                        help="go on from the start critic's heads, learn fresh ones, or keep them and calibrate an "
+                        'outlook alone')
     parser.add_argument('--algorithm', choices=tuple(HEADS), default='monte-carlo')
     parser.add_argument('--steps', type=int, default=Recipe.steps, help="updates of the critic's heads; 0: as many as "
                         'the recipe says')

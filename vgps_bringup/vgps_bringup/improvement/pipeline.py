@@ -47,7 +47,7 @@ class Recipe:
     """What a candidate is trained with; every field is part of its lineage."""
 
     start: str = ''                   # critic whose encoder is kept: folder, hub id, 'default' or 'nothing'
-    heads: str = 'continue'           # 'continue' from the start critic's, or 'fresh' ones on a readout of its encoder
+    heads: str = 'continue'           # from the start critic's; 'fresh' ones on a readout of its encoder; 'keep' them
     algorithm: str = 'monte-carlo'    # of vgps-train: monte-carlo, iql or cal-ql
     steps: int = 0                    # updates of the heads; 0: 1500 fresh ones, 400 to continue
     folds: int = 3                    # critics trained without a part of the episodes, to judge that part by; >= 2
@@ -199,6 +199,9 @@ def _train(episodes, fold, recipe, start: str, folder: Path, jobs: int, say) -> 
 
 
 def _train_one(episodes: Sequence[Recorded], recipe: Recipe, start: str, out: Path, environment: dict) -> None:
+    if recipe.heads == 'keep':  # an outlook alone: the critic stays as it is
+        checkpoint.copy(start, out / 'heads' / 'critic')
+        return
     if not (out / 'table' / 'table.json').exists():
         save_table(out / 'table', list(episodes))
     fresh = start == NOTHING or recipe.heads == 'fresh'
