@@ -20,11 +20,13 @@ from std_msgs.msg import Header
 from vgps_critic import loading
 from vgps_critic.config import CriticNodeConfig
 from vgps_critic.corrections import Corrections
-from vgps_critic.steering import HEALTHY, PASSING, Failure, Reason, Steerer, SteeringConfig, Verdict, step_seed
+from vgps_critic.steering import Failure, Steerer, SteeringConfig, step_seed
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode, SteeringDecision, StepStarted
 from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_msgs_py.stamps import nanoseconds
+from vgps_msgs_py.vocabulary import HEALTHY, PASSING, Verdict
+from vgps_msgs_py.vocabulary import SteeringReason as Reason
 
 FRAMES_KEPT_NS = 2_000_000_000  # two seconds, measured by the frames' own stamps
 TICK_S = 0.02  # how finely deadlines are kept
@@ -88,8 +90,8 @@ class CriticNode(Node):
         except ValueError as e:
             raise parameters.ParameterError(f'critic_node cannot use its critic: {e}') from e
         self._model, steerer = loaded.name, Steerer(loaded.critic, steering, loaded.outlook)
-        if steerer.examine() is not None:
-            self.get_logger().error(f'the critic does not steer, {steerer.veto.reason.name}: {steerer.veto.message}')
+        if veto := steerer.examine():
+            self.get_logger().error(f'the critic does not steer, {veto.reason.name}: {veto.message}')
         return steerer
 
     def _reconfigure(self, config: SteeringConfig) -> None:
@@ -113,8 +115,7 @@ class CriticNode(Node):
             self._worker.submit(self._steerer.embed, message.instruction)
 
     def _on_correction(self, message: EndEffectorCommand) -> None:
-        refusal = self._corrections.take(message.action, time.monotonic())
-        if refusal:
+        if refusal := self._corrections.take(message.action, time.monotonic()):
             self.get_logger().warning(refusal)
 
     def _on_step_started(self, message: StepStarted) -> None:

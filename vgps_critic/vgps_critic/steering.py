@@ -16,24 +16,22 @@ from vgps_critic.action_space import ACTION_DIM, ActionSpaceError
 from vgps_critic.critic import Critic, EncodedObservation
 from vgps_critic.decision import (
     ALWAYS_HOLD,
-    HEALTHY,
     MAX_CANDIDATES,
-    PASSING,
     Decision,
     Failure,
-    Reason,
     Scores,
     SteeringConfig,
-    Verdict,
     choose_each,
     first_actions,
     step_seed,
 )
 from vgps_critic.outlook import SAME_WORDS, Outlook, Tracker
 from vgps_critic.text import UnknownInstructionError
+from vgps_msgs_py.vocabulary import SteeringReason as Reason
+from vgps_msgs_py.vocabulary import Verdict
 
-__all__ = ['ALWAYS_HOLD', 'HEALTHY', 'MAX_CANDIDATES', 'PASSING', 'Decision', 'Failure', 'Reason', 'Scores', 'Steerer',
-           'SteeringConfig', 'Verdict', 'choose_each', 'first_actions', 'step_seed']
+__all__ = ['ALWAYS_HOLD', 'MAX_CANDIDATES', 'Decision', 'Failure', 'Reason', 'Scores', 'Steerer', 'SteeringConfig',
+           'Verdict', 'choose_each', 'first_actions', 'step_seed']
 
 _TREND_STEPS = 10  # values behind value_trend: two seconds at 5 Hz
 RETREAT_STEPS = 4  # of a retry, each through the same guards as any command

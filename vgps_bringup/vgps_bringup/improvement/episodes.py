@@ -26,11 +26,10 @@ from vgps_critic.images import resize
 from vgps_msgs_py import stamps
 from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 from vgps_msgs_py.bags.storage import BagError, BagStorage
-from vgps_policy_bridge.loop.state7 import state7
+from vgps_msgs_py.robot_state import measured_state
+from vgps_msgs_py.vocabulary import CommandKind, SteeringReason, Verdict
 
 JUDGED = {'success': True, 'failure': False, 'timeout': False}
-HOLD = 2      # SteeringDecision.verdict
-OPERATOR = 3  # likewise: an operator's correction went to the robot
 SHORTEST = 2  # steps
 
 
@@ -166,7 +165,7 @@ def _part(episode: Recorded, steps: slice) -> Recorded:
 
 def _read_bag(path: Path, sha: str, image_size: int) -> tuple[list[Recorded], dict]:
     bag, skipped, episodes = Bag(path), Counter(), []
-    measured = sorted(((stamps.nanoseconds(message.header.stamp), state7(message.measured_pose,
+    measured = sorted(((stamps.nanoseconds(message.header.stamp), measured_state(message.measured_pose,
                                                                          message.gripper_position))
                        for _, message, _ in bag.of_type('ControllerState')), key=lambda item: item[0])
     most_steps = {message.episode_id: int(message.max_steps) for _, message, _ in bag.of_type('Episode')}
@@ -200,8 +199,8 @@ def _usable(record: EpisodeRecord, skipped: Counter) -> bool:
 def _action(step) -> np.ndarray | None:
     """Return the (7,) action that was sent to the robot, None where it held."""
     if step.command is not None:
-        return np.asarray(step.command.action, np.float32) if step.command.kind == 0 else None
-    if step.decision is not None and step.decision.verdict != HOLD:
+        return np.asarray(step.command.action, np.float32) if step.command.kind == CommandKind.ACTION else None
+    if step.decision is not None and step.decision.verdict != Verdict.HOLD:
         return np.asarray(step.decision.action, np.float32)
     return None
 
@@ -219,13 +218,14 @@ def _recorded(record, steps, frames, measured, name: str, sha: str, max_steps: i
         count = step.candidates.num_candidates
         candidates[row, :count] = step.actions[:, 0]
         decision = step.decision
-        if decision.verdict == 1:        # the first candidate: the plain policy's own draw, any of them as likely
+        if decision.verdict == Verdict.FIRST_CANDIDATE:  # the plain policy's own draw, any of them as likely
             chances[row, :count] = 1 / count
-        elif decision.verdict == 0:
-            chances[row, :count] = decision.probabilities if decision.reason == 0 else 1 / count
-        if decision.verdict in (0, 1):
+        elif decision.verdict == Verdict.CHOSEN:
+            steered = decision.reason == SteeringReason.STEERED
+            chances[row, :count] = decision.probabilities if steered else 1 / count
+        if decision.verdict in (Verdict.CHOSEN, Verdict.FIRST_CANDIDATE):
             chosen[row] = decision.chosen
-    corrected = np.array([step.decision is not None and step.decision.verdict == OPERATOR for step in steps])
+    corrected = np.array([step.decision is not None and step.decision.verdict == Verdict.OPERATOR for step in steps])
     return Recorded(name, sha, record.instruction, JUDGED[record.outcome], max_steps,
                     np.stack([frames[step.stamp] for step in steps]), np.stack([_action(step) for step in steps]),
                     None if any(s is None for s in states) else np.stack(states), candidates, chances, chosen,
