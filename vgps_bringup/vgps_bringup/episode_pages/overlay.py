@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vgps_msgs_py.bags.reader import EpisodeRecord, Step
-from vgps_msgs_py.vocabulary import HEALTHY, SteeringReason, words, Verdict
+from vgps_msgs_py.vocabulary import HEALTHY, SteeringReason, Verdict, words
 
 HEIGHT, PANEL = 480, 440  # pixels of the video and of the panel on its right
 INK, FAINT, BACK, LINE = (236, 239, 244), (146, 156, 173), (24, 28, 36), (52, 60, 74)
