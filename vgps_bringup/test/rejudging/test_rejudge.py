@@ -322,10 +322,10 @@ def test_live_and_offline_choices_are_identical(tmp_path, messages):
                                [recorded[r.step].min(axis=0)[r.executed] for r in scored], atol=1e-5)
 
 
-@pytest.mark.parametrize('command', [['bag', 'recording', '--critic', 'untrained'], ['overhead']])
+@pytest.mark.parametrize('command', [['bag', __file__, '--critic', 'untrained'], ['overhead']])
 def test_a_policy_that_is_not_there_is_named_without_a_traceback(command, monkeypatch):
     from vgps_bringup.commands import evaluate
     monkeypatch.setattr(evaluate, 'load_critics', lambda names: dict.fromkeys(names))
     monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', *command, '--policy', 'nowhere'])
-    with pytest.raises(SystemExit, match="no policy 'nowhere' is installed"):
+    with pytest.raises(SystemExit, match="no policy is called 'nowhere'; there are"):
         evaluate.main()

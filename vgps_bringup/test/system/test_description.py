@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from vgps_bringup.commands.run import parse
 from vgps_bringup.system import supervisor
 from vgps_bringup.system.description import SYSTEMS, Include, Process, ends_system, obituary
 from vgps_msgs_py import discovery
@@ -72,7 +73,7 @@ def test_the_line_that_starts_a_node_again_can_be_pasted_into_a_shell():
     words = shlex.split(text[text.index('vgps-run'):])
     assert words[:4] == ['vgps-run', 'robot', '--only', 'critic_node']
     assert words[4:] == ['critic:=/models/my critic', 'policy_options:={a: 1}']
-    assert supervisor.Runner('robot', supervisor.parse(words[4:]), only='critic_node').parts[0].parameters['critic'] \
+    assert supervisor.Runner('robot', parse(words[4:]), only='critic_node').parts[0].parameters['critic'] \
         == '/models/my critic', 'without the driver, which the runner could not start'
 
 
@@ -146,7 +147,7 @@ def test_the_nodes_of_the_simulation_do_not_fight_for_cores():
 
 
 def test_show_args_lists_every_argument_with_default():
-    text = subprocess.run([sys.executable, '-m', 'vgps_bringup.system.supervisor', 'simulation', '--show-args'],
+    text = subprocess.run([sys.executable, '-m', 'vgps_bringup.commands.run', 'simulation', '--show-args'],
                           check=True, capture_output=True, text=True).stdout
     for argument in SYSTEMS['simulation'].arguments:
         assert argument.name in text and argument.description in text
@@ -155,7 +156,7 @@ def test_show_args_lists_every_argument_with_default():
 @pytest.mark.parametrize('words', [['task'], ['task=x']])
 def test_words_that_are_no_arguments_are_refused(words):
     with pytest.raises(ValueError, match='name:=value'):
-        supervisor.parse(words)
+        parse(words)
 
 
 @pytest.mark.parametrize('name', SYSTEMS)

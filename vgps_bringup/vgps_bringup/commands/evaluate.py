@@ -1,4 +1,7 @@
-"""``vgps-evaluate``: bag | trials | simpler | overhead. Each says more with ``--help``."""
+"""Judge recordings anew, play trials under several conditions, measure times. Each command says more with --help.
+
+Example: vgps-evaluate bag runs --critic default --k 1,10 --beta 0,1
+"""
 
 import argparse
 import os
@@ -6,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vgps_bringup.commands import checks
 from vgps_bringup.rejudging.critics import load_critic, load_critics
 from vgps_policy_bridge.errors import PolicyError
 
@@ -31,7 +35,23 @@ def add_bag(commands) -> None:
     parser.add_argument('--camera', '--image-topic', help='image topic, or its end, where several were recorded')
     parser.add_argument('--joint-topic', help='joint states, where several arms were recorded by other software')
     parser.add_argument('--output', type=Path, default=Path('rejudged'), help='report folder')
-    parser.set_defaults(run=run_bag)
+    parser.add_argument('--overwrite', action='store_true', help='replace a report that is there')
+    parser.set_defaults(run=run_bag, check=check_bag)
+
+
+def check_bag(options) -> None:
+    """Refuse what cannot be right before anything is loaded or written."""
+    for path in options.bags:
+        checks.recording(path)
+    for name in options.critic:
+        checks.critic(name)
+    checks.candidates(*options.k)
+    checks.temperature(*options.beta)
+    if options.policy:
+        checks.policy(options.policy)
+    checks.new_folder(options.output)
+    checks.unused(options.output / 'index.html', options.overwrite)
+    options.bags = checks.recordings(options.bags)
 
 
 def run_bag(options) -> None:
@@ -60,7 +80,8 @@ def run_bag(options) -> None:
     same = summary['live_and_offline_agree']
     if same['of']:
         print(f'live and offline choices agree on {same["same"]} of {same["of"]} steps')
-    print(f'{summary["times_real_time"]:.1f} times faster than real time. Report: {options.output / "index.html"}')
+    print(f'{summary["times_real_time"]:.1f} times faster than real time. Report: {options.output / "index.html"}; '
+          f'every judged step: {options.output / "steps.parquet"}')
 
 
 def _add_study(parser, tasks: tuple[str, ...], policy: str, max_steps: int, output: Path) -> None:
@@ -87,7 +108,23 @@ def _add_study(parser, tasks: tuple[str, ...], policy: str, max_steps: int, outp
                         'enough is known, with at most this chance (0.05) of calling equal ones different')
     parser.add_argument('--report-only', action='store_true', help='tables of what is finished so far')
     parser.add_argument('--output', type=Path, default=output, help='folder of journal, bags and report')
-    parser.set_defaults(default_policy=policy)
+    parser.set_defaults(default_policy=policy, check=check_study)
+
+
+def check_study(options) -> None:
+    """Refuse what cannot be right before anything is loaded or written."""
+    for name in options.critic:
+        checks.critic(name)
+    for name in options.policy or []:
+        checks.policy(name)
+    checks.candidates(*options.k)
+    checks.temperature(*options.beta)
+    checks.whole('--trials', options.trials, 1, 10**6)
+    checks.whole('--first-seed', options.first_seed, 0, checks.LARGEST_SEED - options.trials)
+    checks.whole('--max-steps', options.max_steps, 1, checks.LONGEST_EPISODE)
+    checks.whole('--workers', options.workers, 1, 1024)
+    checks.whole('--image-size', getattr(options, 'image_size', 256), 16, 4096)
+    checks.new_folder(options.output)
 
 
 def add_trials(commands) -> None:
@@ -123,7 +160,15 @@ def add_overhead(commands) -> None:
     parser.add_argument('--critic', default='untrained', help="checkpoint; 'untrained': full width, random weights")
     parser.add_argument('--k', type=_numbers(int), default=(10, 30, 50, 100))
     parser.add_argument('--repetitions', type=int, default=20)
-    parser.set_defaults(run=run_overhead)
+    parser.set_defaults(run=run_overhead, check=check_overhead)
+
+
+def check_overhead(options) -> None:
+    """Refuse what cannot be right before anything is loaded."""
+    checks.policy(options.policy)
+    checks.critic(options.critic)
+    checks.candidates(*options.k)
+    checks.whole('--repetitions', options.repetitions, 1, 10**6)
 
 
 def run_overhead(options) -> None:
@@ -208,11 +253,13 @@ def main() -> None:
     """Dispatch."""
     # numpy's own threads would go on spinning beside torch's: resize and encoder together took 8 times as long
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
-    parser = argparse.ArgumentParser(prog='vgps-evaluate', description=__doc__)
+    parser = argparse.ArgumentParser(prog='vgps-evaluate', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
     for add in (add_bag, add_trials, add_simpler, add_overhead):
         add(commands)
     options = parser.parse_args()
+    checks.or_exit(f'vgps-evaluate {options.command}', lambda: options.check(options))
     if getattr(options, 'runner', '') == 'lockstep':  # small networks, one frame at a time: threads would wait
         os.environ.setdefault('OMP_NUM_THREADS', '2')
     try:

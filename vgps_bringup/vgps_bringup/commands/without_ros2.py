@@ -17,6 +17,8 @@ from tyro.conf import Positional, arg, subcommand
 
 from vgps_bringup.system.presence import PATIENCE, Onlooker, full, where_else
 
+Node = Annotated[Positional[str], arg(metavar='NODE')]
+Name = Annotated[Positional[str], arg(metavar='NAME')]
 Namespace = Annotated[str, arg(help='namespace of the running system')]
 
 
@@ -28,7 +30,7 @@ class CommandError(RuntimeError):
 class List:
     """Show the parameters of a node, or of every node, with their values. Example: vgps-param list critic_node"""
 
-    node: Positional[str] = ''
+    node: Node = ''
     """for example critic_node"""
     namespace: Namespace = 'vgps'
 
@@ -37,9 +39,9 @@ class List:
 class Get:
     """Show one parameter. Example: vgps-param get critic_node beta"""
 
-    node: Positional[str]
+    node: Node
     """for example critic_node"""
-    name: Positional[str]
+    name: Name
     """for example beta"""
     namespace: Namespace = 'vgps'
 
@@ -48,11 +50,11 @@ class Get:
 class Set:
     """Change one parameter of a node that runs. Example: vgps-param set policy_node num_candidates 50"""
 
-    node: Positional[str]
+    node: Node
     """for example policy_node"""
-    name: Positional[str]
+    name: Name
     """for example num_candidates"""
-    value: Positional[str]
+    value: Annotated[Positional[str], arg(metavar='VALUE')]
     """as in YAML: 50, 0.1, true, value"""
     namespace: Namespace = 'vgps'
 
@@ -88,7 +90,7 @@ class Topic:
 
     what: Positional[Literal['rate', 'list']]
     """rate: messages per second; list: every topic in sight with its type"""
-    topic: Positional[str] = ''
+    topic: Annotated[Positional[str], arg(metavar='TOPIC')] = ''
     """relative to the namespace, or with a leading slash: /blue/image_raw"""
     seconds: float = 3.0
     """how long to listen [s], 0.5 .. 600"""

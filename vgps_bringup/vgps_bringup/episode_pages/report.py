@@ -3,10 +3,8 @@
 The report folder holds ``index.html`` (self-contained), ``video.mp4`` and ``summary.json``.
 """
 
-import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,23 +132,3 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '')
                provenance=provenance(opened[next(iter(bags))], first))
     return '\n'.join([*(describe(name, s) for name, s in summaries.items()), *filter(None, [note]),
                       *(text for text in sorted(notices) if text.startswith('Stand-in'))])
-
-
-def main() -> None:
-    """Write the report of a bag."""
-    parser = argparse.ArgumentParser(prog='vgps-report', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('bag', type=Path, help='rosbag2 folder or file (MCAP, sqlite3)')
-    parser.add_argument('--output', type=Path, help='report folder; default: BAG/report')
-    parser.add_argument('--camera', help='image topic, or its end, where several cameras were recorded')
-    parser.add_argument('--episode', help='episode_id; default: the last in the bag')
-    options = parser.parse_args()
-    try:
-        summary = episode_report(options.bag, options.output, episode_id=options.episode, camera=options.camera)
-    except BagError as error:
-        sys.exit(f'vgps-report: {error}')
-    for problem in summary['problems']:
-        print(f'partial: {problem}', file=sys.stderr)
-    folder = options.output or (options.bag if options.bag.is_dir() else options.bag.parent) / 'report'
-    print(describe(summary['episode_id'], summary))
-    print(f'Report: {folder / "index.html"}')

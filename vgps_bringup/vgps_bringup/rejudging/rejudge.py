@@ -133,7 +133,7 @@ class Rejudge:
             BagError: no candidates and no policy to propose them, or more candidates asked for than recorded.
 
         """
-        self._check(bag, episode)
+        ks = self._answerable(bag, episode)
         base = replace(recorded_steering(bag), selection='value')
         configs = [replace(base, beta=beta) for beta in self.betas]
         if self.policy is not None:
@@ -141,23 +141,29 @@ class Rejudge:
         for step, image, actions, scores in ahead(self._score, self._observed(bag, episode, topic)):
             rows = []
             count = 0 if actions is None else len(actions)
-            for name, k in product(scores, self.ks or (count,)):
+            for name, k in product(scores, ks or (count,)):
                 if k <= count:  # K may have been smaller at this step
                     rows += self._judge(bag, episode, step, name, configs, actions[:k], scores[name].first(k))
             yield JudgedStep(step, image, rows)
 
-    def _check(self, bag: Bag, episode: EpisodeRecord) -> None:
+    def _answerable(self, bag: Bag, episode: EpisodeRecord) -> tuple[int, ...]:
+        """Return the numbers of candidates that the recording can answer; those left out are named in its problems."""
         if self.policy is not None:
             if not self.ks:
                 raise BagError('say with --k how many candidates the policy shall propose')
-            return
+            return self.ks
         recorded = [s.candidates.num_candidates for s in episode.steps if s.candidates is not None]
         if not recorded:
             raise BagError(f'{bag.path}: episode {episode.episode_id} holds no candidates; propose them anew with '
                            '--policy, or see its value curve only (no --k)')
-        if self.ks and max(self.ks) > max(recorded):
-            raise BagError(f'{bag.path}: k = {max(self.ks)} asks for more than the {max(recorded)} candidates recorded '
-                           'per step; record with a larger num_candidates or propose anew with --policy')
+        ks = tuple(k for k in self.ks if k <= max(recorded))
+        if missing := [k for k in self.ks if k > max(recorded)]:
+            text = (f'k = {", ".join(map(str, missing))} asks for more than the {max(recorded)} candidates recorded '
+                    'per step; record with a larger num_candidates or propose anew with --policy')
+            if not ks:
+                raise BagError(f'{bag.path}: {text}')
+            bag.problems.append(text)
+        return ks
 
     def _observed(self, bag: Bag, episode: EpisodeRecord, topic: str | None) -> Iterator[tuple]:
         """Yield (step, frame or None, candidates or None); what has no frame comes last, not judged but named."""

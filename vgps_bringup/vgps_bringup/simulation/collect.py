@@ -1,9 +1,11 @@
-"""Record seeded demonstrations of mixed quality, faster than real time and without ROS: ``vgps-collect``.
+"""Record seeded demonstrations of mixed quality, faster than real time and without ROS.
 
-    vgps-collect --output demonstrations --episodes 700
+Example: vgps-collect --output demonstrations --episodes 700
 
-Each task's episodes go into rosbag2 recordings of `episodes_per_bag` episodes, ``OUTPUT/TASK_0000`` and so on, with the
-topics of a live recording (see ``bag_episode.py``). A run that was interrupted goes on where it stopped: finished
+Next: vgps-train iql --preset small --data demonstrations/ --out runs/iql
+
+Each task's episodes go into rosbag2 recordings of --episodes-per-bag episodes, OUTPUT/TASK_0000 and so on, with the
+topics of a live recording. A run that was interrupted goes on where it stopped: finished
 recordings stay, the one that was being written is made again, and every episode depends on its seed alone.
 """
 
@@ -166,15 +168,15 @@ def main() -> None:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     started = time.monotonic()
     try:
-        config = tyro.cli(CollectConfig, description=__doc__)
+        config = tyro.cli(CollectConfig, prog='vgps-collect', description=__doc__)
         totals = collect(config)
     except ValueError as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'vgps-collect: {error}')
     for task, outcomes in totals.items():
         total = outcomes.total()
         print(f'{task}: {total} episodes, {outcomes["success"] / total:.0%} succeed; '
               + ', '.join(f'{name} {count}' for name, count in outcomes.most_common() if name != 'success'))
-    print(f'in {config.output}, {time.monotonic() - started:.0f} s')
+    print(f'in {config.output}, {time.monotonic() - started:.0f} s. Next: vgps-train iql --preset small --data {config.output}/ --out runs/iql')
 
 
 if __name__ == '__main__':

@@ -1,12 +1,5 @@
-"""Run, watch and cancel episodes: a façade over the ``execute_instruction`` action, and ``vgps-episode`` on top.
+"""Run, watch and cancel episodes: a façade over the ``execute_instruction`` action."""
 
-    vgps-episode --task put_carrot_on_plate --seed 3
-    vgps-episode --instruction "put the carrot on the plate"        # on the real robot
-
-Ctrl-C cancels the episode: the arm holds, the bag is closed.
-"""
-
-import argparse
 import contextlib
 import os
 import signal
@@ -24,9 +17,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
+from vgps_bringup.system.presence import Announcer, full, where_else
 from vgps_msgs.action import ExecuteInstruction
 from vgps_msgs_py import discovery, run_files
-from vgps_msgs_py.vocabulary import Outcome, words
+from vgps_msgs_py.vocabulary import Outcome
 
 GONE = 5  # looks in a row, a second apart, in which the policy node is not there
 
@@ -95,13 +89,27 @@ class EpisodeClient:
             EpisodeError: it did not within ``timeout`` seconds, or ``give_up()`` returned a reason.
 
         """
-        deadline = time.monotonic() + timeout
-        while not self.action.wait_for_server(timeout_sec=0.5):
+        deadline, announcer = time.monotonic() + timeout, Announcer(f'policy_node in {self.namespace}')
+        while not self.action.wait_for_server(timeout_sec=min(0.5, timeout)):
+            announcer.look(self._others)
             if reason := give_up():
                 raise EpisodeError(reason)
             if time.monotonic() > deadline:
                 raise EpisodeError(f'no policy node offers {self.namespace}/execute_instruction after {timeout:.0f} s: '
-                                   'is the system running (vgps-run, ros2 launch), in this namespace and domain?')
+                                   'is the system running (vgps-run, ros2 launch), in this namespace and domain? '
+                                   f'{where_else(self._others())}')
+
+    def _others(self) -> set[str]:
+        return {full(namespace, name) for name, namespace in self.node.get_node_names_and_namespaces()}
+
+    def recordings(self) -> str:
+        """Return the folder that episodes are recorded into, '' where nobody records."""
+        if full(self.namespace, 'recorder_node') not in self._others():
+            return ''
+        try:
+            return str(self.get_parameters('recorder_node', 'output_directory')[0])
+        except EpisodeError:
+            return ''
 
     def _complete(self, future, timeout: float, what: str):
         self.executor.spin_until_future_complete(future, timeout)
@@ -210,35 +218,3 @@ def progress(feedback) -> None:
     line = f'  step {feedback.step:3d}   value {feedback.value:7.2f}   candidate {feedback.chosen:3d}   {notes}'
     end = '\r' if sys.stdout.isatty() else '\n'
     print(f'{line:100.100}', end=end, flush=True)
-
-
-def main() -> None:
-    """Run episodes from the command line."""
-    parser = argparse.ArgumentParser(prog='vgps-episode', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--instruction', default='', help="what to do; empty: the simulated task's own instruction")
-    parser.add_argument('--task', default='', help='simulated task to reset to; empty: leave the scene as it is')
-    parser.add_argument('--seed', type=int, default=0, help='start scene, policy and selection derive from it')
-    parser.add_argument('--max-steps', type=int, default=0, help="0: the policy node's own limit")
-    parser.add_argument('--episodes', type=int, default=1, help='how many, with seeds counting up')
-    parser.add_argument('--no-reset', action='store_true', help='start from where the arm is')
-    parser.add_argument('--namespace', default='vgps')
-    options = parser.parse_args()
-    if not options.instruction and not options.task:
-        parser.error('give --instruction (real robot) or --task (simulation)')
-    try:
-        with EpisodeClient(options.namespace) as client:
-            client.wait_until_ready()
-            for seed in range(options.seed, options.seed + options.episodes):
-                result = client.run(options.instruction, options.task, seed, options.max_steps, not options.no_reset,
-                                    on_feedback=progress)
-                print(f'{result.episode_id}: {words(Outcome, result.outcome)} after {result.steps} steps, '
-                      f'{result.duration:.1f} s. {result.message}')
-    except EpisodeError as error:
-        sys.exit(f'vgps-episode: {error}')
-    except KeyboardInterrupt:
-        sys.exit('cancelled: the arm holds')
-
-
-if __name__ == '__main__':
-    main()

@@ -1,8 +1,5 @@
 """Start a system where ``ros2 launch`` is not installed: same processes, same parameters, same remaps.
 
-    vgps-run simulation task:=put_carrot_on_plate k:=50
-    vgps-run simulation --show-args
-
 Only a required process ends the others with itself (``description.py`` says which are). One that died alone is started
 again, with the same arguments, by the line that the log shows::
 
@@ -12,14 +9,12 @@ Each child leads a process group of its own; on any way out (Ctrl-C, a node's en
 then SIGTERM, then SIGKILL, and what a killed node left in shared memory is removed.
 """
 
-import argparse
 import contextlib
 import ctypes
 import os
 import pathlib
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -208,53 +203,3 @@ class Runner:
         if any(child.returncode == -signal.SIGKILL for child in self.children.values()):
             for path in shared_memory() - self._before - in_use():
                 path.unlink(missing_ok=True)
-
-
-def parse(words: list[str]) -> dict[str, str]:
-    """Turn ``name:=value`` words into a dictionary.
-
-    Raises:
-        ValueError: a word of another form.
-
-    """
-    for word in words:
-        if ':=' not in word:
-            raise ValueError(f"'{word}' is not of the form name:=value")
-    return dict(word.split(':=', 1) for word in words)
-
-
-def show_arguments(name: str) -> str:
-    """Describe a system's arguments as ``ros2 launch --show-args`` does."""
-    lines = [SYSTEMS[name].summary, '']
-    for argument in SYSTEMS[name].arguments:
-        choices = f' One of: {", ".join(argument.choices)}.' if argument.choices else ''
-        lines.append(f"  {argument.name:18} {argument.description}.{choices} (default '{argument.default}')")
-    return '\n'.join(lines)
-
-
-def main() -> None:
-    """Run a system in the foreground until Ctrl-C."""
-    parser = argparse.ArgumentParser(prog='vgps-run', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('system', choices=SYSTEMS, help='; '.join(f'{n}: {s.summary}' for n, s in SYSTEMS.items()))
-    parser.add_argument('arguments', nargs='*', metavar='name:=value', help='see --show-args')
-    parser.add_argument('--only', default='', metavar='NODE', help='start this one node of the system: after it died')
-    parser.add_argument('-s', '--show-args', action='store_true', help='list the arguments and exit')
-    options = parser.parse_args()
-    if options.show_args:
-        print(show_arguments(options.system))
-        return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        with Runner(options.system, parse(options.arguments), only=options.only) as runner:
-            ended = runner.wait()
-    except KeyboardInterrupt:
-        ended = {}
-    except (ValueError, RunnerError) as error:
-        sys.exit(f'vgps-run: {error}')
-    if ended:
-        sys.exit(f'vgps-run: {run_files.describe_ends(ended)}')
-
-
-if __name__ == '__main__':
-    main()
