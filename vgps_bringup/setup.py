@@ -24,6 +24,7 @@ setup(
     zip_safe=True,
     entry_points={'vgps.arms': ['wx250s = vgps_bringup.arm.kinematics:Kinematics'], 'console_scripts': [
         'widowx_node = vgps_bringup.arm.widowx_node:main',
+        'heartbeat_node = vgps_bringup.arm.heartbeat_node:main',
         'decision_image_node = vgps_bringup.episode_pages.decision_image_node:main',
         'simulation_node = vgps_bringup.simulation.simulation_node:main',
         'recorder_node = vgps_bringup.recording.recorder_node:main',

@@ -16,7 +16,7 @@ from vgps_critic.config import CriticConfig
 from vgps_critic.text import MUSE_NUMPY
 
 torch.set_num_threads(1)
-SMALL = dict(num_filters=4, image_size=64)
+SMALL = dict(num_filters=8, image_size=64)
 
 
 @pytest.fixture(scope='module')

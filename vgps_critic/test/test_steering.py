@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope='module')
 def critic():
-    return Critic.untrained(num_filters=4, image_size=64)
+    return Critic.untrained(num_filters=8, image_size=64)
 
 
 def some_actions(k=8, h=3):

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from vgps_critic.action_space import ACTION_DIM, ActionSpace
 
+MIN_TRAINED_FILTERS = 8
 MUSE = 'google/universal-sentence-encoder-multilingual/3'  # the paper's instruction encoder
 
 
@@ -17,7 +18,7 @@ class NetworkConfig:
     """Sizes of the critic's network. The defaults are the paper's (25,563,201 parameters)."""
 
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # residual blocks per stage; (3, 4, 6, 3) is ResNet-34
-    num_filters: int = 64  # channels of the first stage, a multiple of 4; doubles with every stage
+    num_filters: int = 64  # channels of the first stage, a multiple of 4, 8 to train; doubles with every stage
     image_size: int = 256  # pixels, side of the square input, 64..256
     hidden_dims: tuple[int, ...] = (256, 256)  # hidden layers of each ensemble member
     num_members: int = 2  # critics in the ensemble
@@ -35,6 +36,16 @@ class NetworkConfig:
             raise ValueError(f'network: image_size must be 64..256, got {self.image_size}')
         if min(self.num_members, self.language_dim) < 1 or self.action_dim != ACTION_DIM:
             raise ValueError(f'network: num_members and language_dim must be positive, action_dim {ACTION_DIM}: {self}')
+
+    def check_trainable(self) -> None:
+        """Raise ValueError where training would corrupt memory.
+
+        On processors without AVX-512, torch 2.13 writes beyond its memory in the backward pass of a 1x1 convolution of
+        stride 2 with 4 input channels in channels-last order ("free(): invalid next size"). Scoring is not concerned.
+        """
+        if self.num_filters < MIN_TRAINED_FILTERS:
+            raise ValueError(f'network: num_filters must be at least {MIN_TRAINED_FILTERS} to train, got '
+                             f'{self.num_filters}: with fewer, torch corrupts memory on processors without AVX-512')
 
 
 @dataclass(frozen=True)

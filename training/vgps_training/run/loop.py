@@ -48,6 +48,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, table: StepTable | None = None, quiet: bool = False):
         """Read the data (or take `table`) and build the algorithm."""
+        config.network.check_trainable()
         self.config, self.quiet = config, quiet
         self.shard = guards.place()
         self.device = self._device()

@@ -108,6 +108,7 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig, table: StepTable | None = None):
         """Read the data (or take `table`). Raises ValueError where they hold no robot states."""
+        config.network.check_trainable()
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         config.out.mkdir(parents=True, exist_ok=True)

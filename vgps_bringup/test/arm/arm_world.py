@@ -20,12 +20,15 @@ class FakeArm:
 
     def __init__(self, positions=NEUTRAL):
         self.positions, self.openness = np.array(positions, float), 1.0
-        self.commands, self.blocked, self.recovered = [], False, 0
+        self.commands, self.blocked, self.recovered, self.holds = [], False, 0, 0
 
     def command(self, joint_positions, openness):
         self.commands.append((np.array(joint_positions), openness))
         if not self.blocked:
             self.positions, self.openness = np.array(joint_positions), openness
+
+    def hold(self):
+        self.holds += 1
 
     def tick(self, now):
         pass

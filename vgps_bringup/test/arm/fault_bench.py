@@ -40,9 +40,10 @@ class Bench:
         self.node = rclpy.create_node('bench', namespace=namespace, context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.state, self.states, self.joint_commands = None, [], []
+        self.state, self.states, self.joint_commands, self.joint_states = None, [], [], []
         self.node.create_subscription(ControllerState, 'controller_state', self.on_state, 100)
         self.node.create_subscription(JointState, 'joint_command', self.on_joint_command, 1000)
+        self.node.create_subscription(JointState, 'joint_states', self.on_joint_states, 1000)
         self.commands = None
         self.play_critic()
         self.episodes = self.node.create_publisher(Episode, 'episode', qos.LATCHED)
@@ -58,6 +59,14 @@ class Bench:
 
     def on_joint_command(self, message):
         self.joint_commands.append((seconds(message.header.stamp), np.array(message.position[:6]), message.position[6]))
+
+    def on_joint_states(self, message):
+        self.joint_states.append((seconds(message.header.stamp), np.array(message.position[:6])))
+
+    def frames_in_motion(self, since):
+        """Return how many of the arm's own periods of 10 ms after `since` show it moving."""
+        frames = np.array([positions for stamp, positions in self.joint_states if stamp >= since])
+        return int((np.abs(np.diff(frames, axis=0)).max(axis=1, initial=0.0) > 1e-4).sum())
 
     def play_critic(self, play=True):
         """Be the one publisher of commands, or leave that to somebody else: two are not obeyed."""
@@ -75,6 +84,9 @@ class Bench:
             command = [sys.executable, '-m', 'vgps_bringup.arm.widowx_node', *arguments]
             for name, value in self.parameters.items():
                 command += ['-p', f'{name}:={value}']
+        elif part == 'heartbeat':
+            command = [sys.executable, '-m', 'vgps_bringup.arm.heartbeat_node', *arguments, '-p', 'arm:=simulated',
+                       '-p', 'heartbeat_timeout:=0.45']
         else:
             command = [sys.executable, str(STAND_INS), part, *arguments]
         self.processes[part] = subprocess.Popen(command)
@@ -131,9 +143,9 @@ class Bench:
         return self.wait_for(lambda s: s.state == state and (reason is None or s.reason == reason),
                              f'{state.name} {reason.name if reason is not None else ""}', timeout)
 
-    def call(self, name):
+    def call(self, name, node='widowx_node'):
         """Call ~/stop, ~/home or ~/reset; return (time it took, response)."""
-        client = self.node.create_client(Trigger, f'widowx_node/{name}')
+        client = self.node.create_client(Trigger, f'{node}/{name}')
         assert client.wait_for_service(timeout_sec=10.0)
         start = time.monotonic()
         future = client.call_async(Trigger.Request())

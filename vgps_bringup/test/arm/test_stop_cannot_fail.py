@@ -42,7 +42,7 @@ def test_a_joint_that_rests_beyond_its_limit_is_brought_back_slowly_and_stops_no
         assert len(world.arm.commands) == sent
     else:
         getattr(world.controller, what)(world.now)
-        world.run(9.0)
+        world.run(30.0)
         assert world.shown == (State.READY, Reason.ACCEPTED)
     path = np.array([joints for joints, _ in world.arm.commands])
     assert ((path >= JOINT_LOWER) & (path <= JOINT_UPPER)).all()

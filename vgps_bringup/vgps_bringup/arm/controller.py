@@ -52,14 +52,11 @@ class ArmController:
             self._anchor(force=True, openness=self.reading.openness if self.config.dry_run else None)
         self.config, self._start_joints = config, start_joints
 
-    # ---- what comes in -----------------------------------------------------------------------------------------
-
     def on_reading(self, reading, now):
         """Take a frame of joint states."""
         if reading.relocated:
             self.watchdog.relocated()
-        sane = self.watchdog.joints(reading.positions, reading.efforts, now)
-        if sane:
+        if self.watchdog.joints(reading.positions, reading.efforts, now, reading.finger):
             self.reading = reading
             if reading.relocated:
                 self._begin_here()
@@ -117,8 +114,6 @@ class ArmController:
             self._enter(State.MOVING, Reason.ACCEPTED, note)
         return result.reason, result.message
 
-    # ---- services ----------------------------------------------------------------------------------------------
-
     def stop(self, now=None):
         """Stay where the arm is, until the operator resets or homes. Cannot fail."""
         self._halt(Reason.STOP_REQUESTED, '~/stop was called; ~/reset or ~/home resumes', now)
@@ -134,6 +129,7 @@ class ArmController:
         try:
             self._end_episode()
             self._freeze(before, now)
+            self._outlet.hold()
         except Exception as error:
             self.message = f'{message} (the servos keep the last command: {type(error).__name__}: {error})'
 
@@ -218,13 +214,11 @@ class ArmController:
         self.gate.end(self.gate.running)
         self.watchdog.episode(False, 0.0)
 
-    # ---- time --------------------------------------------------------------------------------------------------
-
     def tick(self, now, ros_now):
         """Run one control period: watchdog, end of the step, moves between poses."""
         self._notice_stall(now, ros_now)
-        # A controller that was kept waiting goes on where it was instead of leaping ahead.
-        self.watchdog.excuse(max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0)
+        late = max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0
+        self.watchdog.excuse(late)    # a controller that was kept waiting goes on where it was and does not leap ahead
         period, self._ticked = min(now - self._ticked, _LONGEST_PERIOD), now
         self.arm.tick(now)
         jump = self.gate.watch_clock(ros_now, now)
@@ -233,9 +227,11 @@ class ArmController:
         if self.state is State.STARTING:
             if self.reading is not None and self.arm.ready:
                 self._anchor(force=True, openness=self.reading.openness)
-                self._enter(State.READY, Reason.ACCEPTED, '')
+                self._enter(State.READY, Reason.ACCEPTED, self.watchdog.note)
             elif self.arm.message:
                 self.message = self.arm.message
+            elif (fault := self.watchdog.check(now, False)) is not None:
+                self.reason, self.message = fault.reason, fault.message
             return
         fault = self._fault(now)
         if self.state is State.HOMING:
@@ -296,13 +292,15 @@ class ArmController:
         elif self.config.dry_run:
             self._halt(Reason.NOT_READY, 'dry_run was switched on before the pose was reached', now)
         elif not self._homing.moving:
-            self._homing.set_off(self._anchor(), self.config.move_speed)
+            if failure := self._homing.set_off(self._anchor(), self.config, self.steps):
+                self._halt(*failure, now)
         else:
             self._follow(period, now)
 
     def _give_up_move(self, reason, message, now, state=State.READY):
         """End the move of a goal where the arm is."""
         self._freeze(self.state, now)
+        self._outlet.hold()
         self.authority.end(self.authority.goal)
         self._enter(state, reason, message)
 
@@ -324,8 +322,6 @@ class ArmController:
         if self.state is State.HOMING:
             self._homing.pause()
 
-    # ---- helpers -----------------------------------------------------------------------------------------------
-
     def _enter(self, state, reason, message):
         self.state, self.reason, self.message = state, reason, message
 
@@ -340,6 +336,7 @@ class ArmController:
         self._enter(State.HOLDING, fault.reason, fault.message)
         if before is State.MOVING and fault.reason in _FREEZE:
             self._freeze(before, None)
+        self._outlet.hold()
 
     def _freeze(self, before, now):
         """Cut a motion short; without joint states to believe, the last command stands."""

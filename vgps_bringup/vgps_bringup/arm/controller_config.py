@@ -21,6 +21,9 @@ class ControllerConfig:
         'description': 'oldest image a command may be made from [s]', 'range': (0.05, 30.0)})
     move_speed: float = field(default=1.0, metadata={
         'description': 'largest joint speed on the way to neutral and start pose [rad/s]', 'range': (0.1, 1.5)})
+    max_gripper_speed: float = field(default=0.25, metadata={
+        'description': 'largest speed of the fingertips on the way to neutral and start pose [m/s]',
+        'range': (0.05, 0.5)})
     neutral_joints: tuple[float, ...] = field(
         default=(-0.13192235, -0.76238847, 0.44485444, -0.01994175, 1.7564081, -0.15953401), metadata={
             'description': "joints of ~/home [rad], BridgeData's", 'read_only': True})

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vgps_bringup.arm.collision import UnsafePathError
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_bringup.arm.motion import Motion
 from vgps_bringup.arm.reason import Reason
@@ -28,9 +29,20 @@ class Homing:
         """Whether the last pose is reached."""
         return not self._waypoints and not self.moving
 
-    def set_off(self, start, max_speed):
-        """Leave (6,) `start` for the next pose, no joint faster than `max_speed` [rad/s]."""
-        self._motion, self._elapsed = Motion(start, self._waypoints.pop(0), max_speed), 0.0
+    def set_off(self, start, config, steps):
+        """Leave (6,) `start` for the next pose, at the speeds of the ControllerConfig `config`.
+
+        Table, fingers and the arm's shapes are those of the StepController `steps`. Returns None, or
+        (Reason, what is in the way) where there is no safe way; nothing has changed then.
+        """
+        try:
+            self._motion = Motion(start, self._waypoints[0], config.move_speed, config.max_gripper_speed,
+                                  steps.config.floor, steps.finger, steps.collision)
+        except UnsafePathError as error:
+            return error.reason, str(error)
+        self._waypoints.pop(0)
+        self._elapsed = 0.0
+        return None
 
     def pause(self):
         """Wait where the arm is; the next `set_off` goes on to the same pose."""

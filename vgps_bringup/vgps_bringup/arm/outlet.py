@@ -48,6 +48,10 @@ class Outlet:
         self.anchor(measured)
         return f'{JOINT_NAMES[worst]} was moved by {off[worst]:.2f} rad at rest: steps go on from where it is'
 
+    def hold(self):
+        """Have the fingers stay or go on holding; an arm may be without fingers that push."""
+        getattr(self.arm, 'hold', lambda: None)()
+
     def on_the_way(self, now):
         """Tell whether the servos may still be on their way to the last command."""
         return now - self._sent_at < SETTLE

@@ -31,6 +31,11 @@ class Reason(IntEnum):
     FAULT = 22
     NO_EPISODE = 23
     TWO_PUBLISHERS = 24
+    TABLE = 25
+    SELF_COLLISION = 26
+    BAD_FINGER = 27
+    NO_EFFORT = 28
+    CONTROLLER_LOST = 29
 
 
 class State(IntEnum):

@@ -40,6 +40,9 @@ class WatchdogConfig:
         'description': "largest |effort| per joint [mA], BridgeData's", 'read_only': True})
     effort_margin: float = field(default=10.0, metadata={
         'description': 'effort above the limit that makes the arm hold [mA]', 'range': (0.0, 500.0)})
+    require_efforts: bool = field(default=False, metadata={
+        'description': 'hold while the driver reports no efforts; the robot launch sets it. Efforts that were there '
+                       'and are gone make the arm hold in any case'})
     max_temperature: float = field(default=65.0, metadata={
         'description': 'hottest servo allowed [degrees Celsius]; the servos cut out at 72', 'range': (40.0, 70.0)})
 
@@ -67,7 +70,7 @@ class Watchdog:
         self._heard = {}               # part -> monotonic time
         self._joints_fault = self._motors_fault = None
         self._present, self._since = None, -np.inf
-        self._episode = False
+        self._episode = self._policy_known = self._efforts_known = False
         self.second_publisher = None   # Fault while a topic that commands the arm has two publishers
         self.stalled, self._stalled_until = None, 0.0    # Fault for a moment after the controller itself did not run
 
@@ -80,6 +83,11 @@ class Watchdog:
                     Reason.TWO_PUBLISHERS, f'{topic} has {len(nodes)} publishers, {" and ".join(sorted(nodes))}: stop '
                                            'one (a process that was killed counts for some 20 s more)')
                 return
+
+    @property
+    def note(self):
+        """What is not watched, '' for nothing."""
+        return '' if self._efforts_known else 'the driver reports no efforts: nothing in the way will be felt'
 
     def notice_stall(self, gap, now):
         """Take the seconds since the controller ran last; return whether that was too long: its joint states are old.
@@ -97,16 +105,16 @@ class Watchdog:
         """Expect the next frame anywhere: a simulation has put the arm elsewhere."""
         self._last_frame = None
 
-    def joints(self, positions, efforts, now):
-        """Take a frame of (6,) positions [rad] and (6,) efforts [mA] or None; return whether it is sane."""
+    def joints(self, positions, efforts, now, finger=0.0):
+        """Take (6,) positions [rad], (6,) efforts [mA] or None and the finger [m]; return whether they are sane."""
         self._heard['joint states'] = now
         positions = np.asarray(positions, float)
         fault = self._judge_positions(positions)
         if fault is None:
             self.positions = positions
-            fault = self._judge_efforts(efforts)
+            fault = self._judge_finger(finger) or self._judge_efforts(efforts)
         self._joints_fault = fault
-        return fault is None or fault.reason is Reason.EFFORT
+        return fault is None or fault.reason in (Reason.EFFORT, Reason.NO_EFFORT)
 
     def _judge_positions(self, positions):
         if positions.shape != (6,) or not np.isfinite(positions).all():
@@ -127,9 +135,18 @@ class Watchdog:
                 return Fault(Reason.JOINT_JUMP, f'{JOINT_NAMES[worst]} jumped {jump[worst]:.2f} rad between two frames')
         return None
 
+    def _judge_finger(self, finger):
+        if np.isfinite(finger):
+            return None
+        return Fault(Reason.BAD_FINGER, f'the finger reads {finger}: the gripper is not driven until it reads a number')
+
     def _judge_efforts(self, efforts):
         if efforts is None:
-            return None
+            if not (self.config.require_efforts or self._efforts_known):
+                return None
+            return Fault(Reason.NO_EFFORT, 'the driver reports no efforts'
+                         + (' any more' if self._efforts_known else '') + ': nothing in the way would be felt')
+        self._efforts_known = True
         excess = np.abs(efforts) - np.array(self.config.effort_limits)
         worst = int(np.argmax(excess))
         if not np.isfinite(excess).all() or excess[worst] > self.config.effort_margin:
@@ -168,6 +185,7 @@ class Watchdog:
 
     def candidates(self, now):
         """Note a sign of life of the policy: the first since the last command, from which the critic has its time."""
+        self._policy_known = True
         if self._heard.get('policy', -np.inf) <= self._heard.get('command', -np.inf):
             self._heard['policy'] = now
 
@@ -179,6 +197,7 @@ class Watchdog:
         """Note that an episode began or ended: commands are only missed during one."""
         if running and not self._episode:
             self._heard['command'] = now
+            self._heard.pop('policy', None)     # what it said in an earlier episode is no sign of life in this one
         self._episode = running
 
     def check(self, now, waiting):
@@ -224,10 +243,14 @@ class Watchdog:
             return None
         proposed = self._heard.get('policy')
         if proposed is None:
-            return Fault(Reason.STALE_COMMAND, f'no command for {silence:.1f} s')
+            if not self._policy_known:
+                return Fault(Reason.STALE_COMMAND, f'no command for {silence:.1f} s')
+            return Fault(Reason.POLICY_LOST, f'no candidates in the {silence:.1f} s of this episode: policy_node hangs '
+                                             'or does not run')
         if proposed > last:
             if now - proposed <= self.config.command_timeout:
                 return None
             return Fault(Reason.CRITIC_LOST, f'candidates {now - proposed:.1f} s ago but no command: '
                                              'is critic_node running?')
-        return Fault(Reason.POLICY_LOST, f'no candidates for {now - proposed:.1f} s: is policy_node running?')
+        return Fault(Reason.POLICY_LOST, f'no candidates for {now - proposed:.1f} s: policy_node hangs or does not '
+                                         'run')

@@ -78,7 +78,8 @@ class Oracle:
         left, right = bool((mine == self._left).any()), bool((mine == self._right).any())
         position, task = self.object_position, self._task
         self.grasped = left and right
-        self.ever_grasped |= self.grasped and position[2] > task.rest_height + _LIFTED
+        # a bool of Python's own: Humble refuses numpy's in a message
+        self.ever_grasped |= self.grasped and bool(position[2] > task.rest_height + _LIFTED)
         offset = np.abs(position - self.goal_position)
         self.placed = bool(
             offset[0] <= task.placed_reach[0] and offset[1] <= task.placed_reach[1]
@@ -90,7 +91,7 @@ class Oracle:
         elif self._placed_since is None:
             self._placed_since = self._data.time
         else:
-            self.success = self._data.time - self._placed_since >= _HOLD
+            self.success = bool(self._data.time - self._placed_since >= _HOLD)
 
     def failure(self) -> Failure:
         """Return how the episode would be called if it ended now; NONE while the object rests at the goal."""

@@ -134,6 +134,7 @@ def _simulation(a: Mapping[str, str]) -> list[Process]:
                 {'arm': 'simulated', 'dry_run': False, 'min_height': 0.0235, 'step_duration': 0.1,
                  'joint_states_timeout': 0.5},
                 ('widowx.yaml',)),
+        Process('vgps_bringup', 'heartbeat_node', 'heartbeat_node', {'arm': 'simulated', 'heartbeat_timeout': 0.45}),
         *_steering(a, {}, {}, 'simulation_camera.yaml'),
     ]
     return [replace(process, environment=ONE_THREAD) for process in processes]
@@ -149,9 +150,12 @@ def _robot(a: Mapping[str, str]) -> list[Process | Include]:
                        'use_sim': a['use_sim_driver']})]
     arm = Process('vgps_bringup', 'widowx_node', 'widowx_node',
                   {'arm': 'interbotix', 'robot_model': a['robot_model'], 'robot_name': robot,
-                   'dry_run': _true(a['dry_run']), **base},
+                   'dry_run': _true(a['dry_run']), 'require_efforts': True,
+                   'bus_watchdog': not _true(a['use_sim_driver']), **base},
                   ('widowx.yaml',), topics, delay=5.0)  # the driver needs a few seconds to find its motors
-    return [*(driver if _true(a['driver']) else []), *_steering(a, topics, base, a['camera_calibration']), arm]
+    heartbeat = Process('vgps_bringup', 'heartbeat_node', 'heartbeat_node', {'robot_name': robot}, delay=5.0)
+    return [*(driver if _true(a['driver']) else []), *_steering(a, topics, base, a['camera_calibration']), arm,
+            heartbeat]
 
 
 def _replay(a: Mapping[str, str]) -> list[Process]:

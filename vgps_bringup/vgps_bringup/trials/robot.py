@@ -23,6 +23,7 @@ from vgps_critic.steering import HEALTHY
 from vgps_msgs.msg import ControllerState, Episode, TaskState
 from vgps_msgs.srv import JudgeEpisode
 from vgps_msgs_py import qos
+from vgps_msgs_py.bags.writer import is_complete
 
 KEYS = 'keys: s success, m missed grasp, e early drop, l late drop, o other failure; then Enter'
 JUDGEMENTS = {'s': (True, ''), 'm': (False, 'missed grasp'), 'e': (False, 'early drop'), 'l': (False, 'late drop'),
@@ -30,6 +31,7 @@ JUDGEMENTS = {'s': (True, ''), 'm': (False, 'missed grasp'), 'e': (False, 'early
 MODES = ('other', *(FAILURE_MODES[name] for name in ('never_grasped', 'dropped_outside', 'still_holding', 'misplaced')))
 DECIDED = {reason.name for reason in HEALTHY}
 PATIENCE = 600.0  # s for the operator's word on an episode that is over
+LAST_BAG = 60.0   # s for the recorder to close the last bag: a busy machine may need a while for what is queued
 
 
 class Keyboard:
@@ -125,6 +127,7 @@ class RobotRunner:
         """
         self._check(study)
         self._joined, self._before = system is None, {}  # node -> the parameters it had
+        self._bag: Path | None = None  # of the last trial
         self.max_steps, self.simulated, self.keyboard = study.max_steps, simulated, Keyboard()
         with contextlib.ExitStack() as stack:
             if system is not None:
@@ -170,7 +173,13 @@ class RobotRunner:
                 self.client.set_parameters(node, **values)
 
     def close(self) -> None:
-        """Stop the system that was started for the study, or give the one that was joined its parameters back."""
+        """Stop the system that was started for the study, or give the one that was joined its parameters back.
+
+        Not before the last recording is closed: interrupted, it would lack the outcome that the journal already has.
+        """
+        deadline = time.monotonic() + LAST_BAG
+        while self._bag is not None and not is_complete(self._bag) and time.monotonic() < deadline:
+            self.client.executor.spin_once(timeout_sec=0.05)
         self._stack.close()
 
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
@@ -208,6 +217,7 @@ class RobotRunner:
         if bag is not None and not any((bag / answer.episode_id).glob('*')):
             raise AbandonedError(f'{trial.identity} was not recorded into {bag}: is recorder_node running, on this '
                                  'machine? Without bags: --no-record')
+        self._bag = None if bag is None else bag / answer.episode_id
         seen = self.witness
         return TrialResult(success=success, failure='' if success else failure or 'other', steps=int(answer.steps),
                            seconds=float(answer.duration), fallbacks=seen.fallbacks, refused=seen.refused,

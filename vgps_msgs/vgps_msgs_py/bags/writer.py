@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from mcap.writer import CompressionType, Writer
+from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 
 from vgps_msgs_py.bags.message_types import MessageTypes
 
@@ -33,6 +33,16 @@ class Topic:
             'history': 1, 'depth': self.depth, 'reliability': 1 if self.reliable else 2,
             'durability': 1 if self.latched else 2, 'deadline': INFINITE, 'lifespan': INFINITE, 'liveliness': 1,
             'liveliness_lease_duration': INFINITE, 'avoid_ros_namespace_conventions': False}], sort_keys=False)
+
+
+def is_complete(folder: Path | str) -> bool:
+    """Tell whether the recording in a bag's folder was closed: an MCAP file ends with the bytes it begins with."""
+    try:
+        with (Path(folder) / f'{Path(folder).name}_0.mcap').open('rb') as stream:
+            stream.seek(-len(MCAP0_MAGIC), os.SEEK_END)
+            return stream.tell() > 0 and stream.read() == MCAP0_MAGIC
+    except OSError:  # not there, or nothing in it yet
+        return False
 
 
 class BagWriter:
