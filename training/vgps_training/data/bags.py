@@ -13,7 +13,7 @@ from vgps_msgs_py import images, stamps
 from vgps_msgs_py.bags.reader import Bag, CameraError, EpisodeRecord, Frame
 from vgps_msgs_py.bags.storage import BagError
 from vgps_training.data.checks import check
-from vgps_training.data.episode import PLAIN, CameraChoiceError, Episode, Frames, Malformed, Reading
+from vgps_training.data.episode import PLAIN, CameraChoiceError, DataError, Episode, Frames, Malformed, Reading
 
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 SUCCESS = {'success': True, 'failure': False, 'timeout': False}  # what else an episode ended with was never judged
@@ -35,8 +35,11 @@ class RecordedFrames(Frames):
         return RecordedFrames(self.frames[step:])
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Return (H, W, 3) uint8 RGB. Raises ValueError where the bytes are no picture."""
-        return self.frames[index].image()
+        """Return (H, W, 3) uint8 RGB. Raises DataError where the bytes are no picture."""
+        try:
+            return self.frames[index].image()
+        except ValueError as error:
+            raise DataError(str(error)) from error
 
 
 def is_bag(path: Path) -> bool:
