@@ -157,9 +157,12 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '')
     notices = {f'Stand-in: {node} runs {what}' for s in summaries.values() for node, what in s['stand_ins'].items()}
     body += [page.notice(text) for text in sorted(notices)]
     if parts:
-        video.write_side_by_side(parts, folder / 'video.mp4')
-        video.write_filmstrip(parts, folder / 'filmstrip.jpg')
-        body.append(page.section('Side by side', page.video(folder / 'video.mp4', narrow=True)))
+        try:
+            video.write_side_by_side(parts, folder / 'video.mp4')
+            video.write_filmstrip(parts, folder / 'filmstrip.jpg')
+            body.append(page.section('Side by side', page.video(folder / 'video.mp4', narrow=True)))
+        except BagError as error:  # the camera's trouble never costs the report
+            body.append(page.notice(f'no video: {error}'))
     links = {name: os.path.relpath(Path(path) / 'report/index.html', folder) for name, path in bags.items()}
     body.append(page.section('Outcomes', (f'<p>{escape(note)}</p>' if note else '') + page.table(
         ('condition', 'outcome', 'failure', 'steps', 'seconds', 'steps / s', 'image → command p50 [ms]',
