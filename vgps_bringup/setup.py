@@ -8,17 +8,18 @@ setup(
     description='Launch, configuration, arm, simulated WidowX and evaluation of value-guided policy steering',
     license='Apache-2.0',
     packages=find_packages(exclude=['test']),
-    package_data={'vgps_bringup.trials': ['task_lists/*.yaml']},
+    package_data={'vgps_bringup.trials': ['task_lists/*.yaml'], 'vgps_bringup.episode_pages': ['templates/*.html']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/vgps_bringup']),
         ('share/vgps_bringup', ['package.xml']),
         ('share/vgps_bringup/launch', glob('launch/*.py')),
         ('share/vgps_bringup/config', glob('config/*')),
+        ('share/vgps_bringup/security', glob('security/*')),
         ('share/vgps_bringup/doc', glob('doc/results.json')),
     ],
     install_requires=[
         'numpy', 'opencv-python', 'mujoco>=3.17', 'rosbags>=0.10', 'mcap>=1.6', 'pillow',
-        'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro',
+        'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro', 'jinja2',
     ],
     extras_require={'test': ['pytest']},
     zip_safe=True,
@@ -36,6 +37,7 @@ setup(
         'vgps-evaluate = vgps_bringup.commands.evaluate:main',
         'vgps-demo = vgps_bringup.commands.demo:main',
         'vgps-doctor = vgps_bringup.commands.doctor:main',
+        'vgps-serve = vgps_bringup.commands.serve:main',
         'vgps-study = vgps_bringup.reproduction.stages:main',
     ]},
 )
