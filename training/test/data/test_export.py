@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bag_factory import BagFactory
-from rlds_factory import example, steps
-from rlds_factory import folder as rlds_folder
+from rlds_factory import example, folder as rlds_folder, steps
 
 from vgps_training.data.episode import DataError, Episode
 from vgps_training.data.export import ExportConfig, export
