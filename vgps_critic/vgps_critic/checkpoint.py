@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from vgps_critic.config import CheckpointError, CriticConfig
 from vgps_critic.model_card import model_card
+from vgps_msgs_py.safetensors_header import UntrustedFileError, read_header, read_json
 
 FORMAT = 'vgps-critic/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
@@ -76,13 +77,18 @@ def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[
     folder = _locate(str(path_or_hub_id), revision)
     where = str(folder / CONFIG)
     try:
-        values = json.loads((folder / CONFIG).read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise CheckpointError(f'{where}: {e}') from e
-    if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
-        raise CheckpointError(f'{where}: not a critic of ours, key "format" is not {FORMAT!r}')
-    expected_hash = values.pop('hash', None)
-    config = CriticConfig.from_dict(values, where)
+        values = read_json(folder / CONFIG)
+        if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
+            raise CheckpointError(f'{where}: not a critic of ours, key "format" is not {FORMAT!r}')
+        expected_hash = values.pop('hash', None)
+        config = CriticConfig.from_dict(values, where)
+        shapes = read_header(folder / WEIGHTS).shapes
+    except UntrustedFileError as e:
+        raise CheckpointError(str(e)) from e
+    try:
+        config.network.check_shapes(shapes)
+    except ValueError as e:
+        raise CheckpointError(f'{folder / WEIGHTS}: {e}') from e
     try:
         # copied out of the memory map: its odd alignment picks other kernels, whose last digits differ
         state = {name: array.copy() for name, array in load_file(folder / WEIGHTS).items()}

@@ -29,8 +29,7 @@ def _run_conditions(options, output: pathlib.Path, log) -> list[tuple[str, objec
     results = []
     with Runner('simulation', arguments, log=log, quiet=not options.verbose) as runner:
         with EpisodeClient(options.namespace) as client:
-            client.wait_until_ready(120.0, lambda: ', '.join(
-                f'{name} ended with code {code}' for name, code in runner.ended().items()))
+            client.wait_until_ready(120.0, runner.why_not_ready)
             for condition, selection in CONDITIONS.items():
                 print(f'\n{condition}: {options.task}, seed {options.seed}', flush=True)
                 client.set_parameters('critic_node', selection=selection)

@@ -175,8 +175,10 @@ def _banner(image: np.ndarray, outcome: str) -> np.ndarray:
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture, 'RGBA')
     draw.rectangle((0, image.shape[0] - 54, image.shape[1], image.shape[0]), (16, 18, 24, 215))
-    draw.text((image.shape[1] / 2, image.shape[0] - 27), outcome.upper(),
-              OUTCOME_COLOURS.get(outcome, WARN), font(26, bold=True), anchor='mm')
+    size = 26 if len(outcome) < 20 else 14  # a warning is a sentence
+    draw.text((image.shape[1] / 2, image.shape[0] - 27),
+              _shorten(draw, outcome if size < 26 else outcome.upper(), font(size, bold=True), image.shape[1] - 16),
+              OUTCOME_COLOURS.get(outcome, WARN), font(size, bold=True), anchor='mm')
     return np.asarray(picture)
 
 

@@ -8,6 +8,7 @@ Ctrl-C cancels the episode: the arm holds, the bag is closed.
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from vgps_msgs.action import ExecuteInstruction
 from vgps_msgs.msg import Episode
+from vgps_msgs_py import discovery, run_files
 
 OUTCOMES = {getattr(Episode, name): name.lower()
             for name in ('RUNNING', 'SUCCESS', 'FAILURE', 'TIMEOUT', 'CANCELLED', 'ABORTED')}
@@ -68,6 +70,7 @@ class EpisodeClient:
 
     def __init__(self, namespace: str = 'vgps'):
         self.namespace = '/' + namespace.strip('/')
+        discovery.limit(os.environ)
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node('episode_client', namespace=self.namespace, context=self.context)
@@ -169,6 +172,7 @@ class EpisodeClient:
             EpisodeError: the goal was refused, or the policy node is gone.
 
         """
+        began = time.time()
         goal = ExecuteInstruction.Goal(instruction=instruction, task=task, seed=seed, max_steps=max_steps, reset=reset)
         sending = self.action.send_goal_async(goal, feedback_callback=lambda m: on_feedback(m.feedback))
         handle = self._complete(sending, 30.0, 'execute_instruction')
@@ -185,7 +189,8 @@ class EpisodeClient:
                     # known once its DDS lease ends; a starved machine may lose sight of it for a moment
                     missing = 0 if self.action.server_is_ready() else missing + 1
                     if missing >= GONE and not finished.done():
-                        raise EpisodeError('the policy node is gone; the arm holds. See its log, then start it again')
+                        raise EpisodeError(f'{self._who_ended(began) or "the policy node is gone"}; the arm holds. '
+                                           'See its log, then start it again')
             answer = finished.result()
         except KeyboardInterrupt:
             self._complete(handle.cancel_goal_async(), 5.0, 'cancel')
@@ -193,7 +198,13 @@ class EpisodeClient:
             raise
         if answer.status == GoalStatus.STATUS_UNKNOWN:
             raise EpisodeError('the policy node lost the episode')
+        if answer.result.outcome == Episode.ABORTED and (who := self._who_ended(began)):
+            answer.result.message = f'{answer.result.message} ({who})'
         return answer.result
+
+    def _who_ended(self, since: float) -> str:
+        """Return which node of a system on this machine ended first: the others may have been ended because of it."""
+        return run_files.describe_ends(dict(list(run_files.ends_since(self.namespace, since).items())[:1]))
 
 
 def progress(feedback) -> None:

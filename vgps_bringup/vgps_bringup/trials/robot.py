@@ -136,8 +136,7 @@ class RobotRunner:
             self.client = stack.enter_context(EpisodeClient(namespace))
             self.witness = Witness(self.client)
             self._judge = self.client.node.create_client(JudgeEpisode, 'judge_episode')
-            self.client.wait_until_ready(timeout, lambda: ', '.join(
-                f'{name} ended with code {code}' for name, code in system.ended().items()) if system else '')
+            self.client.wait_until_ready(timeout, system.why_not_ready if system else lambda: '')
             if system is None:
                 self._check_loaded(study.conditions)
                 stack.callback(self._give_back)

@@ -23,6 +23,7 @@ OUTCOMES = ('running', 'success', 'failure', 'timeout', 'cancelled', 'aborted')
 REASONS = ('steered', 'control first', 'control random', 'frame missing', 'deadline missed', 'values not finite',
            'flat values', 'members disagree', 'instruction unknown', 'action space mismatch', 'candidates invalid',
            'critic failed')
+OUT_OF_ORDER = 5_000_000_000  # ns that a recorder may write messages late
 FAILURES = ('', 'never grasped', 'dropped outside', 'still holding', 'misplaced')
 
 
@@ -127,8 +128,10 @@ class Bag:
         self.problems: list[str] = []
         undecoded: Counter = Counter()
         self.first, self.last = None, None
+        newest, backwards = 0, 0
         for arrival, raw in enumerate(self.storage.messages(self.types)):
             self.counts[raw.topic] += 1
+            newest, backwards = max(newest, raw.received), max(backwards, newest - raw.received)
             self.first = raw.received if self.first is None else min(self.first, raw.received)
             self.last = raw.received if self.last is None else max(self.last, raw.received)
             try:
@@ -137,11 +140,16 @@ class Bag:
                     self.arrivals[raw.topic].append(arrival)
                 elif raw.type.startswith('vgps_msgs/') or raw.type == JOINT_STATE:  # not a lidar's point clouds
                     message = self.types.deserialize(raw.data, raw.type)
+                    if complaint := contradiction(raw.type, message):
+                        raise ValueError(complaint)
                     self.messages[raw.type].append((raw.received, message, raw.topic))
                     self.arrivals[raw.type].append(arrival)
             except (UnknownTypeError, ValueError, struct.error) as error:
                 undecoded[f'{raw.topic}: {error}'] += 1
         self.problems = self.storage.problems + [f'{text} ({n} messages)' for text, n in undecoded.items()]
+        if backwards > OUT_OF_ORDER:
+            self.problems.append(f'times go back by {backwards * 1e-9:.0f} s in the recording: the clock was set, or '
+                                 'the files were merged; durations and order cannot be trusted')
         if not self.counts:
             raise BagError(f'{self.path} holds no message' + ''.join(f'; {p}' for p in self.problems))
 
@@ -160,6 +168,8 @@ class Bag:
         announced = defaultdict(list)
         for received, message, _ in self.of_type('Episode'):
             announced[message.episode_id].append((received, message))
+        for messages in announced.values():  # an outcome comes after the start, also where the clock was set back
+            messages.sort(key=lambda item: item[1].outcome != 0)
         parts = self._parts()
         # the tail of the episode before may be in the bag too: its steps count only where nothing was announced
         identities = list(announced) or list(dict.fromkeys(episode for episode, _ in parts))
@@ -241,6 +251,32 @@ class Bag:
                     continue  # counted in problems already
                 if wanted is None or stamp in wanted:
                     yield Frame(stamp, raw.received, raw.type, raw.data, self.types, arrival)
+
+
+def contradiction(type_name: str, message) -> str:
+    """Say what in a message cannot be, or nothing: a bag is somebody else's file."""
+    if type_name == 'vgps_msgs/msg/Episode':
+        return _unknown('outcome', message.outcome, OUTCOMES)
+    if type_name == 'vgps_msgs/msg/TaskState':
+        return _unknown('failure', message.failure, FAILURES)
+    if type_name == 'vgps_msgs/msg/ActionCandidates':
+        expected = message.num_candidates * max(message.horizon, 1) * 7
+        if len(message.actions) != expected:
+            return f'{len(message.actions)} numbers are not {message.num_candidates} x {message.horizon} actions'
+    if type_name == 'vgps_msgs/msg/SteeringDecision':
+        k, values = message.num_candidates, len(message.q_values)
+        if values not in (0, k * message.num_members):
+            return f'{values} values are not those of {k} candidates by {message.num_members} members'
+        if not -1 <= message.chosen < max(k, 1):
+            return f'candidate {message.chosen} of {k} was chosen'
+        if len(message.stages) != len(message.stage_milliseconds):
+            return f'{len(message.stages)} stages took {len(message.stage_milliseconds)} times'
+        return _unknown('reason', message.reason, REASONS)
+    return ''
+
+
+def _unknown(what: str, code: int, names: tuple[str, ...]) -> str:
+    return '' if code < len(names) else f'{what} {code} is unknown to this version'
 
 
 def _header_stamp(raw: RawMessage) -> int:
