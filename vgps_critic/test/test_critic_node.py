@@ -26,7 +26,7 @@ from std_msgs.msg import Header  # noqa: E402
 
 from vgps_critic import Critic, steering  # noqa: E402
 from vgps_critic.critic_node import STAND_IN, CriticNode  # noqa: E402
-from vgps_critic.steering import Reason, Steerer, SteeringConfig, Verdict  # noqa: E402
+from vgps_critic.steering import Steerer, SteeringConfig  # noqa: E402
 from vgps_msgs.msg import (  # noqa: E402
     ActionCandidates,
     EndEffectorCommand,
@@ -36,6 +36,8 @@ from vgps_msgs.msg import (  # noqa: E402
     StepStarted,
 )
 from vgps_msgs_py import images, qos  # noqa: E402
+from vgps_msgs_py.vocabulary import SteeringReason as Reason  # noqa: E402
+from vgps_msgs_py.vocabulary import Verdict  # noqa: E402
 
 torch.set_num_threads(1)
 INSTRUCTION = 'put the eggplant in the basket'

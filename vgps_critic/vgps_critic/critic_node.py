@@ -20,11 +20,13 @@ from std_msgs.msg import Header
 
 from vgps_critic.config import CheckpointError, CriticNodeConfig
 from vgps_critic.critic import Critic
-from vgps_critic.steering import HEALTHY, PASSING, Failure, Reason, Steerer, SteeringConfig, Verdict, step_seed
+from vgps_critic.steering import Failure, Steerer, SteeringConfig, step_seed
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode, SteeringDecision, StepStarted
 from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_msgs_py.stamps import nanoseconds
+from vgps_msgs_py.vocabulary import HEALTHY, PASSING, Verdict
+from vgps_msgs_py.vocabulary import SteeringReason as Reason
 
 FRAMES_KEPT_NS = 2_000_000_000  # two seconds, measured by the frames' own stamps
 TICK_S = 0.02  # how finely deadlines are kept

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from functools import cached_property
 
 import numpy as np
@@ -19,40 +18,14 @@ from vgps_critic.action_space import ACTION_DIM, ActionSpaceError
 from vgps_critic.critic import Critic, EncodedObservation
 from vgps_critic.selection import Selection, select_each
 from vgps_critic.text import UnknownInstructionError
+from vgps_msgs_py.vocabulary import SteeringReason as Reason
+from vgps_msgs_py.vocabulary import Verdict
 
 _SELECTION_STREAM = int.from_bytes(b'select', 'big')  # keeps these seeds apart from the policy's of the same step
 MAX_CANDIDATES = 1000  # K of one step, policy_node's limit too: more would keep the critic busy for seconds
 _TREND_STEPS = 10  # values behind value_trend: two seconds at 5 Hz
 
 
-class Verdict(IntEnum):
-    """Which candidate was sent; the constants of SteeringDecision.msg."""
-
-    CHOSEN = 0
-    FIRST_CANDIDATE = 1
-    HOLD = 2
-
-
-class Reason(IntEnum):
-    """Why; the constants of SteeringDecision.msg."""
-
-    STEERED = 0
-    CONTROL_FIRST = 1
-    CONTROL_RANDOM = 2
-    FRAME_MISSING = 3
-    DEADLINE_MISSED = 4
-    VALUES_NOT_FINITE = 5
-    FLAT_VALUES = 6
-    MEMBERS_DISAGREE = 7
-    INSTRUCTION_UNKNOWN = 8
-    ACTION_SPACE_MISMATCH = 9
-    CANDIDATES_INVALID = 10
-    CRITIC_FAILED = 11
-
-
-HEALTHY = frozenset({Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM})
-# May happen to a working system now and then; whatever is neither healthy nor passing needs someone to look
-PASSING = frozenset({Reason.FRAME_MISSING, Reason.DEADLINE_MISSED, Reason.FLAT_VALUES, Reason.MEMBERS_DISAGREE})
 # Candidates in doubt are never sent, whatever the fallback: other failures doubt the critic, these doubt the policy
 ALWAYS_HOLD = frozenset({Reason.CANDIDATES_INVALID, Reason.ACTION_SPACE_MISMATCH})
 

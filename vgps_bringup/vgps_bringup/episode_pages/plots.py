@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from vgps_msgs_py.bags.reader import REASONS, EpisodeRecord
+from vgps_msgs_py.bags.reader import EpisodeRecord
+from vgps_msgs_py.vocabulary import SteeringReason, words
 
 matplotlib.rcParams.update({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
                             'text.parse_math': False,  # an episode may be called anything, also $\\frac
@@ -125,5 +126,5 @@ def curves_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], ylabel: str)
 
 def reason_counts(episode: EpisodeRecord) -> dict[str, int]:
     """Return how often each reason stood behind a decision, most frequent first."""
-    reasons = [REASONS[s.decision.reason] for s in episode.steps if s.decision is not None]
+    reasons = [words(SteeringReason, s.decision.reason) for s in episode.steps if s.decision is not None]
     return dict(sorted(((r, reasons.count(r)) for r in set(reasons)), key=lambda item: -item[1]))

@@ -18,7 +18,6 @@ For step n, all in namespace ``/vgps`` and stamped with simulated time:
 import numpy as np
 
 from vgps_bringup.arm.kinematics import Kinematics
-from vgps_bringup.arm.reason import State
 from vgps_bringup.arm.step_controller import StepResult
 from vgps_bringup.simulation.environment import Observation
 from vgps_bringup.simulation.interbotix import STATE_NAMES, state_positions
@@ -26,6 +25,7 @@ from vgps_bringup.simulation.model import JOINT_NAMES
 from vgps_bringup.simulation.oracle import TaskState
 from vgps_bringup.simulation.widowx import SimulatedWidowX
 from vgps_msgs_py.bags.writer import BagWriter, Topic
+from vgps_msgs_py.vocabulary import ArmState as State
 
 RUNNING, SUCCESS, FAILURE = 0, 1, 2  # vgps_msgs/Episode.outcome
 CAMERA_FRAME, BASE_FRAME = 'camera_color_optical_frame', 'wx250s/base_link'

@@ -10,9 +10,10 @@ from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_bringup.trials.actors import Actors
 from vgps_bringup.trials.plan import Trial
-from vgps_bringup.trials.trials import FAILURE_MODES, TrialResult
-from vgps_critic.steering import HEALTHY, step_seed
+from vgps_bringup.trials.trials import TrialResult
+from vgps_critic.steering import step_seed
 from vgps_msgs_py.bags.writer import BagWriter
+from vgps_msgs_py.vocabulary import FAILURE_MODES, HEALTHY
 from vgps_policy_bridge.policy import Observation, check_candidates
 
 
@@ -69,7 +70,7 @@ class LockstepRunner:
                 values += [decision.value] if np.isfinite(decision.value) else []
                 if state.success:
                     break
-            failure = '' if state.success else FAILURE_MODES[state.failure.name.lower()]
+            failure = '' if state.success else FAILURE_MODES[state.failure]
             if episode is not None:
                 episode.frame(seen, state)
                 episode.end(state.success, failure)

@@ -13,10 +13,6 @@ from typing import Protocol
 from vgps_bringup.trials.journal import Journal, JournalError, read_lines
 from vgps_bringup.trials.plan import Study, StudyError, Trial, plan
 
-# The paper's names (its section 4) for what the simulator's oracle or the operator saw.
-FAILURE_MODES = {'never_grasped': 'missed grasp', 'dropped_outside': 'early drop', 'still_holding': 'late drop',
-                 'misplaced': 'misplaced', 'none': 'other'}
-
 
 @dataclass(frozen=True)
 class TrialResult:
