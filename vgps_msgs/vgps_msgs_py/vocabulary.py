@@ -31,6 +31,8 @@ class Verdict(IntEnum):
     CHOSEN = 0
     FIRST_CANDIDATE = 1
     HOLD = 2
+    OPERATOR = 3
+    RETREAT = 4
 
 
 class SteeringReason(IntEnum):
@@ -48,6 +50,11 @@ class SteeringReason(IntEnum):
     ACTION_SPACE_MISMATCH = 9
     CANDIDATES_INVALID = 10
     CRITIC_FAILED = 11
+    OUT_OF_DATA = 12
+    CRITIC_HARMFUL = 13
+    INSTRUCTION_UNFAMILIAR = 14
+    OUTLOOK_ALARM = 15
+    OPERATOR_CORRECTED = 16
 
 
 class ArmState(IntEnum):
@@ -106,11 +113,13 @@ class TaskFailure(IntEnum):
     MISPLACED = 4
 
 
-# The critic did what it was asked to do; every other reason is a fallback
-HEALTHY = frozenset({SteeringReason.STEERED, SteeringReason.CONTROL_FIRST, SteeringReason.CONTROL_RANDOM})
+# The critic, or an operator in its place, did what it was asked to do; every other reason is a fallback
+HEALTHY = frozenset({SteeringReason.STEERED, SteeringReason.CONTROL_FIRST, SteeringReason.CONTROL_RANDOM,
+                     SteeringReason.OPERATOR_CORRECTED})
 # May happen to a working system now and then; whatever is neither healthy nor passing needs someone to look
 PASSING = frozenset({SteeringReason.FRAME_MISSING, SteeringReason.DEADLINE_MISSED, SteeringReason.FLAT_VALUES,
-                     SteeringReason.MEMBERS_DISAGREE})
+                     SteeringReason.MEMBERS_DISAGREE, SteeringReason.OUT_OF_DATA,
+                     SteeringReason.INSTRUCTION_UNFAMILIAR, SteeringReason.OUTLOOK_ALARM})
 # The paper's names (its section 4) for what the simulator's oracle or the operator saw
 FAILURE_MODES = {TaskFailure.NONE: 'other', TaskFailure.NEVER_GRASPED: 'missed grasp',
                  TaskFailure.DROPPED_OUTSIDE: 'early drop', TaskFailure.STILL_HOLDING: 'late drop',

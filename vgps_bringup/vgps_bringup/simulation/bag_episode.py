@@ -98,7 +98,9 @@ class EpisodeWriter:
                     beta=decision.beta, seed=decision.seed, critic_hash=critic_hash, verdict=int(decision.verdict),
                     reason=int(decision.reason), message=decision.message, spread=decision.spread,
                     disagreement=decision.disagreement, effective_sample_size=decision.effective_sample_size,
-                    value=decision.value, value_trend=decision.value_trend, **_stages(decision.stages))
+                    value=decision.value, value_trend=decision.value_trend, success_chance=decision.success_chance,
+                    chance_threshold=decision.chance_threshold, alarm=decision.alarm,
+                    feature_distance=decision.feature_distance, retries=decision.retries, **_stages(decision.stages))
 
     def end_step(self, result: StepResult, measured_pose: np.ndarray, accepted: int, refused: int) -> None:
         """Write what the guards made of the action and where the arm is after it."""
