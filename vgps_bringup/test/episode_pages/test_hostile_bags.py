@@ -108,4 +108,4 @@ def test_a_topic_of_another_kind_is_no_image(tmp_path, messages):
         if where.type.endswith('/Image'):
             bag.write(topic('other_image', where.type), b'\0\1\0\0' + b'\xff' * 30, received)
     bag.close()
-    assert episode_report(tmp_path / 'two', tmp_path / 'out')['steps'] == 2
+    assert episode_report(tmp_path / 'two', tmp_path / 'out')['commands'] == 2

@@ -15,8 +15,9 @@ import tyro
 import yaml
 from tyro.conf import Positional, arg, subcommand
 
-from vgps_bringup.system.presence import PATIENCE, Onlooker, full, where_else
+from vgps_bringup.system.presence import Onlooker, full, where_else
 
+CALL_PATIENCE = 4.0  # [s] in which a service of a node that runs is found, on a busy machine too
 Node = Annotated[Positional[str], arg(metavar='NODE')]
 Name = Annotated[Positional[str], arg(metavar='NAME')]
 Namespace = Annotated[str, arg(help='namespace of the running system')]
@@ -111,7 +112,7 @@ class Caller(Onlooker):
 
         path = full(namespace, f'{node}/{name}')
         client = self.node.create_client(kind, path)
-        if not client.wait_for_service(timeout_sec=PATIENCE):
+        if not client.wait_for_service(timeout_sec=CALL_PATIENCE):
             raise CommandError(f'{full(namespace, node)} is not in sight; {self.hint(node, namespace)}')
         executor = SingleThreadedExecutor(context=self._context)
         executor.add_node(self.node)

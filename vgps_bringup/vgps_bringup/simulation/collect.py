@@ -176,7 +176,8 @@ def main() -> None:
         total = outcomes.total()
         print(f'{task}: {total} episodes, {outcomes["success"] / total:.0%} succeed; '
               + ', '.join(f'{name} {count}' for name, count in outcomes.most_common() if name != 'success'))
-    print(f'in {config.output}, {time.monotonic() - started:.0f} s. Next: vgps-train iql --preset small --data {config.output}/ --out runs/iql')
+    print(f'in {config.output}, {time.monotonic() - started:.0f} s. Next: vgps-train iql --preset small '
+          f'--data {config.output}/ --out runs/iql')
 
 
 if __name__ == '__main__':
