@@ -17,7 +17,7 @@ setup(
         ('share/vgps_bringup/doc', glob('doc/results.json')),
     ],
     install_requires=[
-        'numpy', 'opencv-python', 'mujoco>=3.17', 'rosbags>=0.10', 'mcap>=1.6', 'pillow',
+        'numpy', 'opencv-python', 'mujoco', 'rosbags', 'mcap', 'zstandard', 'pillow',
         'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro',
     ],
     extras_require={'test': ['pytest']},

@@ -11,5 +11,5 @@ for _package in vgps_bringup vgps_critic vgps_policy_bridge; do PATH="$_root/ins
 export PATH
 # Camera images do not fit Fast DDS' default shared-memory segment: half of the VGA frames would be lost.
 export FASTDDS_DEFAULT_PROFILES_FILE="$_root/vgps_bringup/config/fastdds_shm.xml"
-case "${ROS_DISTRO:-}" in humble | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE="$FASTDDS_DEFAULT_PROFILES_FILE" ;; esac
+case "$(cat "$_root/.venv/.ros" 2>/dev/null)" in humble | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE="$FASTDDS_DEFAULT_PROFILES_FILE" ;; esac
 unset _root _package

@@ -126,6 +126,7 @@ def test_launch_file_declares_the_same_arguments_and_nodes(name):
     assert sum(isinstance(node, Node) for node in nodes) == len(processes(name))
 
 
+@pytest.mark.ros
 def test_parameter_page_is_that_of_the_nodes():
     pytest.importorskip('rclpy')
     script = pathlib.Path(__file__).resolve().parents[2] / 'workspace' / 'node_reference.py'

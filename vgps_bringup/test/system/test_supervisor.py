@@ -13,8 +13,8 @@ import pytest
 from vgps_bringup.system import supervisor
 from vgps_bringup.system.description import SYSTEMS, Process, System
 
-LOADED = pytest.mark.skipif(not os.environ.get('AMENT_PREFIX_PATH'), reason='the workspace is not sourced')
-pytestmark = LOADED
+pytestmark = [pytest.mark.ros, pytest.mark.skipif(
+    not os.environ.get('AMENT_PREFIX_PATH'), reason='the workspace is not sourced')]
 
 
 def nodes(arguments):

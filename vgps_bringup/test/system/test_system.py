@@ -17,6 +17,8 @@ pytest.importorskip('rclpy')
 from vgps_bringup.system.episode_client import OUTCOMES, EpisodeClient, EpisodeError
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, SteeringDecision
 
+pytestmark = pytest.mark.ros
+
 NODES = {'simulation_node', 'widowx_node', 'critic_node', 'policy_node', 'recorder_node'}
 STEPS = 8
 

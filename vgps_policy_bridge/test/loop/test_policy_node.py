@@ -15,6 +15,8 @@ from vgps_policy_bridge.loop.reasons import ControllerReason, SteeringReason
 from vgps_policy_bridge.loop.wire import fill_candidates, nanoseconds
 from vgps_policy_bridge.policy import Candidates
 
+pytestmark = pytest.mark.ros
+
 
 def test_constants_mirror_the_messages():
     for kind, message in ((ControllerReason, ControllerState), (SteeringReason, SteeringDecision)):
