@@ -18,7 +18,7 @@ setup(
     },
     zip_safe=True,
     entry_points={'console_scripts': [
-        'critic_node = vgps_critic.critic_node:main',
+        'critic_node = vgps_critic.nodes:critic_node',
         'vgps-import-reference = vgps_critic.import_reference:main',
     ]},
 )

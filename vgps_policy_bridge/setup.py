@@ -31,7 +31,7 @@ setup(
     zip_safe=False,
     entry_points={
         'console_scripts': [
-            'policy_node = vgps_policy_bridge.policy_node:main',
+            'policy_node = vgps_policy_bridge.nodes:policy_node',
             'vgps-benchmark-policy = vgps_policy_bridge.benchmarks.policies:main',
             'vgps-policy-server = vgps_policy_bridge.server.server:main',
         ],

@@ -15,8 +15,9 @@ case "$1" in lowest) how=(--resolution lowest-direct) ;; newest) how=(--upgrade)
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 : > "$log"
 prepare_installer
-install_cpu_torch "${how[@]}" -r "$here/requirements/base.txt"
-install "${how[@]}" -r "$here/requirements/base.txt"
+install_cpu_torch "${how[@]}" -c "$here/requirements/base.txt"
+kept="$(python_of -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' 2>/dev/null || true)"
+install "${how[@]}" -c <(echo "$kept") -r "$here/requirements/base.txt"
 install -r "$here/requirements/test.txt" -r "$here/requirements/base.txt"  # the tests' own tools are not what is tested
 install --no-deps --no-build-isolation -e "$root/vgps_critic" -e "$root/vgps_policy_bridge" -e "$root/vgps_bringup" \
     -e "$root/training"

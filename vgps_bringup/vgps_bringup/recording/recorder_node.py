@@ -30,6 +30,7 @@ class RecorderNode(Node):
         self.topics: dict[str, Topic] = {}         # subscribed, by resolved name
         self.taps: dict[str, object] = {}          # their subscriptions
         self.reported: set[str] = set()
+        self.announced = 0                         # how many of the finished bags
         ConfigurationPublisher(self, 'vgps_bringup').publish()
         self.create_timer(GRAPH_PERIOD, self.look_around)
         self.create_timer(TICK_PERIOD, self.on_tick)
@@ -90,10 +91,8 @@ class RecorderNode(Node):
 
     def on_tick(self) -> None:
         """Flush and close bags; say which ones are done."""
-        done = len(self.recording.finished)
         self.recording.tick(self.now())
-        for folder in self.recording.finished[done:]:
-            self.get_logger().info(f'bag written: {folder}')
+        self.announce_finished()
         for name, reason in self.recording.refused.items():
             self.report(name, f'{name} is not recorded: {reason}')
 
@@ -112,8 +111,13 @@ class RecorderNode(Node):
     def close(self) -> None:
         """Finish the bag before the node goes."""
         self.recording.close()
-        for folder in self.recording.finished[-1:]:
+        self.announce_finished()
+
+    def announce_finished(self) -> None:
+        """Say which bags are done, once each."""
+        for folder in self.recording.finished[self.announced:]:
             self.get_logger().info(f'bag written: {folder}')
+        self.announced = len(self.recording.finished)
 
 
 def main() -> None:

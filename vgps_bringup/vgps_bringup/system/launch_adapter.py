@@ -1,6 +1,7 @@
 """Turn a system of ``description.py`` into a launch description. Imported by the launch files only."""
 
 import os
+import sys
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
@@ -12,6 +13,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from vgps_bringup.system.description import SYSTEMS, Include, Process
+from vgps_msgs_py.start import LAUNCHED_BY
 
 
 def _include(include: Include):
@@ -28,10 +30,28 @@ def _node(process: Process, namespace: str):
                     {name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
                      for name, value in process.parameters.items()}],
         remappings=list(process.remappings.items()),
-        additional_env={name: value for name, value in process.environment.items() if name not in os.environ},
+        # launch leaves its processes behind when it is terminated or killed: they end by themselves
+        additional_env={LAUNCHED_BY: str(os.getpid()),
+                        **{name: value for name, value in process.environment.items() if name not in os.environ}},
         output='screen', emulate_tty=True, sigterm_timeout='5',
-        on_exit=[EmitEvent(event=Shutdown(reason=f'{process.name} ended'))] if process.required else None)
+        on_exit=_on_exit(process.name) if process.required else None)
     return TimerAction(period=process.delay, actions=[node]) if process.delay else node
+
+
+def _on_exit(name: str):
+    def shut_down(event, context):
+        if context.is_shutdown:
+            return None
+        if event.returncode:  # raised, for launch to exit with 1 as well
+            raise RuntimeError(f'{name} ended with code {event.returncode}: its last lines above say why')
+        return [EmitEvent(event=Shutdown(reason=f'{name} ended'))]
+    return shut_down
+
+
+def _typed(name: str) -> dict[str, str]:
+    """Return what was typed behind ``ros2 launch ... NAME.launch.py``; nothing where another launch file includes it."""
+    own = [i for i, word in enumerate(sys.argv) if os.path.basename(word) == f'{name}.launch.py']
+    return dict(word.split(':=', 1) for word in sys.argv[own[0] + 1:] if ':=' in word) if own else {}
 
 
 def launch_description(name: str) -> LaunchDescription:
@@ -40,6 +60,7 @@ def launch_description(name: str) -> LaunchDescription:
 
     def start(context):
         given = {a.name: LaunchConfiguration(a.name).perform(context) for a in system.arguments}
+        system.resolve(_typed(name))  # launch itself ignores what nobody declared
         arguments = system.resolve(given)
         return [_include(part) if isinstance(part, Include) else _node(part, arguments['namespace'])
                 for part in system.build(arguments)]
