@@ -60,7 +60,8 @@ def launch_description(name: str) -> LaunchDescription:
 
     def start(context):
         given = {a.name: LaunchConfiguration(a.name).perform(context) for a in system.arguments}
-        system.resolve(_typed(name))  # launch itself ignores what nobody declared
+        # launch itself ignores what nobody declared
+        system.resolve(_typed(name))
         arguments = system.resolve(given)
         return [_include(part) if isinstance(part, Include) else _node(part, arguments['namespace'])
                 for part in system.build(arguments)]
