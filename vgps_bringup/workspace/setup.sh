@@ -45,6 +45,10 @@ fi
 "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
     || fail "Python 3.10 to 3.14 is needed, $python is $("$python" --version)"
 
+# in an activated shell python3 is .venv's, which cannot make itself anew
+"$python" -c 'import os, sys; sys.exit(os.path.realpath(sys.prefix) != os.path.realpath(sys.argv[1]))' "$venv" \
+    && python="$("$python" -c 'import sys; print(sys._base_executable)')"
+
 # --- which set ------------------------------------------------------------------------------------------------------
 if [ -n "${ROS_DISTRO:-}" ]; then
     # numpy of the distribution, whose compiled packages (rclpy's messages, cv_bridge) were built for it

@@ -49,7 +49,7 @@ def _on_exit(name: str):
 
 
 def _typed(name: str) -> dict[str, str]:
-    """Return what was typed behind ``ros2 launch ... NAME.launch.py``; nothing where another launch file includes it."""
+    """Return what was typed behind ``ros2 launch ... NAME.launch.py``; nothing if another launch file includes it."""
     own = [i for i, word in enumerate(sys.argv) if os.path.basename(word) == f'{name}.launch.py']
     return dict(word.split(':=', 1) for word in sys.argv[own[0] + 1:] if ':=' in word) if own else {}
 
