@@ -28,8 +28,9 @@ test-lowest test-newest: test-%: ## the fast tests, without ROS, with the lowest
 lock: setup ## resolve the newest versions for every supported set into workspace/requirements/locked
 	@vgps_bringup/workspace/lock.sh
 
-lint: setup ## ruff over the whole workspace
+lint: setup ## ruff over the whole workspace, and who may import whom
 	@$(ACTIVATE) && ruff check --quiet . && echo "ruff: clean"
+	@$(ACTIVATE) && { out=$$(lint-imports --no-cache 2>&1) && echo "imports: clean" || { echo "$$out"; exit 1; }; }
 
 bench: setup ## the benchmarks the README quotes
 	@$(ACTIVATE) && vgps_bringup/workspace/bench.sh

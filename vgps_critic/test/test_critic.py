@@ -134,7 +134,7 @@ def truncate(folder):
     (lambda f: rewrite_weights(f, lambda s: s.pop('last.weight')), 'key last.weight is missing'),
     (lambda f: rewrite_weights(f, lambda s: s.update(more=np.zeros(2, np.float32))), 'key more is not part'),
     (lambda f: rewrite_weights(f, lambda s: s.update({'last.bias': np.zeros(3, np.float32)})), r'last.bias has shape'),
-    (lambda f: rewrite_weights(f, lambda s: s.update({'last.bias': np.zeros(1, np.float16)})), 'last.bias is float16')])
+    (lambda f: rewrite_weights(f, lambda s: s.update({'last.bias': np.zeros(1, np.float16)})), 'last.bias is F16')])
 def test_a_damaged_checkpoint_is_refused_and_the_key_or_file_is_named(saved, damage, words):
     damage(saved)
     with pytest.raises(CheckpointError, match=words):

@@ -8,8 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import zstandard
-from mcap.writer import CompressionType
-from mcap.writer import Writer as McapWriter
+from mcap.writer import CompressionType, Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 

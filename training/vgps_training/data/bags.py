@@ -12,12 +12,12 @@ import numpy as np
 from vgps_msgs_py import images, stamps
 from vgps_msgs_py.bags.reader import Bag, CameraError, EpisodeRecord, Frame
 from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.robot_state import measured_state
 from vgps_training.data.checks import check
 from vgps_training.data.episode import PLAIN, CameraChoiceError, Episode, Frames, Malformed, Reading
 
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 SUCCESS = {'success': True, 'failure': False, 'timeout': False}  # what else an episode ended with was never judged
-DOWN = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # gripper straight down: BridgeData's angles are relative to it
 to_array = images.to_array
 
 
@@ -113,24 +113,10 @@ def _actions(episode: EpisodeRecord, commanded: bool) -> list[tuple[int, np.ndar
 
 
 def _states(bag: Bag) -> list[tuple[int, np.ndarray | None]]:
-    return sorted(((stamps.nanoseconds(m.header.stamp), state7(m.measured_pose, m.gripper_position))
+    return sorted(((stamps.nanoseconds(m.header.stamp), measured_state(m.measured_pose, m.gripper_position))
                    for _, m, _ in bag.of_type('ControllerState')), key=lambda entry: entry[0])
 
 
 def _state_at(stamp: int, states: list[tuple[int, np.ndarray]]) -> np.ndarray | None:
     index = bisect.bisect_right(states, stamp, key=lambda entry: entry[0])
     return states[index - 1][1] if index else None
-
-
-def state7(pose: np.ndarray, openness: float) -> np.ndarray | None:
-    """Return BridgeData's state (7,) float32, x y z [m], roll pitch yaw [rad], openness, of a row-major (16,) pose.
-
-    None where the controller had not measured yet and sent zeros.
-    """
-    pose = np.asarray(pose, np.float64).reshape(4, 4)
-    rotation = pose[:3, :3] @ DOWN.T
-    if not np.isfinite(pose).all() or abs(np.linalg.det(rotation) - 1) > 1e-3:
-        return None
-    angles = (np.arctan2(rotation[2, 1], rotation[2, 2]), np.arcsin(np.clip(-rotation[2, 0], -1, 1)),
-              np.arctan2(rotation[1, 0], rotation[0, 0]))
-    return np.array([*pose[:3, 3], *angles, openness], np.float32)

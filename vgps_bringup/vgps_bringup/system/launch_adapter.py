@@ -5,14 +5,24 @@ import sys
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, OpaqueFunction, TimerAction
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    IncludeLaunchDescription,
+    LogInfo,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    TimerAction,
+)
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from vgps_bringup.system import description
 from vgps_bringup.system.description import SYSTEMS, Include, Process
+from vgps_msgs_py import discovery, run_files
 from vgps_msgs_py.start import LAUNCHED_BY
 
 
@@ -21,7 +31,23 @@ def _include(include: Include):
     return IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=include.arguments.items())
 
 
-def _node(process: Process, namespace: str):
+def _at_exit(name: str, process: Process, arguments: dict[str, str], given: dict[str, str]):
+    """Say who has ended; end the others only where they must not go on."""
+    def act(event, context):
+        if context.is_shutdown:
+            return None
+        run_files.note_end(arguments['namespace'], process.name, event.returncode)
+        text = description.obituary(name, process, event.returncode, given)
+        if description.ends_system(process, event.returncode):
+            if event.returncode:
+                raise RuntimeError(text)  # launch logs it, shuts down, and exits with 1 as well
+            return [LogInfo(msg=text), EmitEvent(event=Shutdown(reason=text))]
+        return [LogInfo(msg=text)]
+    return act
+
+
+def _node(process: Process, name: str, arguments: dict[str, str], given: dict[str, str]):
+    namespace = arguments['namespace']
     share = get_package_share_directory('vgps_bringup')
     node = Node(
         package=process.package, executable=process.executable, name=process.name, namespace=namespace,
@@ -33,19 +59,10 @@ def _node(process: Process, namespace: str):
         # launch leaves its processes behind when it is terminated or killed: they end by themselves
         additional_env={LAUNCHED_BY: str(os.getpid()),
                         **{name: value for name, value in process.environment.items() if name not in os.environ}},
-        output='screen', emulate_tty=True, sigterm_timeout='5',
-        on_exit=_on_exit(process.name) if process.required else None)
+        ros_arguments=['--enclave', description.enclave(process, namespace)] if arguments['keystore'] else [],
+        respawn=process.respawn, respawn_delay=description.RESPAWN_DELAY,
+        output='screen', emulate_tty=True, sigterm_timeout='5', on_exit=_at_exit(name, process, arguments, given))
     return TimerAction(period=process.delay, actions=[node]) if process.delay else node
-
-
-def _on_exit(name: str):
-    def shut_down(event, context):
-        if context.is_shutdown:
-            return None
-        if event.returncode:  # raised, for launch to exit with 1 as well
-            raise RuntimeError(f'{name} ended with code {event.returncode}: its last lines above say why')
-        return [EmitEvent(event=Shutdown(reason=f'{name} ended'))]
-    return shut_down
 
 
 def _typed(name: str) -> dict[str, str]:
@@ -63,8 +80,18 @@ def launch_description(name: str) -> LaunchDescription:
         # launch itself ignores what nobody declared
         system.resolve(_typed(name))
         arguments = system.resolve(given)
-        return [_include(part) if isinstance(part, Include) else _node(part, arguments['namespace'])
-                for part in system.build(arguments)]
+        # for every process that follows, the driver's launch file too
+        around = dict(os.environ)
+        discovery.limit(around, arguments['machines'])
+        around |= description.security(arguments['keystore'])
+        changed = {key: value for key, value in around.items() if os.environ.get(key) != value}
+        run_files.remove_leftovers()
+        run_files.forget_ends(arguments['namespace'])
+        told = {key: value for key, value in given.items()
+                if value != next(a.default for a in system.arguments if a.name == key)}
+        return [*(SetEnvironmentVariable(variable, value) for variable, value in changed.items()),
+                *(_include(part) if isinstance(part, Include) else _node(part, name, arguments, told)
+                  for part in system.build(arguments))]
 
     return LaunchDescription([
         *(DeclareLaunchArgument(a.name, default_value=a.default, description=a.description,

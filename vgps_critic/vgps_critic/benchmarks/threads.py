@@ -2,9 +2,9 @@
 
     python -m vgps_critic.benchmarks.threads --loads 0,8
 
-One step at the published width (encode once, score K), in eager torch: with the default of this package (as many threads
-as cores, which sleep while they wait), with threads that spin, which is torch's own default, and with one thread. Each
-lives in a process of its own and they take turns, so that other load falls on all alike.
+One step at the published width (encode once, score K), in eager torch: with the default of this package (as many
+threads as cores, which sleep while they wait), with threads that spin, which is torch's own default, and with one
+thread. Each lives in a process of its own and they take turns, so that other load falls on all alike.
 """
 
 import argparse

@@ -8,6 +8,7 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -16,14 +17,11 @@ import numpy as np
 from vgps_msgs_py import images, stamps
 from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
 from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
+from vgps_msgs_py.vocabulary import Outcome, SteeringReason, TaskFailure, words
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 JOINT_STATE = 'sensor_msgs/msg/JointState'
-OUTCOMES = ('running', 'success', 'failure', 'timeout', 'cancelled', 'aborted')
-REASONS = ('steered', 'control first', 'control random', 'frame missing', 'deadline missed', 'values not finite',
-           'flat values', 'members disagree', 'instruction unknown', 'action space mismatch', 'candidates invalid',
-           'critic failed')
-FAILURES = ('', 'never grasped', 'dropped outside', 'still holding', 'misplaced')
+OUT_OF_ORDER = 5_000_000_000  # ns that a recorder may write messages late
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class EpisodeRecord:
     instruction: str
     task: str
     seed: int
-    outcome: str                     # one of OUTCOMES; 'running' where the recording ends first
+    outcome: str                     # an Outcome in words; 'running' where the recording ends first
     message: str
     started: int                     # [ns]
     ended: int                       # [ns]
@@ -127,8 +125,10 @@ class Bag:
         self.problems: list[str] = []
         undecoded: Counter = Counter()
         self.first, self.last = None, None
+        newest, backwards = 0, 0
         for arrival, raw in enumerate(self.storage.messages(self.types)):
             self.counts[raw.topic] += 1
+            newest, backwards = max(newest, raw.received), max(backwards, newest - raw.received)
             self.first = raw.received if self.first is None else min(self.first, raw.received)
             self.last = raw.received if self.last is None else max(self.last, raw.received)
             try:
@@ -137,11 +137,16 @@ class Bag:
                     self.arrivals[raw.topic].append(arrival)
                 elif raw.type.startswith('vgps_msgs/') or raw.type == JOINT_STATE:  # not a lidar's point clouds
                     message = self.types.deserialize(raw.data, raw.type)
+                    if complaint := contradiction(raw.type, message):
+                        raise ValueError(complaint)
                     self.messages[raw.type].append((raw.received, message, raw.topic))
                     self.arrivals[raw.type].append(arrival)
             except (UnknownTypeError, ValueError, struct.error) as error:
                 undecoded[f'{raw.topic}: {error}'] += 1
         self.problems = self.storage.problems + [f'{text} ({n} messages)' for text, n in undecoded.items()]
+        if backwards > OUT_OF_ORDER:
+            self.problems.append(f'times go back by {backwards * 1e-9:.0f} s in the recording: the clock was set, or '
+                                 'the files were merged; durations and order cannot be trusted')
         if not self.counts:
             raise BagError(f'{self.path} holds no message' + ''.join(f'; {p}' for p in self.problems))
 
@@ -160,6 +165,8 @@ class Bag:
         announced = defaultdict(list)
         for received, message, _ in self.of_type('Episode'):
             announced[message.episode_id].append((received, message))
+        for messages in announced.values():  # an outcome comes after the start, also where the clock was set back
+            messages.sort(key=lambda item: item[1].outcome != 0)
         parts = self._parts()
         # the tail of the episode before may be in the bag too: its steps count only where nothing was announced
         identities = list(announced) or list(dict.fromkeys(episode for episode, _ in parts))
@@ -195,12 +202,12 @@ class Bag:
         last = announced[-1][1] if announced else None
         received = [t for step in steps for t in step.received.values()]
         started = announced[0][0] if announced else min(received)
-        over = announced and last.outcome != 0
+        over = announced and last.outcome != Outcome.RUNNING
         return EpisodeRecord(
             episode_id=identity, steps=tuple(steps), started=started,
             instruction=last.instruction if last else steps[0].instruction,
             task=last.task if last else '', seed=int(last.seed) if last else 0,
-            outcome=OUTCOMES[last.outcome] if last else 'running',
+            outcome=words(Outcome, last.outcome if last else Outcome.RUNNING),
             message=last.message if last else 'the recording does not hold its Episode message',
             ended=announced[-1][0] if over else max([started, *received]),
             task_states=tuple(m for t, m, _ in self.of_type('TaskState')
@@ -241,6 +248,32 @@ class Bag:
                     continue  # counted in problems already
                 if wanted is None or stamp in wanted:
                     yield Frame(stamp, raw.received, raw.type, raw.data, self.types, arrival)
+
+
+def contradiction(type_name: str, message) -> str:
+    """Say what in a message cannot be, or nothing: a bag is somebody else's file."""
+    if type_name == 'vgps_msgs/msg/Episode':
+        return _unknown('outcome', message.outcome, Outcome)
+    if type_name == 'vgps_msgs/msg/TaskState':
+        return _unknown('failure', message.failure, TaskFailure)
+    if type_name == 'vgps_msgs/msg/ActionCandidates':
+        expected = message.num_candidates * max(message.horizon, 1) * 7
+        if len(message.actions) != expected:
+            return f'{len(message.actions)} numbers are not {message.num_candidates} x {message.horizon} actions'
+    if type_name == 'vgps_msgs/msg/SteeringDecision':
+        k, values = message.num_candidates, len(message.q_values)
+        if values not in (0, k * message.num_members):
+            return f'{values} values are not those of {k} candidates by {message.num_members} members'
+        if not -1 <= message.chosen < max(k, 1):
+            return f'candidate {message.chosen} of {k} was chosen'
+        if len(message.stages) != len(message.stage_milliseconds):
+            return f'{len(message.stages)} stages took {len(message.stage_milliseconds)} times'
+        return _unknown('reason', message.reason, SteeringReason)
+    return ''
+
+
+def _unknown(what: str, code: int, kind: type[IntEnum]) -> str:
+    return '' if code in kind._value2member_map_ else f'{what} {code} is unknown to this version'
 
 
 def _header_stamp(raw: RawMessage) -> int:

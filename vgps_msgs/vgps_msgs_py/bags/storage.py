@@ -60,6 +60,8 @@ class BagStorage:
             text = (folder / 'metadata.yaml').read_text(encoding='utf-8')
             information = yaml.load(text, Loader=_LOADER)['rosbag2_bagfile_information']
             listed = [folder / Path(name).name for name in information['relative_file_paths']]
+            if missing := (information.get('custom_data') or {}).get('missing'):
+                self.problems.append(f'the recorder could not write everything: {str(missing)[:500]}')
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError):
             if present:
                 self.problems.append('metadata.yaml is missing or unreadable: the files were read by their numbers')
