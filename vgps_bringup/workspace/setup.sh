@@ -97,6 +97,7 @@ if [ ! -f "$built" ] || [ "$(cat "$built")" != "$modules" ] || [ "$venv/.install
         || [ -n "$(find "${packages[@]}" -name setup.py -newer "$built" -print -quit)" ]; then
     started=$SECONDS
     say "building with colcon (about a minute the first time)"
+    [ -n "${ROS_DISTRO:-}" ] || unset COLCON_PREFIX_PATH  # of another checkout that was activated in this shell
     set +u; . "$here/activate.sh"; set -u
     cd "$root"
     # the interpreter that runs colcon is the one that every node's first line names
