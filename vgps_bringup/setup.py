@@ -23,7 +23,7 @@ setup(
     ],
     extras_require={'test': ['pytest']},
     zip_safe=True,
-    entry_points={'console_scripts': [
+    entry_points={'vgps.arms': ['wx250s = vgps_bringup.arm.kinematics:Kinematics'], 'console_scripts': [
         'widowx_node = vgps_bringup.nodes:widowx_node',
         'heartbeat_node = vgps_bringup.nodes:heartbeat_node',
         'decision_image_node = vgps_bringup.nodes:decision_image_node',
