@@ -64,6 +64,8 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
         raise CameraChoiceError(str(error), folder, error.cameras) from error
     except BagError as error:
         yield Malformed(str(folder), f'recording cannot be read: {error}')
+    except (AttributeError, TypeError, ValueError, IndexError) as error:  # by its own definitions, which are damaged
+        yield Malformed(str(folder), f'recording cannot be read: its messages have other fields ({error})')
 
 
 def _episodes(bag: Bag, camera: str, reading: Reading) -> Iterator[Episode | Malformed]:
