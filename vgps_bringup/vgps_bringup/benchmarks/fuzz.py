@@ -18,8 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 
 import numpy as np
 import rclpy
@@ -32,6 +30,7 @@ from std_srvs.srv import Trigger
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
 from vgps_bringup.arm.step_controller import StepControllerConfig
 from vgps_bringup.benchmarks import hostile
+from vgps_bringup.benchmarks.fuzz_findings import Findings, table
 from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError
 from vgps_bringup.system.supervisor import Runner
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, Episode
@@ -51,26 +50,8 @@ RECOVERS_WITHIN = 90.0  # s, on a busy machine
 
 def say(line):
     """Show what the system says of ends and errors of its own; it has a lot to say about each bad message."""
-    if any(word in line for word in ('FATAL', 'Traceback', 'ended', 'killed', 'controller failed', 'Error: ')):
+    if any(word in line for word in ('FATAL', 'Traceback', ' ended with ', ' was killed ', 'controller failed')):
         print(line, file=sys.stderr)
-
-
-@dataclass
-class Findings:
-    """What one phase did."""
-
-    thrown: int = 0
-    taken: int = 0                  # steps that the controller took
-    commands: int = 0               # joint commands seen
-    outside: int = 0                # not finite, outside the joint limits or above the joint step
-    uncalled: int = 0               # motions where no episode runs and the operator called for none
-    deaths: list[str] = field(default_factory=list)
-    recovered: float | None = None  # s until a normal step or episode worked again
-
-    @property
-    def clean(self):
-        """Whether the phase shows what it must."""
-        return not (self.outside or self.uncalled or self.deaths or self.recovered is None)
 
 
 class Fuzzer:
@@ -117,13 +98,14 @@ class Fuzzer:
 
     def on_joint_command(self, message):
         """Hold every command against limits and step, and note motions where none may be."""
-        joints, self.found.commands = np.array(message.position[:6]), self.found.commands + 1
-        good = len(joints) == 6 and np.isfinite(message.position).all() and (joints >= JOINT_LOWER - 1e-9).all() \
-            and (joints <= JOINT_UPPER + 1e-9).all() and 0.0 <= message.position[6] <= 1.0
+        values, self.found.commands = np.array(message.position), self.found.commands + 1
+        joints, openness = values[:6], values[6:]
+        good = len(values) == 7 and np.isfinite(values).all() and (joints >= JOINT_LOWER - 1e-9).all() \
+            and (joints <= JOINT_UPPER + 1e-9).all() and 0.0 <= openness[0] <= 1.0
         step = 0.0 if self.last is None or not good else np.abs(joints - self.last).max()
         if not good or step > JOINT_STEP + 1e-9:
             self.found.outside += 1
-            print(f'{self.name}: outside: {np.round(message.position, 3)} after {self.last}', file=sys.stderr)
+            print(f'{self.name}: outside: {values} after {self.last}', file=sys.stderr)
         if self.watching and step > MOVED:
             self.found.uncalled += 1
             print(f'{self.name}: motion of {step:.3f} rad that nobody called for', file=sys.stderr)
@@ -333,18 +315,6 @@ def fuzz(messages, seed, systems=tuple(SYSTEMS)):
             for phase in PHASES:
                 found[name, phase] = fuzzer.play(phase, messages // len(systems) // len(PHASES))
     return found
-
-
-def table(found):
-    """Return the findings as Markdown."""
-    lines = ['| system | phase | messages | steps taken | joint commands | outside limits or step | motions uncalled for | deaths '
-             '| works again after |', '|---|---|---|---|---|---|---|---|---|']
-    for (name, phase), f in found.items():
-        again = 'NEVER' if f.recovered is None else f'{f.recovered:.1f} s'
-        deaths = ', '.join(f'{count} × {who}' for who, count in Counter(f.deaths).items()) or '0'
-        lines.append(f'| {name} | {phase} | {f.thrown} | {f.taken} | {f.commands} | {f.outside} | {f.uncalled} | {deaths} '
-                     f'| {again} |')
-    return '\n'.join(lines)
 
 
 def main():

@@ -5,7 +5,8 @@
     python -m vgps_bringup.benchmarks.soak --minutes 30
 
 The nodes are those of ``vgps-run simulation``. What counts is the slope after the warm-up: allocators and caches fill
-first, and a leak is what does not stop. A bag a minute is written and removed again.
+first, and a leak is what does not stop. Bags are written and removed again. An arm that a starved machine has left
+stopped is reset, as its operator would.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from std_srvs.srv import Trigger
 
 from vgps_bringup.simulation.tasks import TASKS
 from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError
@@ -82,6 +84,19 @@ def trend(rows, warm_up):
     return points[0, 1], points[-1, 1], slope, error, *spans, starts
 
 
+def reset(client):
+    """Call the controller's ~/reset as the operator does; return its answer in words."""
+    caller = client.node.create_client(Trigger, 'widowx_node/reset')
+    try:
+        if not caller.wait_for_service(timeout_sec=10.0):
+            return 'no widowx_node'
+        future = caller.call_async(Trigger.Request())
+        client.executor.spin_until_future_complete(future, 10.0)
+        return future.result().message if future.done() else 'no answer'
+    finally:
+        client.node.destroy_client(caller)
+
+
 def soak(minutes, max_steps, arguments, log):
     """Run episodes for so many minutes; return (Watch, Counter of outcomes)."""
     outcomes, folder = Counter(), Path(tempfile.mkdtemp(prefix='vgps-soak-'))
@@ -98,6 +113,9 @@ def soak(minutes, max_steps, arguments, log):
                 try:
                     result = client.run(task=list(TASKS)[seed % len(TASKS)], seed=seed)
                     outcomes[name(Outcome, result.outcome) if result.episode_id else 'did not begin'] += 1
+                    if not result.episode_id:    # a starved machine may leave the arm stopped: be its operator
+                        log(f'{result.message}; ~/reset: {reset(client)}')
+                        time.sleep(2.0)
                 except EpisodeError as error:
                     outcomes['refused'] += 1
                     log(f'{error}')
