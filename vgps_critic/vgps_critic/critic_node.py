@@ -53,8 +53,7 @@ class CriticNode(Node):
         super().__init__('critic_node')
         self.config = parameters.declare(self, CriticNodeConfig)
         steering_config = parameters.declare(self, SteeringConfig, live=self._reconfigure)
-        self._steerer = self._load(steering_config)
-        self._corrections = Corrections()
+        self._steerer, self._corrections = self._load(steering_config), Corrections()
         self._frames: OrderedDict[int, Image] = OrderedDict()  # stamp in ns -> message
         self._episode: Episode | None = None
         self._step: Step | None = None

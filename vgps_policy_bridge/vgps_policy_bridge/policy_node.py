@@ -202,7 +202,7 @@ class PolicyNode(Node):
         self.step_started.publish(StepStarted(header=frame.header, episode_id=goal.episode_id, step=effect.step,
                                               instruction=goal.instruction))
         pose = self.arm and robot_state.measured_state(self.arm.measured_pose, self.arm.gripper_position)
-        job = partial(self.session.propose, partial(images.to_array, frame),
+        job = partial(self.session.propose, partial(images.to_array if effect.step else images.first_picture, frame),
                       nanoseconds(frame.header.stamp) * 1e-9, pose, self.config.num_candidates, self.config.temperature)
         self.worker.submit(job, partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
 
