@@ -28,7 +28,8 @@ class Onlooker:
 
         discovery.limit(os.environ)
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        # without our command line: name:=value would be taken for a remapping
+        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(f'onlooker_{os.getpid()}', context=self._context, start_parameter_services=False,
                                       enable_rosout=False)
         return self
