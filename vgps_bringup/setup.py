@@ -23,7 +23,7 @@ setup(
     ],
     extras_require={'test': ['pytest']},
     zip_safe=True,
-    entry_points={'console_scripts': [
+    entry_points={'vgps.arms': ['wx250s = vgps_bringup.arm.kinematics:Kinematics'], 'console_scripts': [
         'widowx_node = vgps_bringup.arm.widowx_node:main',
         'heartbeat_node = vgps_bringup.arm.heartbeat_node:main',
         'decision_image_node = vgps_bringup.episode_pages.decision_image_node:main',
@@ -36,6 +36,9 @@ setup(
         'vgps-report = vgps_bringup.episode_pages.report:main',
         'vgps-evaluate = vgps_bringup.commands.evaluate:main',
         'vgps-demo = vgps_bringup.commands.demo:main',
+        'vgps-critics = vgps_bringup.commands.critics:main',
+        'vgps-improvement-experiment = vgps_bringup.commands.improvement_experiment:main',
+        'vgps-improve = vgps_bringup.commands.improve:main',
         'vgps-doctor = vgps_bringup.commands.doctor:main',
         'vgps-serve = vgps_bringup.commands.serve:main',
         'vgps-study = vgps_bringup.reproduction.stages:main',

@@ -131,6 +131,9 @@ class CriticNodeConfig:
     critic: str = field(default='', metadata={
         'description': "checkpoint: folder, hub id owner/name, or 'default' (shipped with the package); '' or "
                        "'untrained': a small stand-in with random weights", 'read_only': True})
+    outlook: str = field(default='', metadata={
+        'description': "folder of a critic or registry whose outlook is used; '': the critic's own, if it has one",
+        'read_only': True})
     instruction_encoder: str = field(default='muse-numpy', metadata={
         'description': 'muse-numpy, tensorflow-hub, or the path of a table of embeddings (.npz)', 'read_only': True})
     device: str = field(default='cpu', metadata={'description': 'cpu, cuda, cuda:0, ...', 'read_only': True})

@@ -1,5 +1,6 @@
 """The critic as the rest of the project sees it: encode a frame once, score any number of candidates."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ class EncodedObservation:
 
     features: torch.Tensor  # (1, D) float32
     milliseconds: dict[str, float]  # per stage: embed, resize, encode
+    distance: float = math.nan  # of the features from the critic's data, see `outlook`; NaN without one
+    familiarity: float = math.nan  # of the instruction, likewise
 
 
 class Critic:

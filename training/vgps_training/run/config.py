@@ -50,6 +50,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     encoder: Path | None = None        # run of vgps-pretrain: its encoder stays frozen, the heads alone are trained
+    critic: str = ''                   # trained critic to go on from: its heads are trained, its encoder stays as it is
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     steps: int = 1_000_000             # updates; paper 1 M (Cal-QL), 200 k (IQL)
     batch_size: int = 512              # transitions per update over all processes; paper 512, authors' script 256

@@ -22,7 +22,7 @@ from vgps_training.data.sampling import Sampler, hash_pair
 from vgps_training.data.table import StepTable, held_out, read_table
 from vgps_training.run import guards
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
-from vgps_training.run.frozen import FrozenEncoder
+from vgps_training.run.frozen import ContinuedCritic, FrozenEncoder
 from vgps_training.run.learner import Learner, float32_encoder
 from vgps_training.run.progress import Progress
 from vgps_training.run.storage import Storage, load_state
@@ -60,13 +60,21 @@ class Run:
         self.embeddings = np.stack([self.encoder.encode(i) for i in self.table.instructions])
         training, validation = held_out(self.table, config.data.validation_share)
         self.frozen = None
+        if config.critic and config.encoder:
+            raise ValueError('--critic has an encoder of its own: leave out --encoder')
         if config.encoder:  # why not everybody sees the outcome: see frozen.py
             self.frozen = FrozenEncoder(config.encoder, config.network, config.algorithm_name != 'monte-carlo')
+        if config.critic:
+            self.frozen = ContinuedCritic(config.critic, config.algorithm.discount)
+            if self.frozen.config != config.network:
+                raise ValueError(f'{config.critic} is {self.frozen.config}, the configuration says {config.network}')
         table = self.frozen.features(self.table, self.embeddings) if self.frozen else self.table
         selection = table.select(training)
         source = ', '.join(path.name for path in config.data.paths)
         self.action_space = normalisation.fit(config.data.action_space, self.table.actions[selection.steps()],
                                               f'0.1 % and 99.9 % quantiles of {source}')
+        if config.critic:  # its values belong to its bounds
+            self.action_space = self.frozen.action_space
         discount = config.algorithm.discount
         labels = self.table.labels(discount, config.data.labels)
         actions = self.action_space.normalize(self.table.actions)

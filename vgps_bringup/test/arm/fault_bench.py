@@ -17,10 +17,10 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
-from vgps_bringup.arm.reason import Reason, State
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, Episode
 from vgps_msgs_py import qos
 from vgps_msgs_py.stamps import seconds
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 STAND_INS = Path(__file__).parent / 'arm_stand_ins.py'
 BASE = 'wx250s/base_link'

@@ -5,8 +5,8 @@ import pytest
 from arm_world import NEUTRAL, PERIOD, World
 
 from vgps_bringup.arm.controller_config import ControllerConfig
-from vgps_bringup.arm.reason import Reason, State
 from vgps_bringup.arm.step_controller import StepController, StepControllerConfig
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from arm_world import NEUTRAL, PERIOD, World
 
 from vgps_bringup.arm.arms import Reading
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER
-from vgps_bringup.arm.reason import Reason, State
 from vgps_bringup.arm.simulated_arm import SimulatedArm
 from vgps_bringup.arm.step_controller import StepControllerConfig
 from vgps_bringup.arm.watchdog import Watchdog, WatchdogConfig
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from builtin_interfaces.msg import Time
 from fault_bench import HOLDS_WITHIN, STARTS_WITHIN, bench, running  # noqa: F401
 from std_srvs.srv import Trigger
 
-from vgps_bringup.arm.reason import Reason, State
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode
 from vgps_msgs.srv import ResetForEpisode
 from vgps_msgs_py import qos
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 
 def test_a_command_without_an_announced_episode_moves_nothing(bench):

@@ -5,7 +5,7 @@ import pytest
 from arm_world import NEUTRAL, PERIOD, FakeArm, World
 
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
-from vgps_bringup.arm.reason import Reason, State
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 
 class StrictArm(FakeArm):

@@ -9,7 +9,7 @@ from arm_world import CONFIG, NEUTRAL, PERIOD, FakeArm, World
 
 from vgps_bringup.arm.arms import Reading
 from vgps_bringup.arm.controller import ArmController
-from vgps_bringup.arm.reason import Reason, State
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 AWAY = NEUTRAL + [1.0, 0, 0, 0, 0, 0]    # homing from here takes two seconds
 

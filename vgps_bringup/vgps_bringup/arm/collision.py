@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from vgps_bringup.arm.arms import FINGER_OPEN
-from vgps_bringup.arm.reason import Reason
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 FINGER_REACH = 0.0234     # m that the fingertips are ahead of the gripper's frame
 WRIST_REACH = 0.1586      # m that the wrist's axis is behind the gripper's frame

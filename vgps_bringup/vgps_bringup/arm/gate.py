@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgps_bringup.arm.reason import Reason
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 _MAX_CLOCK_JUMP = 0.5     # s between two looks at both clocks
 _FUTURE_TOLERANCE = 0.05  # s: clocks of camera and controller may differ by this much

@@ -21,9 +21,9 @@ from std_srvs.srv import Trigger
 from vgps_bringup.arm.arms import reading_from_joint_state
 from vgps_bringup.arm.heartbeat import Heartbeat
 from vgps_bringup.arm.kinematics import JOINT_NAMES
-from vgps_bringup.arm.reason import Reason, State
 from vgps_msgs.msg import ControllerState
 from vgps_msgs_py import node_main, parameters, qos
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 PERIOD = 0.02         # s
 REPORT_PERIOD = 0.1   # s, while the controller is lost

@@ -7,7 +7,7 @@ import numpy as np
 from vgps_bringup.arm.collision import UnsafePathError
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_bringup.arm.motion import Motion, find_way
-from vgps_bringup.arm.reason import Reason
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 FAR = 0.6        # rad: an arm further behind its command is blocked, or its joint states are wrong
 SETTLE = 0.4     # s after a move, the time the arm needs to catch up

@@ -18,7 +18,7 @@ from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.arms import FINGER_CLOSED, FINGER_OPEN
 from vgps_bringup.arm.collision import FINGER_REACH, TOLERANCE, WRIST_REACH, CollisionModel, UnsafePathError
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Kinematics
-from vgps_bringup.arm.reason import Reason
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 _RETURN = 0.01    # m per step at which a target outside the workspace box goes back into it by itself
 

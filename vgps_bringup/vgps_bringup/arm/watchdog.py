@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER
-from vgps_bringup.arm.reason import Reason
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 # Silence of policy and critic is no danger to a step-synchronous arm, which rests after each step: the arm holds, says
 # so, and the next good command resumes. Every other fault refuses commands while it lasts.

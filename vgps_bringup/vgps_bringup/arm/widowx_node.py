@@ -23,7 +23,6 @@ from vgps_bringup.arm.controller import ArmController
 from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.gate import Command
 from vgps_bringup.arm.gripper import GripperConfig
-from vgps_bringup.arm.reason import Reason, State
 from vgps_bringup.arm.report import fill_state
 from vgps_bringup.arm.simulated_arm import SimulatedArm
 from vgps_bringup.arm.step_controller import StepControllerConfig
@@ -33,6 +32,7 @@ from vgps_msgs.srv import ResetForEpisode
 from vgps_msgs_py import node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_msgs_py.stamps import seconds
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 CONTROL_PERIOD = 0.02   # s
 REPORT_PERIOD = 0.1     # s, without a change

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vgps_bringup.rejudging.critics import load_critic, load_critics
 from vgps_policy_bridge.errors import PolicyError
 
 
@@ -14,31 +15,6 @@ def _numbers(kind):
         return tuple(kind(part) for part in text.split(',') if part.strip())
     parse.__name__ = f'comma-separated {kind.__name__}s'
     return parse
-
-
-def load_critics(names: list[str]) -> dict[str, object]:
-    """Load checkpoints: a folder, a hub id, ``default`` (shipped) or ``untrained`` (random weights, full width).
-
-    Raises:
-        SystemExit: a checkpoint cannot be used.
-
-    """
-    from vgps_critic.checkpoint import CheckpointError
-    from vgps_critic.critic import Critic
-    critics = {}
-    for name in names:
-        try:
-            critic = Critic.untrained() if name == 'untrained' else Critic.load(name)
-        except (CheckpointError, OSError, ValueError) as error:
-            sys.exit(f'vgps-evaluate: critic {name}: {error}')
-        label = Path(name).name or name
-        critics[label if label not in critics else name] = critic
-    return critics
-
-
-def load_critic(name: str):
-    """Load one checkpoint, as ``load_critics``."""
-    return next(iter(load_critics([name]).values()))
 
 
 def add_bag(commands) -> None:
@@ -107,6 +83,8 @@ def _add_study(parser, tasks: tuple[str, ...], policy: str, max_steps: int, outp
                         'of 1/3 s for the Google Robot in SIMPLER')
     parser.add_argument('--order-seed', type=int, default=0, help='of the interleaving')
     parser.add_argument('--no-record', action='store_true', help='no bag per trial, hence no videos')
+    parser.add_argument('--stop-early', type=float, default=0.0, metavar='ERROR', help='two conditions: end as soon as '
+                        'enough is known, with at most this chance (0.05) of calling equal ones different')
     parser.add_argument('--report-only', action='store_true', help='tables of what is finished so far')
     parser.add_argument('--output', type=Path, default=output, help='folder of journal, bags and report')
     parser.set_defaults(default_policy=policy)
@@ -122,7 +100,8 @@ def add_trials(commands) -> None:
     parser.add_argument('--namespace', help='of a system that is running; default: vgps for the robot, and '
                                             'ros-simulation starts its own')
     parser.add_argument('--image-size', type=int, default=256, help="the simulation's camera, pixels")
-    parser.add_argument('--looks', default='plain', choices=('plain', 'varied'), help='lockstep scene appearance')
+    parser.add_argument('--looks', default='plain', help='lockstep scene appearance',
+                        choices=('plain', 'light', 'varied', 'camera', 'lighting', 'colours'))
     parser.add_argument('--workers', type=int, default=1, help='lockstep processes')
     parser.add_argument('--worker', type=int, help=argparse.SUPPRESS)  # which of them this is
     parser.add_argument('--against', type=Path, help="another run's folder: compare on the same seeds, same_seeds.json")
@@ -218,7 +197,7 @@ def _play(study, options) -> None:
     setting = {name: getattr(options, name) for name in ('runner', 'image_size', 'looks') if hasattr(options, name)}
     try:
         run_study(study, runner, options.output, not options.no_record, (options.worker or 0, options.workers),
-                  say=lambda text: print(text, flush=True), setting=setting)
+                  say=lambda text: print(text, flush=True), setting=setting, stop_early=options.stop_early)
         if options.runner == 'simpler' and runner.seconds:
             print(f'{runner.steps / runner.seconds:.1f} control steps per second, policy and critic included')
     finally:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from vgps_msgs_py.bags.reader import REASONS, EpisodeRecord
+from vgps_msgs_py.bags.reader import EpisodeRecord
+from vgps_msgs_py.vocabulary import SteeringReason, words
 
 matplotlib.rcParams.update({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
                             'text.parse_math': False,  # an episode may be called anything, also $\\frac
@@ -76,14 +77,20 @@ def value_figure(episode: EpisodeRecord) -> Figure:
 
 
 def health_figure(episode: EpisodeRecord) -> Figure:
-    """How sure the critic was: spread over candidates, disagreement of members, effective sample size."""
+    """How sure the critic was, and what it expected: spread, disagreement, effective sample size, chance of success."""
     figure = Figure(figsize=(8.6, 2.2), layout='constrained')
-    panels = figure.subplots(1, 3)
+    panels = figure.subplots(1, 4)
     decisions = [s.decision for s in episode.steps if s.decision is not None]
     for axes, (name, title) in zip(panels, (('spread', 'spread over candidates'),
                                             ('disagreement', 'disagreement of members'),
-                                            ('effective_sample_size', 'effective sample size'))):
-        axes.plot([d.step for d in decisions], [getattr(d, name) for d in decisions], color=BLUE, linewidth=1.4)
+                                            ('effective_sample_size', 'effective sample size'),
+                                            ('success_chance', 'chance of success'))):
+        # older recordings hold no outlook
+        axes.plot([d.step for d in decisions], [getattr(d, name, np.nan) for d in decisions], color=BLUE, linewidth=1.4)
+        if name == 'success_chance':
+            thresholds = [getattr(d, 'chance_threshold', np.nan) for d in decisions]
+            axes.plot([d.step for d in decisions], thresholds, color='#c0392b', linewidth=1, linestyle='--')
+            axes.set_ylim(0, 1)
         axes.set_title(title, fontsize=9, color='#4a5365')
         _over_steps(axes)
     return figure
@@ -125,5 +132,5 @@ def curves_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], ylabel: str)
 
 def reason_counts(episode: EpisodeRecord) -> dict[str, int]:
     """Return how often each reason stood behind a decision, most frequent first."""
-    reasons = [REASONS[s.decision.reason] for s in episode.steps if s.decision is not None]
+    reasons = [words(SteeringReason, s.decision.reason) for s in episode.steps if s.decision is not None]
     return dict(sorted(((r, reasons.count(r)) for r in set(reasons)), key=lambda item: -item[1]))

@@ -13,8 +13,9 @@ import numpy as np
 
 from vgps_bringup.episode_pages import page, plots, video
 from vgps_bringup.episode_pages.latency import added_latency, image_to_command, latency_table
-from vgps_msgs_py.bags.reader import FAILURES, Bag, EpisodeRecord
+from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.vocabulary import TaskFailure, words
 
 # What a node says of itself in NodeConfiguration.model where a trained model is missing.
 STAND_INS = ('stand-in', 'untrained', 'random-policy', 'scripted')
@@ -36,7 +37,8 @@ def summarize(bag: Bag, episode: EpisodeRecord) -> dict:
     return {
         'episode_id': episode.episode_id, 'instruction': episode.instruction, 'task': episode.task,
         'seed': episode.seed, 'outcome': episode.outcome, 'message': episode.message,
-        'failure': FAILURES[last_state.failure] if last_state is not None and not last_state.success else '',
+        'failure': words(TaskFailure, last_state.failure) if last_state is not None and last_state.failure
+                   and not last_state.success else '',
         'steps': len(episode.steps), 'seconds': round(episode.duration, 3),
         'steps_per_second': float(1 / np.median(periods)) if len(periods) else None,
         'policy': next((s.candidates.policy for s in episode.steps if s.candidates is not None), ''),
@@ -140,8 +142,12 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '')
     first = next(iter(summaries.values()))
     notices = {f'Stand-in: {node} runs {what}' for s in summaries.values() for node, what in s['stand_ins'].items()}
     if parts:
-        video.write_side_by_side(parts, folder / 'video.mp4')
-        video.write_filmstrip(parts, folder / 'filmstrip.jpg')
+        try:
+            video.write_side_by_side(parts, folder / 'video.mp4')
+            video.write_filmstrip(parts, folder / 'filmstrip.jpg')
+        except BagError as error:  # the camera's trouble never costs the report
+            parts = []
+            notices.add(f'no video: {error}')
     links = {name: os.path.relpath(Path(path) / 'report/index.html', folder) for name, path in bags.items()}
     outcomes = page.Table(
         ('condition', 'outcome', 'failure', 'steps', 'seconds', 'steps / s', 'image → command p50 [ms]',

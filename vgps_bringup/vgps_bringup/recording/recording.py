@@ -18,7 +18,8 @@ from vgps_msgs_py.bags.writer import BagWriter, Topic
 SECOND = 1_000_000_000
 EPISODE_TYPE = 'vgps_msgs/msg/Episode'
 DEFAULT_TOPICS = ('image_raw', 'camera_info', 'joint_states', 'joint_command', 'task_state', 'episode', 'step_started',
-                  'candidates', 'decision', 'command', 'controller_state', 'configuration', '/diagnostics')
+                  'candidates', 'decision', 'command', 'correction', 'controller_state', 'configuration',
+                  '/diagnostics')
 RETRY = 1 * SECOND           # between attempts to write again
 ROOM_TO_RESUME = 4_000_000   # bytes free, or a full disk would get a new bag of one chunk with every attempt
 LONGEST_NAME = 120           # bytes of a folder's name; file systems allow 255, and suffixes are added

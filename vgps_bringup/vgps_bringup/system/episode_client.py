@@ -25,12 +25,8 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from vgps_msgs.action import ExecuteInstruction
-from vgps_msgs.msg import Episode
 from vgps_msgs_py import discovery, run_files
-
-OUTCOMES = {getattr(Episode, name): name.lower()
-            for name in ('RUNNING', 'SUCCESS', 'FAILURE', 'TIMEOUT', 'CANCELLED', 'ABORTED')}
-
+from vgps_msgs_py.vocabulary import Outcome, words
 
 GONE = 5  # looks in a row, a second apart, in which the policy node is not there
 
@@ -198,7 +194,7 @@ class EpisodeClient:
             raise
         if answer.status == GoalStatus.STATUS_UNKNOWN:
             raise EpisodeError('the policy node lost the episode')
-        if answer.result.outcome == Episode.ABORTED and (who := self._who_ended(began)):
+        if answer.result.outcome == Outcome.ABORTED and (who := self._who_ended(began)):
             answer.result.message = f'{answer.result.message} ({who})'
         return answer.result
 
@@ -236,7 +232,7 @@ def main() -> None:
             for seed in range(options.seed, options.seed + options.episodes):
                 result = client.run(options.instruction, options.task, seed, options.max_steps, not options.no_reset,
                                     on_feedback=progress)
-                print(f'{result.episode_id}: {OUTCOMES[result.outcome]} after {result.steps} steps, '
+                print(f'{result.episode_id}: {words(Outcome, result.outcome)} after {result.steps} steps, '
                       f'{result.duration:.1f} s. {result.message}')
     except EpisodeError as error:
         sys.exit(f'vgps-episode: {error}')

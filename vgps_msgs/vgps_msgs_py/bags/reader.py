@@ -8,6 +8,7 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -16,15 +17,11 @@ import numpy as np
 from vgps_msgs_py import images, stamps
 from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
 from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
+from vgps_msgs_py.vocabulary import Outcome, SteeringReason, TaskFailure, words
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 JOINT_STATE = 'sensor_msgs/msg/JointState'
-OUTCOMES = ('running', 'success', 'failure', 'timeout', 'cancelled', 'aborted')
-REASONS = ('steered', 'control first', 'control random', 'frame missing', 'deadline missed', 'values not finite',
-           'flat values', 'members disagree', 'instruction unknown', 'action space mismatch', 'candidates invalid',
-           'critic failed')
 OUT_OF_ORDER = 5_000_000_000  # ns that a recorder may write messages late
-FAILURES = ('', 'never grasped', 'dropped outside', 'still holding', 'misplaced')
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class EpisodeRecord:
     instruction: str
     task: str
     seed: int
-    outcome: str                     # one of OUTCOMES; 'running' where the recording ends first
+    outcome: str                     # an Outcome in words; 'running' where the recording ends first
     message: str
     started: int                     # [ns]
     ended: int                       # [ns]
@@ -164,7 +161,19 @@ class Bag:
 
     @cached_property
     def episodes(self) -> tuple[EpisodeRecord, ...]:
-        """Every episode in the bag, in order; empty for a recording made by other software."""
+        """Every episode in the bag, in order; empty for a recording made by other software.
+
+        Raises:
+            BagError: the definitions in the bag are damaged, so that its messages lack fields.
+
+        """
+        try:
+            return self._all_episodes()
+        except (AttributeError, TypeError, ValueError, IndexError) as error:
+            raise BagError(f'{self.path}: its messages are not those of any version of vgps_msgs ({error}): the '
+                           'definitions in the recording are damaged') from error
+
+    def _all_episodes(self) -> tuple[EpisodeRecord, ...]:
         announced = defaultdict(list)
         for received, message, _ in self.of_type('Episode'):
             announced[message.episode_id].append((received, message))
@@ -205,12 +214,12 @@ class Bag:
         last = announced[-1][1] if announced else None
         received = [t for step in steps for t in step.received.values()]
         started = announced[0][0] if announced else min(received)
-        over = announced and last.outcome != 0
+        over = announced and last.outcome != Outcome.RUNNING
         return EpisodeRecord(
             episode_id=identity, steps=tuple(steps), started=started,
             instruction=last.instruction if last else steps[0].instruction,
             task=last.task if last else '', seed=int(last.seed) if last else 0,
-            outcome=OUTCOMES[last.outcome] if last else 'running',
+            outcome=words(Outcome, last.outcome if last else Outcome.RUNNING),
             message=last.message if last else 'the recording does not hold its Episode message',
             ended=announced[-1][0] if over else max([started, *received]),
             task_states=tuple(m for t, m, _ in self.of_type('TaskState')
@@ -256,9 +265,9 @@ class Bag:
 def contradiction(type_name: str, message) -> str:
     """Say what in a message cannot be, or nothing: a bag is somebody else's file."""
     if type_name == 'vgps_msgs/msg/Episode':
-        return _unknown('outcome', message.outcome, OUTCOMES)
+        return _unknown('outcome', message.outcome, Outcome)
     if type_name == 'vgps_msgs/msg/TaskState':
-        return _unknown('failure', message.failure, FAILURES)
+        return _unknown('failure', message.failure, TaskFailure)
     if type_name == 'vgps_msgs/msg/ActionCandidates':
         expected = message.num_candidates * max(message.horizon, 1) * 7
         if len(message.actions) != expected:
@@ -271,12 +280,12 @@ def contradiction(type_name: str, message) -> str:
             return f'candidate {message.chosen} of {k} was chosen'
         if len(message.stages) != len(message.stage_milliseconds):
             return f'{len(message.stages)} stages took {len(message.stage_milliseconds)} times'
-        return _unknown('reason', message.reason, REASONS)
+        return _unknown('reason', message.reason, SteeringReason)
     return ''
 
 
-def _unknown(what: str, code: int, names: tuple[str, ...]) -> str:
-    return '' if code < len(names) else f'{what} {code} is unknown to this version'
+def _unknown(what: str, code: int, kind: type[IntEnum]) -> str:
+    return '' if code in kind._value2member_map_ else f'{what} {code} is unknown to this version'
 
 
 def _header_stamp(raw: RawMessage) -> int:

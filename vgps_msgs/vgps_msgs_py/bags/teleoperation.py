@@ -14,6 +14,7 @@ import numpy as np
 from vgps_msgs_py import stamps
 from vgps_msgs_py.bags.reader import JOINT_STATE, Bag
 from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.robot_state import euler_from_rotation, rotation_from_euler
 
 PERIOD = 200_000_000           # [ns] BridgeData's 5 Hz
 GAP = 450_000_000              # [ns] longer without a reading: nothing is interpolated across
@@ -105,7 +106,7 @@ def from_commands(bag: Bag, camera: str | None = None) -> tuple[list[Motion], li
             left_out['steps without a camera frame'] += 1
         else:
             action = group[0] if len(group) == 1 else np.concatenate(
-                [np.sum([a[:3] for a in group], 0), euler(_turns(group)), group[-1][6:]])
+                [np.sum([a[:3] for a in group], 0), euler_from_rotation(_turns(group)), group[-1][6:]])
             motions.append(Motion(*frame, begin, part, action.astype(np.float32), None, float('nan')))
         if at < len(finite) and finite[at][0] - finite[at - 1][0] > max(GAP, 2 * usual):
             part += 1
@@ -133,23 +134,15 @@ def joint_topic(bag: Bag, names: tuple[str, ...], topic: str | None = None) -> s
 
 def difference(before: np.ndarray, after: np.ndarray, openness: float) -> np.ndarray:
     """Return the action (7,) float32 that leads from one (4, 4) pose to the next; rotation about the base axes."""
-    return np.concatenate([after[:3, 3] - before[:3, 3], euler(after[:3, :3] @ before[:3, :3].T),
+    return np.concatenate([after[:3, 3] - before[:3, 3], euler_from_rotation(after[:3, :3] @ before[:3, :3].T),
                            [openness]]).astype(np.float32)
-
-
-def euler(rotation: np.ndarray) -> np.ndarray:
-    """Return (roll, pitch, yaw) [rad] of a (3, 3) rotation about fixed axes."""
-    return np.array([np.arctan2(rotation[2, 1], rotation[2, 2]), np.arcsin(np.clip(-rotation[2, 0], -1, 1)),
-                     np.arctan2(rotation[1, 0], rotation[0, 0])])
 
 
 def _turns(actions: list[np.ndarray]) -> np.ndarray:
     """Return the (3, 3) rotation of actions made one after the other."""
     total = np.eye(3)
     for _, _, _, roll, pitch, yaw, _ in actions:
-        (a, b, c), (d, e, f) = np.cos((roll, pitch, yaw)), np.sin((roll, pitch, yaw))
-        total = np.array([[b * c, d * e * c - a * f, a * e * c + d * f],
-                          [b * f, d * e * f + a * c, a * e * f - d * c], [-e, d * b, a * b]]) @ total
+        total = rotation_from_euler(roll, pitch, yaw) @ total
     return total
 
 
@@ -157,8 +150,8 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter) -> t
     """Return (continuous parts, arrivals at which the stamps went back, usual delay of receipt [ns])."""
     readings, backs, delays = [], [], []
     clock = previous = 0
-    # an arm that stands at zero reads zero; among other readings it is a bus that did not answer
-    elsewhere = any(np.any([p for n, p in zip(m.name, m.position) if n in names])
+    # an arm that stands at zero reads zero; among other readings, zero or -pi throughout is a bus that did not answer
+    elsewhere = any(np.ptp([p for n, p in zip(m.name, m.position) if n in names] or [0.0]) > 0
                     for _, m, name in bag.messages[JOINT_STATE] if name == topic)
     for arrival, (received, message, name) in zip(bag.arrivals[JOINT_STATE], bag.messages[JOINT_STATE]):
         if name != topic or not set(names) <= set(message.name) or len(message.position) != len(message.name):
@@ -171,8 +164,8 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter) -> t
             left_out['joint states stamped 0'] += 1
         elif not np.isfinite([*joints, position[FINGER]]).all():
             left_out['joint states with NaN'] += 1
-        elif elsewhere and not joints.any():
-            left_out['joint states that read zero throughout'] += 1
+        elif elsewhere and np.ptp(joints) == 0:
+            left_out['joint states in which all joints read alike'] += 1
         elif readings and moment == previous:
             left_out['joint states with the stamp of the one before'] += 1
         else:

@@ -9,19 +9,10 @@ from builtin_interfaces.msg import Time
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
-from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision
+from vgps_msgs.msg import ActionCandidates, Episode
 from vgps_msgs.srv import JudgeEpisode
-from vgps_policy_bridge.loop.reasons import ControllerReason, SteeringReason
 from vgps_policy_bridge.loop.wire import fill_candidates, nanoseconds
 from vgps_policy_bridge.policy import Candidates
-
-
-def test_constants_mirror_the_messages():
-    for kind, message in ((ControllerReason, ControllerState), (SteeringReason, SteeringDecision)):
-        assert all(getattr(message, constant.name) == constant.value for constant in kind)
-    from vgps_policy_bridge.loop.events import ArmState, Outcome
-    assert all(getattr(ControllerState, constant.name) == constant.value for constant in ArmState)
-    assert all(getattr(Episode, constant.name) == constant.value for constant in Outcome)
 
 
 def test_episode_runs_to_its_last_step(system):

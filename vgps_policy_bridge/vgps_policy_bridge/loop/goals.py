@@ -6,8 +6,9 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
+from vgps_msgs_py.vocabulary import Outcome
 from vgps_policy_bridge.loop.episode import episode_name
-from vgps_policy_bridge.loop.events import Goal, Outcome
+from vgps_policy_bridge.loop.events import Goal
 
 BUSY_PATIENCE = 2.0  # [s] a new goal waits for a sample that the episode before no longer wants
 CLIENT_GONE = 5  # looks in a row, a second apart
