@@ -9,5 +9,6 @@ run python -m vgps_critic.benchmarks.latency
 run python -m vgps_critic.benchmarks.memory
 run python -m vgps_bringup.benchmarks.command_latency
 run python -m vgps_bringup.benchmarks.rejudging
+run python -m vgps_training.benchmarks.loader --quick
 run vgps-evaluate overhead
 run vgps-benchmark-policy

@@ -1,12 +1,12 @@
 """RLDS / TFDS folders of TFRecord shards (Bridge V2, Fractal, Open-X), without TensorFlow."""
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from vgps_training.data.encoded import decode
+from vgps_training.data.encoded import read as read_bytes
 from vgps_training.data.episode import Episode, Malformed, check
 from vgps_training.data.standardise import Standard, standard
 from vgps_training.data.tfrecord import TFRecordError, map_file, parse_example, records
@@ -24,7 +24,7 @@ class EncodedFrames(Sequence):
     def __getitem__(self, index: int) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB."""
         offset, length = self.slices[index].tolist()
-        return np.asarray(Image.open(io.BytesIO(map_file(self.path)[offset:offset + length])).convert('RGB'))
+        return decode(read_bytes(self.path, offset, length))
 
 
 def is_rlds(folder: Path) -> bool:

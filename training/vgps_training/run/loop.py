@@ -67,13 +67,13 @@ class Run:
         self.action_space = normalisation.fit(config.data.action_space, self.table.actions[selection.steps()],
                                               f'0.1 % and 99.9 % quantiles of {source}')
         discount = config.algorithm.discount
-        labels = self.table.labels(discount, config.data.labels)
-        actions = self.action_space.normalize(self.table.actions)
         self.sampler = Sampler(
-            selection, labels, actions, self.embeddings, batch_size=config.batch_size, seed=config.seed,
+            selection, discount, config.data.labels, self.action_space.normalize, self.embeddings,
+            batch_size=config.batch_size, seed=config.seed,
             weights=config.data.weights,
             augmentation=AugmentationConfig(enabled=False) if self.frozen else config.data.augmentation,
-            shuffled_next=config.data.shuffled_next, shard=self.shard, decoders=config.data.decoders)
+            shuffled_next=config.data.shuffled_next, shard=self.shard,
+            workers=0 if isinstance(table.frames, np.ndarray) else config.data.decoders)
         torch.manual_seed(config.seed)
         self.algorithm = ALGORITHMS[config.algorithm_name][1](config.algorithm, config.network)
         if self.frozen:
@@ -84,7 +84,8 @@ class Run:
             config.algorithm_name, source)
         self.fingerprint = guards.fingerprint(config, self.table, self.action_space, self.encoder.identity)
         guards.agree('the data or the configuration', json.dumps(self.fingerprint))
-        self.validation = Validation(self.table, validation, labels[2], self.embeddings, self.action_space)
+        self.validation = Validation(self.table, validation, discount, config.data.labels, self.embeddings,
+                                     self.action_space)
 
     def _device(self) -> torch.device:
         name = self.config.device
@@ -138,7 +139,7 @@ class Run:
                  progress: Progress | None) -> dict[str, float]:
         config, parts = self.config, self.config.micro_batches
         part, result, clock = self.shard.slice(config.batch_size), {}, time.perf_counter()
-        for batch in self.sampler.batches(start, stop):
+        for batch in self.sampler.batches(start, stop, self.device):
             step = self.learner.step
             generator = torch.Generator().manual_seed(hash_pair(config.seed + 1, step))
             noise = {name: value[part] for name, value in self.algorithm.draw(config.batch_size, generator).items()}
