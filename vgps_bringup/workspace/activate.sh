@@ -12,4 +12,14 @@ export PATH
 # Camera images do not fit Fast DDS' default shared-memory segment: half of the VGA frames would be lost.
 export FASTDDS_DEFAULT_PROFILES_FILE="$_root/vgps_bringup/config/fastdds_shm.xml"
 case "${ROS_DISTRO:-}" in humble | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE="$FASTDDS_DEFAULT_PROFILES_FILE" ;; esac
-unset _root _package
+# Nobody else in the network sees or commands the robot. A robot on several machines: VGPS_MACHINES=all, or the others'
+# addresses separated by commas, before this is sourced (doc/security.md).
+_distribution="${ROS_DISTRO:-}"
+case "${_distribution}/${VGPS_MACHINES:-this}" in
+    humble/this) export ROS_LOCALHOST_ONLY="${ROS_LOCALHOST_ONLY:-1}" ;;
+    humble/*) ;;
+    */this) export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}" ;;
+    */all) export ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET ;;
+    *) export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_STATIC_PEERS="$(printf %s "$VGPS_MACHINES" | tr , ';')" ;;
+esac
+unset _root _package _distribution

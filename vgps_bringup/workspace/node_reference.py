@@ -8,8 +8,9 @@ import dataclasses
 import pathlib
 import sys
 
-from vgps_bringup.arm.controller import ControllerConfig
+from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.gripper import GripperConfig
+from vgps_bringup.arm.heartbeat_node import HeartbeatConfig
 from vgps_bringup.arm.step_controller import StepControllerConfig
 from vgps_bringup.arm.watchdog import WatchdogConfig
 from vgps_bringup.arm.widowx_node import ArmConfig
@@ -33,6 +34,7 @@ NODES = {
     'policy_node': ((PolicyNodeConfig,), ()),
     'critic_node': ((SteeringConfig, CriticNodeConfig), (CriticNodeConfig,)),
     'widowx_node': ((ArmConfig, ControllerConfig, StepControllerConfig, WatchdogConfig, GripperConfig), (ArmConfig,)),
+    'heartbeat_node': ((HeartbeatConfig,), (HeartbeatConfig,)),
     'simulation_node': ((SimulationConfig,), (SimulationConfig,)),
     'decision_image_node': ((DecisionImageConfig,), (DecisionImageConfig,)),
     'recorder_node': ((RecorderConfig,), ()),

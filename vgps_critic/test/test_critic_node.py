@@ -25,8 +25,9 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from vgps_critic import Critic, steering  # noqa: E402
-from vgps_critic.critic_node import STAND_IN, CriticNode  # noqa: E402
-from vgps_critic.steering import Reason, Steerer, SteeringConfig, Verdict  # noqa: E402
+from vgps_critic.critic_node import CriticNode  # noqa: E402
+from vgps_critic.loading import STAND_IN  # noqa: E402
+from vgps_critic.steering import Steerer, SteeringConfig  # noqa: E402
 from vgps_msgs.msg import (  # noqa: E402
     ActionCandidates,
     EndEffectorCommand,
@@ -36,6 +37,8 @@ from vgps_msgs.msg import (  # noqa: E402
     StepStarted,
 )
 from vgps_msgs_py import images, qos  # noqa: E402
+from vgps_msgs_py.vocabulary import SteeringReason as Reason  # noqa: E402
+from vgps_msgs_py.vocabulary import Verdict  # noqa: E402
 
 torch.set_num_threads(1)
 INSTRUCTION = 'put the eggplant in the basket'
@@ -178,6 +181,19 @@ def test_a_frame_that_never_arrives_is_named_and_the_first_candidate_goes_out(ri
     assert decision.reason == Reason.FRAME_MISSING and decision.verdict == Verdict.FIRST_CANDIDATE
     assert decision.chosen == 0 and len(decision.q_values) == 0 and np.isnan(decision.value)
     np.testing.assert_array_equal(command.action, actions[0, 0].astype(np.float64))
+
+
+def test_by_default_a_frame_that_never_arrives_holds_the_arm(rig):
+    rig.set(fallback=SteeringConfig().fallback)
+    decision, command = rig.step(some_actions(), frame='never')
+    assert decision.reason == Reason.FRAME_MISSING and decision.verdict == Verdict.HOLD
+    assert command.kind == EndEffectorCommand.HOLD and not np.any(command.action)
+
+
+def test_far_too_many_candidates_are_refused_and_the_next_step_is_steered(rig):
+    decision, command = rig.step(np.zeros((200_000, 1, 7), np.float32))
+    assert decision.reason == Reason.CANDIDATES_INVALID and command.kind == EndEffectorCommand.HOLD
+    assert rig.step(some_actions())[0].reason == Reason.STEERED
 
 
 def test_another_frame_is_never_scored_in_place_of_the_missing_one(rig):
@@ -351,3 +367,18 @@ def test_a_gpu_that_torch_was_not_built_for_is_a_start_up_error_in_one_line():
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and 'Traceback' not in done.stderr
     assert 'error: critic_node cannot use its critic' in done.stderr
+
+
+def test_a_correction_by_an_operator_goes_to_the_arm_once_in_place_of_the_candidate(rig):
+    correction = rig.peer.create_publisher(EndEffectorCommand, 'correction', qos.EVENT)
+    rig.spin_until(correction.get_subscription_count)
+    wanted = [0.01, 0.0, -0.02, 0.0, 0.0, 0.1, 0.0]
+    correction.publish(EndEffectorCommand(action=wanted))
+    rig.spin_until(lambda: rig.node._corrections._seen)
+    rig.node._corrections._at = time.monotonic() + 60  # fresh, however busy the machine is
+    decision, command = rig.step(some_actions())
+    assert (decision.verdict, decision.reason) == (SteeringDecision.OPERATOR, SteeringDecision.OPERATOR_CORRECTED)
+    assert command.kind == EndEffectorCommand.ACTION and list(command.action) == pytest.approx(wanted)
+    assert len(decision.q_values) == 20  # what the critic thought is kept
+    decision, _ = rig.step(some_actions())
+    assert decision.verdict == SteeringDecision.CHOSEN

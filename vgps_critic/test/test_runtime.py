@@ -9,7 +9,7 @@ import torch
 from vgps_critic import Critic, runtime
 
 torch.set_num_threads(1)
-SMALL = dict(num_filters=4, image_size=64)
+SMALL = dict(num_filters=8, image_size=64)
 
 
 def scores(critic):

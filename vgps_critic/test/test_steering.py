@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from vgps_critic import Critic, steering
-from vgps_critic.steering import Failure, Reason, Scores, Steerer, SteeringConfig, Verdict
+from vgps_critic.steering import MAX_CANDIDATES, Failure, Scores, Steerer, SteeringConfig
+from vgps_msgs_py.vocabulary import SteeringReason as Reason
+from vgps_msgs_py.vocabulary import Verdict
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='module')
 def critic():
-    return Critic.untrained(num_filters=4, image_size=64)
+    return Critic.untrained(num_filters=8, image_size=64)
 
 
 def some_actions(k=8, h=3):
@@ -28,15 +30,6 @@ def observation():
 
 def values(*rows):
     return Scores(np.array(rows, np.float32), {})
-
-
-def test_names_are_the_constants_of_the_message():
-    message = pytest.importorskip('vgps_msgs.msg').SteeringDecision
-    for enum in (Verdict, Reason):
-        for member in enum:
-            assert getattr(message, member.name) == member, member.name
-    constants = {name for name in dir(message) if name.isupper() and isinstance(getattr(message, name), int)}
-    assert constants == {m.name for m in Verdict} | {m.name for m in Reason}
 
 
 def test_a_decision_has_every_field_of_the_message():
@@ -85,6 +78,28 @@ def test_a_failed_critic_falls_back_as_configured(critic, reason, fallback, chos
     assert (decision.reason, decision.chosen, decision.verdict) == (reason, chosen, verdict)
     np.testing.assert_array_equal(decision.action, actions[0, 0] if chosen == 0 else np.zeros(7))
     assert decision.message.startswith('why; ') and decision.q_values.size == 0
+
+
+@pytest.mark.parametrize('reason', set(Reason) - {Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM})
+def test_by_default_nothing_moves_for_any_reason_but_a_choice(critic, reason):
+    decision = Steerer(critic).choose(Failure(reason, 'why'), some_actions(), seed=0)
+    assert (decision.chosen, decision.verdict, decision.reason) == (-1, Verdict.HOLD, reason)
+    assert not decision.action.any()
+
+
+@pytest.mark.parametrize('limits', [dict(min_spread=50.0), dict(max_disagreement=1e-9)])
+def test_by_default_a_critic_without_an_opinion_holds(critic, limits):
+    steerer = Steerer(critic, SteeringConfig(**limits))
+    decision = steerer.decide(steerer.encode(*observation()), some_actions(), seed=0)
+    assert decision.reason in (Reason.FLAT_VALUES, Reason.MEMBERS_DISAGREE) and decision.verdict is Verdict.HOLD
+
+
+def test_more_candidates_than_a_policy_node_may_propose_hold_and_are_not_scored(critic, monkeypatch):
+    monkeypatch.setattr(critic, 'score', lambda *_: pytest.fail('scored'))
+    steerer = Steerer(critic, SteeringConfig(fallback='first'))
+    decision = steerer.decide(steerer.encode(*observation()), some_actions(MAX_CANDIDATES + 1), seed=0)
+    assert decision.reason is Reason.CANDIDATES_INVALID and decision.verdict is Verdict.HOLD
+    assert str(MAX_CANDIDATES) in decision.message
 
 
 @pytest.mark.parametrize('selection', ['value', 'first', 'random'])

@@ -7,6 +7,7 @@ code disagree (reference behaviour 4.4); a critic must be used with the rule it 
 import json
 from dataclasses import asdict, dataclass
 from importlib import resources
+from numbers import Real
 
 import numpy as np
 
@@ -17,6 +18,7 @@ RULES = ('bounds', 'quantiles')
 # A dimension that hardly moved in the data has a tiny range, so honest noise lies far outside it; misfit is therefore
 # judged against at least this half-range.
 _SMALLEST_HALF_RANGE = np.array([0.01, 0.01, 0.01, 0.05, 0.05, 0.05, 0.5], np.float32)
+_LARGEST_BOUND = 1e3  # m or rad; a larger one would overflow float32 and make every value NaN
 _MISFIT_FACTOR = 3.0  # half-ranges from the centre; wrong units (mm, degrees, normalised) are off by 10 or more
 
 
@@ -41,6 +43,8 @@ class ActionSpace:
 
     def __post_init__(self):
         for name in ('low', 'high', 'units'):
+            if isinstance(getattr(self, name), (str, bytes, dict)):
+                raise ValueError(f'action space: {name} must be a list, got {str(getattr(self, name))[:80]}')
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if len(getattr(self, name)) != ACTION_DIM:
                 raise ValueError(f'action space: {name} has {len(getattr(self, name))} entries, expected {ACTION_DIM}')
@@ -48,6 +52,15 @@ class ActionSpace:
             raise ValueError(f'action space: rule {self.rule!r} is unknown, expected one of {RULES}')
         if self.units != UNITS:
             raise ValueError(f'action space: units {self.units} are foreign, expected {UNITS}')
+        for value in (*self.low, *self.high):
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ValueError(f'action space: bounds must be numbers, got {str(value)[:80]!r}')
+        for name in ('frame', 'source'):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f'action space: {name} must be a text')
+        if max(map(abs, (*self.low, *self.high))) > _LARGEST_BOUND:
+            raise ValueError(f'action space: bounds must be finite, in metres and radians, got low {self.low}, '
+                             f'high {self.high}')
         low, high = np.asarray(self.low, np.float64), np.asarray(self.high, np.float64)
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise ValueError(f'action space: bounds must be finite, got low {self.low}, high {self.high}')

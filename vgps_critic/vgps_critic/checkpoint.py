@@ -7,6 +7,7 @@ silence.
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from safetensors.numpy import load_file, save_file
 
 from vgps_critic.config import CheckpointError, CriticConfig
 from vgps_critic.model_card import model_card
+from vgps_msgs_py.safetensors_header import UntrustedFileError, read_header, read_json
 
 FORMAT = 'vgps-critic/1'
 WEIGHTS, CONFIG, CARD = 'model.safetensors', 'config.json', 'README.md'
+CURRENT = 'current.json'  # of a registry: a folder of critics of which one steers
 SHIPPED = Path(__file__).parent / 'checkpoints' / 'default'  # what comes with the package
 
 
@@ -61,28 +64,42 @@ def write(folder: str | Path, state: dict[str, np.ndarray], config: CriticConfig
     return digest
 
 
+def copy(source: str, folder: Path) -> None:
+    """Write the three files of a checkpoint, named as in `read`, into `folder`; raises as `read` does."""
+    read(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, CONFIG, CARD):
+        if (locate(source) / name).exists():
+            shutil.copyfile(locate(source) / name, folder / name)
+
+
 def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[str, np.ndarray], CriticConfig, str]:
     """Read a checkpoint and return its weights, configuration and content hash.
 
     Args:
         path_or_hub_id: a folder; `owner/name` on the Hugging Face hub, where a cached copy is used when offline; or
-            `default`, the critic that comes with the package.
+            `default`, the critic that comes with the package; or a registry, whose current critic is meant.
         revision: branch, tag or commit on the hub.
 
     Raises:
         CheckpointError: anything missing or damaged, or not what the hash says.
 
     """
-    folder = _locate(str(path_or_hub_id), revision)
+    folder = locate(str(path_or_hub_id), revision)
     where = str(folder / CONFIG)
     try:
-        values = json.loads((folder / CONFIG).read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise CheckpointError(f'{where}: {e}') from e
-    if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
-        raise CheckpointError(f'{where}: not a critic of ours, key "format" is not {FORMAT!r}')
-    expected_hash = values.pop('hash', None)
-    config = CriticConfig.from_dict(values, where)
+        values = read_json(folder / CONFIG)
+        if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
+            raise CheckpointError(f'{where}: not a critic of ours, key "format" is not {FORMAT!r}')
+        expected_hash = values.pop('hash', None)
+        config = CriticConfig.from_dict(values, where)
+        shapes = read_header(folder / WEIGHTS).shapes
+    except UntrustedFileError as e:
+        raise CheckpointError(str(e)) from e
+    try:
+        config.network.check_shapes(shapes)
+    except ValueError as e:
+        raise CheckpointError(f'{folder / WEIGHTS}: {e}') from e
     try:
         # copied out of the memory map: its odd alignment picks other kernels, whose last digits differ
         state = {name: array.copy() for name, array in load_file(folder / WEIGHTS).items()}
@@ -94,8 +111,22 @@ def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[
     return state, config, digest
 
 
-def _locate(path_or_hub_id: str, revision: str | None) -> Path:
+def locate(path_or_hub_id: str, revision: str | None = None) -> Path:
+    """Return the folder of a checkpoint, named as in `read`; of a registry, that of its current critic.
+
+    Raises:
+        CheckpointError: no such folder, nothing on the hub, or a registry without a current critic.
+
+    """
     folder = SHIPPED if path_or_hub_id == 'default' else Path(path_or_hub_id).expanduser()
+    if (folder / CURRENT).is_file():
+        try:
+            name = json.loads((folder / CURRENT).read_text())['current']
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise CheckpointError(f'{folder / CURRENT} does not say which critic is current: {e}') from e
+        if not (isinstance(name, str) and name.isalnum() and (folder / name).is_dir()):
+            raise CheckpointError(f'{folder / CURRENT} names {name!r}, which is not a critic in this folder')
+        return folder / name
     if folder.is_dir():
         return folder
     if path_or_hub_id == 'default':

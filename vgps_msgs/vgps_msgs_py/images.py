@@ -1,18 +1,13 @@
-"""Camera images between ``sensor_msgs/Image`` and RGB arrays.
+"""Camera images to RGB arrays and back: the one converter, used live, in training and in evaluation.
 
-Uses ``cv_bridge`` where ROS provides it. Elsewhere (the ROS wheels have none) a converter of our own honours
-``step`` (padded rows), ``is_bigendian`` and the encodings a camera on this robot sends.
+It takes ``sensor_msgs/Image`` and ``sensor_msgs/CompressedImage`` (of rclpy or of a bag), honours ``step`` (padded
+rows), ``is_bigendian`` and what cameras add behind the last row. What is no colour picture is refused by name.
 """
 
 import array
+import io
 
 import numpy as np
-
-try:
-    from cv_bridge import CvBridge
-    _BRIDGE = CvBridge()
-except Exception:
-    _BRIDGE = None
 
 # encoding -> (dtype, channels, order that turns the channels into RGB or None to repeat a single one)
 ENCODINGS = {
@@ -21,10 +16,12 @@ ENCODINGS = {
     'rgba8': (np.uint8, 4, (0, 1, 2)),
     'bgra8': (np.uint8, 4, (2, 1, 0)),
     'mono8': (np.uint8, 1, None),
+    '8UC1': (np.uint8, 1, None),
     '8UC3': (np.uint8, 3, (2, 1, 0)),  # OpenCV's habit: BGR
-    '16UC1': (np.uint16, 1, None),
-    'mono16': (np.uint16, 1, None),
+    'mono16': (np.uint16, 1, None),    # brightness; the low byte is dropped
 }
+DEPTH = ('16UC1', '32FC1', '16SC1', '64FC1')  # drivers use these for distances
+MAX_PIXELS = 64_000_000  # a few bytes can claim more than any memory holds
 
 
 class ImageError(ValueError):
@@ -32,27 +29,29 @@ class ImageError(ValueError):
 
 
 def to_array(message) -> np.ndarray:
-    """Return the image as ``(H, W, 3) uint8`` RGB.
-
-    16-bit images (depth in millimetres) lose their low byte: they are for looking at, not for measuring.
+    """Return an Image or CompressedImage as ``(H, W, 3) uint8`` RGB, a copy.
 
     Raises:
-        ImageError: unknown encoding, or fewer bytes than height x step.
+        ImageError: a depth picture, an unknown encoding, too few bytes, or bytes that no decoder reads.
 
     """
-    if message.encoding not in ENCODINGS:
-        raise ImageError(f"image encoding '{message.encoding}' is not one of {', '.join(ENCODINGS)}")
+    if hasattr(message, 'format'):
+        return decode(bytes(message.data), message.format)
+    encoding = message.encoding
+    if encoding in DEPTH:
+        raise ImageError(f"image encoding '{encoding}' is a depth picture, not what a policy or critic looks at; give "
+                         "the camera's colour topic")
+    if encoding not in ENCODINGS:
+        raise ImageError(f"image encoding '{encoding}' is not one of {', '.join(ENCODINGS)}")
     height, width, step = message.height, message.width, message.step
-    dtype, channels, order = ENCODINGS[message.encoding]
+    dtype, channels, order = ENCODINGS[encoding]
     row_bytes = width * channels * np.dtype(dtype).itemsize
     if height == 0 or width == 0:
         raise ImageError(f'image is empty: {width} x {height}')
     if step < row_bytes:
-        raise ImageError(f'step is {step} bytes, a row of {width} {message.encoding} pixels needs {row_bytes}')
+        raise ImageError(f'step is {step} bytes, a row of {width} {encoding} pixels needs {row_bytes}')
     if len(message.data) < height * step:
         raise ImageError(f'image holds {len(message.data)} bytes, {height} rows of {step} need {height * step}')
-    if _BRIDGE is not None and dtype == np.uint8 and message.encoding != '8UC3':
-        return np.ascontiguousarray(_BRIDGE.imgmsg_to_cv2(message, desired_encoding='rgb8'))
     rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, :row_bytes]
     if dtype == np.uint16:
         pixels = np.ascontiguousarray(rows).view('>u2' if message.is_bigendian else '<u2')
@@ -62,6 +61,71 @@ def to_array(message) -> np.ndarray:
         return np.repeat(pixels, 3, axis=2)
     # a copy in any case: the middleware may reuse the message's memory
     return np.array(pixels[:, :, list(order)] if order != (0, 1, 2) else pixels[:, :, :3])
+
+
+def decode(data: bytes, format: str = '') -> np.ndarray:
+    """Return JPEG, PNG or WebP bytes as ``(H, W, 3) uint8`` RGB, turned upright where EXIF says how.
+
+    ``format`` is ``CompressedImage.format``, such as ``bayer_rggb8; jpeg compressed bayer_rggb8``: a driver's raw Bayer
+    mosaic is packed as a grey picture, and only this text tells.
+
+    Raises:
+        ImageError: not a picture, a depth picture, larger than 64 megapixels, or one whose colours are lost.
+
+    """
+    from PIL import Image, ImageOps  # the live nodes' raw images do without
+    original = format.split(';')[0].strip()
+    if original in DEPTH or 'compresseddepth' in format.lower():
+        raise ImageError(f"compressed image of format '{format}' is a depth picture; give the camera's colour topic")
+    try:
+        picture = Image.open(io.BytesIO(data))
+        if picture.width * picture.height > MAX_PIXELS:
+            raise ImageError(f'picture of {picture.width} x {picture.height} pixels is larger than any camera here')
+        picture.load()
+        turned = picture.getexif().get(0x0112, 1) != 1
+        if turned:
+            picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith('I;16'):
+            levels = (np.asarray(picture) >> 8).astype(np.uint8)
+        else:
+            levels = np.asarray(picture if picture.mode == 'L' else picture.convert('RGB'))
+    except ImageError:
+        raise
+    except Exception as error:  # the library raises a dozen kinds for damaged bytes
+        raise ImageError(f"compressed image of format '{format}' cannot be decoded: {error}") from error
+    if levels.ndim == 3:
+        return np.array(levels)
+    if original.startswith('bayer_'):
+        pattern = original.removeprefix('bayer_').rstrip('0123456789')
+        if sorted(pattern) != list('bggr') or not original.endswith('8') or turned:
+            raise ImageError(f"compressed image of format '{format}' is a Bayer mosaic that cannot be resolved")
+        return demosaic(levels, pattern)
+    if any(word in original.lower() for word in ('yuv', 'yuy', 'uyvy', 'rgb', 'bgr')):
+        raise ImageError(f"compressed image of format '{format}' carries brightness only: the colours of the camera "
+                         'are lost; let the driver publish rgb8')
+    return np.repeat(levels[:, :, None], 3, axis=2)
+
+
+def demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:
+    """Return ``(H, W, 3) uint8`` RGB of a Bayer mosaic ``(H, W) uint8``, bilinear; pattern such as ``rggb``."""
+    height, width = mosaic.shape
+    tile = np.array(list(pattern)).reshape(2, 2)
+    places = np.tile(tile, (height // 2 + 1, width // 2 + 1))[:height, :width]
+
+    def blur(plane: np.ndarray) -> np.ndarray:  # 1 2 1 in both directions, nothing beyond the edge
+        for axis in (0, 1):
+            padded = np.pad(plane, [(1, 1) if i == axis else (0, 0) for i in (0, 1)])
+            size = plane.shape[axis]
+            plane = sum(weight * padded.take(range(i, i + size), axis) for i, weight in enumerate((1, 2, 1)))
+        return plane
+
+    result = np.empty((height, width, 3), np.uint8)
+    for channel, letter in enumerate('rgb'):
+        here = places == letter
+        known = blur(here.astype(np.float32))
+        guess = blur(np.where(here, mosaic, 0).astype(np.float32)) / np.maximum(known, 1)
+        result[..., channel] = np.where(here, mosaic, np.rint(guess).clip(0, 255))
+    return result
 
 
 def to_message(image: np.ndarray, header):

@@ -1,5 +1,6 @@
 """Run one node: start, spin, stop cleanly on SIGINT and SIGTERM, explain a bad start."""
 
+import os
 import signal
 import sys
 
@@ -7,6 +8,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from vgps_msgs_py import discovery, run_files
 from vgps_msgs_py.parameters import ParameterError
 
 
@@ -15,8 +17,13 @@ def run(make_node, args=None) -> None:
 
     Exits with 2 when the configuration is wrong, saying so in one line instead of a traceback.
     """
+    discovery.limit(os.environ)      # whichever way the node was started
+    run_files.remove_leftovers()     # of nodes that were killed
     # our own handlers: rclpy's would shut the context down before the node can say good-bye
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # before there is a node, only the command line and the environment can be wrong
+        _refuse(error)
     stopping = []
 
     def stop(number, _frame):
@@ -29,12 +36,17 @@ def run(make_node, args=None) -> None:
     node = None
     try:
         node = make_node()
+        run_files.note_shared_memory()
         executor.add_node(node)
         while rclpy.ok() and not stopping and not getattr(node, 'finished', False):
             executor.spin_once(timeout_sec=0.2)
     except ParameterError as error:
         print(f'error: {error}', file=sys.stderr, flush=True)
         sys.exit(2)
+    except Exception as error:
+        if node is not None or not _secured():
+            raise
+        _refuse(error)
     except ExternalShutdownException:
         pass
     finally:
@@ -44,3 +56,19 @@ def run(make_node, args=None) -> None:
             node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
+        run_files.forget_shared_memory()
+
+
+def _secured() -> bool:
+    return os.environ.get('ROS_SECURITY_ENABLE', '').lower() == 'true'
+
+
+def _refuse(error: Exception) -> None:
+    """Say in one line why the node cannot join, and exit with 2."""
+    why = ' '.join(str(error).split())[:300]
+    if _secured():
+        enclave = next((b for a, b in zip(sys.argv, sys.argv[1:]) if a == '--enclave'), '/')
+        why = (f"no enclave '{enclave}' could be used from the keystore "
+               f"{os.environ.get('ROS_SECURITY_KEYSTORE') or '(ROS_SECURITY_KEYSTORE is not set)'}: {why}")
+    print(f'error: {why}', file=sys.stderr, flush=True)
+    sys.exit(2)

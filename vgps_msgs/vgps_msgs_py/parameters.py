@@ -11,6 +11,7 @@ outside its range is not, for rclpy refuses it before it asks.
 """
 
 import dataclasses
+from array import array
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -60,11 +61,48 @@ def _complaint(field: dataclasses.Field, value) -> str:
     return ''
 
 
-def declare(node, config_class: type[Config], live: Callable[[Config], None] | None = None) -> Config:
+def _floats(field: dataclasses.Field) -> bool:
+    default = _default(field)
+    return isinstance(default, float) or (isinstance(default, list) and bool(default)
+                                          and all(isinstance(x, float) for x in default))
+
+
+def _as_declared(field: dataclasses.Field, value):
+    """Return whole numbers as the floats that the field holds: YAML and the command line write 1 for 1.0."""
+    if not _floats(field):
+        return value
+    if isinstance(value, (list, tuple, array)):
+        whole = len(value) and all(isinstance(x, int) and not isinstance(x, bool) for x in value)
+        return [float(x) for x in value] if whole else value
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _declare_one(node, field: dataclasses.Field, described: ParameterDescriptor):
+    """Declare one field and return the value it starts with."""
+    try:
+        return node.declare_parameter(field.name, _default(field), described).value
+    except InvalidParameterTypeException:
+        if not _floats(field):
+            raise
+    # What was given is only told to a declaration that takes any type.
+    given = node.declare_parameter(field.name, descriptor=ParameterDescriptor(dynamic_typing=True)).value
+    node.undeclare_parameter(field.name)
+    value = _as_declared(field, given)
+    return node.declare_parameter(field.name, value, described, ignore_override=True).value \
+        if _fits(field, value) else node.declare_parameter(field.name, _default(field), described).value
+
+
+def _fits(field: dataclasses.Field, value) -> bool:
+    return Parameter.Type.from_parameter_value(value) is Parameter.Type.from_parameter_value(_default(field))
+
+
+def declare(node, config_class: type[Config], live: Callable[[Config], None] | None = None,
+            check: Callable[[Config], None] = lambda config: None) -> Config:
     """Declare every field as a parameter of ``node`` and return the configuration it was started with.
 
-    ``live`` is called with the whole new configuration after each accepted change; where it is absent, every
-    parameter is read-only. A ``ValueError`` raised by ``live`` or by the dataclass itself rejects the change.
+    A change is refused where ``check`` or the dataclass itself raises a ``ValueError``. Once *every* parameter of the
+    change is accepted, other classes' and ROS' own too, ``live`` is called with the whole new configuration: a change
+    that is refused changes nothing. ``live`` must not refuse. Where it is absent, every parameter is read-only.
 
     Raises:
         ParameterError: a value given at start has the wrong type or lies outside its range.
@@ -77,7 +115,7 @@ def declare(node, config_class: type[Config], live: Callable[[Config], None] | N
         if live is None:
             described.read_only = True
         try:
-            value = node.declare_parameter(field.name, _default(field), described).value
+            value = _declare_one(node, field, described)
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             kind = type(_default(field)).__name__
             limits = f' within {field.metadata["range"]}' if 'range' in field.metadata else ''
@@ -91,29 +129,60 @@ def declare(node, config_class: type[Config], live: Callable[[Config], None] | N
     except ValueError as error:
         raise ParameterError(f'{node.get_name()}: {error}') from error
     if live is not None:
-        _Live(node, config, {field.name: field for field in fields}, live)
+        _Live(node, config, {field.name: field for field in fields}, live, check)
     return config
 
 
 class _Live:
     """Checks and applies changes of parameters; keeps the present configuration."""
 
-    def __init__(self, node, config, fields, apply):
-        self.node, self.config, self.fields, self.apply = node, config, fields, apply
+    def __init__(self, node, config, fields, apply, check):
+        self.node, self.config, self.fields, self.apply, self.check = node, config, fields, apply, check
         node.add_on_set_parameters_callback(self.on_change)
+        if hasattr(node, 'add_post_set_parameters_callback'):
+            node.add_pre_set_parameters_callback(self.on_asked)
+            node.add_post_set_parameters_callback(self.on_changed)
+        else:  # Humble takes no whole numbers for others and tells nobody what was set: look after the event
+            self.wake = node.create_guard_condition(self.apply_what_is_set)
+
+    def on_asked(self, parameters: list[Parameter]) -> list[Parameter]:
+        """Replace whole numbers by floats where the parameter is one, before ROS looks at the types."""
+        return [Parameter(p.name, value=_as_declared(self.fields[p.name], p.value)) if p.name in self.fields
+                and p.type_ in (Parameter.Type.INTEGER, Parameter.Type.INTEGER_ARRAY) else p for p in parameters]
+
+    def with_changes(self, parameters):
+        """Return (changes, configuration with them); ValueError where they cannot be."""
+        mine = [p for p in parameters if p.name in self.fields]
+        if removed := [p.name for p in mine if p.type_ is Parameter.Type.NOT_SET]:
+            raise ValueError(f'{removed[0]} cannot be removed')
+        changes = {p.name: tuple(p.value) if isinstance(self.fields[p.name].default, tuple) else p.value
+                   for p in mine}
+        if complaints := [c for n, v in changes.items() if (c := _complaint(self.fields[n], v))]:
+            raise ValueError(complaints[0])
+        return changes, dataclasses.replace(self.config, **changes)
 
     def on_change(self, parameters) -> SetParametersResult:
-        changes = {p.name: tuple(p.value) if isinstance(self.fields[p.name].default, tuple) else p.value
-                   for p in parameters if p.name in self.fields}
-        reason = next(filter(None, (_complaint(self.fields[n], v) for n, v in changes.items())), '')
-        if not reason and changes:
-            try:
-                config = dataclasses.replace(self.config, **changes)
-                self.apply(config)
-                self.config = config
-                self.node.get_logger().info('now ' + ', '.join(f'{n} = {v}' for n, v in changes.items()))
-            except ValueError as error:
-                reason = str(error)
-        if reason:  # rqt_reconfigure does not show it
-            self.node.get_logger().warning(f'parameter change rejected: {reason}')
-        return SetParametersResult(successful=not reason, reason=reason)
+        """Accept or refuse a change; nothing takes effect yet, somebody else may refuse it."""
+        try:
+            changes, config = self.with_changes(parameters)
+            if changes:
+                self.check(config)
+        except ValueError as error:  # rqt_reconfigure does not show it
+            self.node.get_logger().warning(f'parameter change rejected: {error}')
+            return SetParametersResult(successful=False, reason=str(error))
+        if changes and hasattr(self, 'wake'):
+            self.wake.trigger()
+        return SetParametersResult(successful=True)
+
+    def on_changed(self, parameters) -> None:
+        """Put into effect what was accepted."""
+        changes, config = self.with_changes(parameters)
+        if changes:
+            self.config = config
+            self.node.get_logger().info('now ' + ', '.join(f'{n} = {v}' for n, v in changes.items()))
+            self.apply(config)
+
+    def apply_what_is_set(self) -> None:
+        """Put into effect whatever the parameters hold now."""
+        present = [self.node.get_parameter(name) for name in self.fields]
+        self.on_changed([p for p in present if self.with_changes([p])[1] != self.config])

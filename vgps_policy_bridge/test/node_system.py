@@ -10,7 +10,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from std_srvs.srv import Trigger
 
 from vgps_msgs.action import ExecuteInstruction
 from vgps_msgs.msg import (
@@ -21,7 +20,7 @@ from vgps_msgs.msg import (
     SteeringDecision,
     StepStarted,
 )
-from vgps_msgs.srv import ResetScene
+from vgps_msgs.srv import ResetForEpisode, ResetScene
 from vgps_msgs_py import images, qos
 from vgps_policy_bridge.loop import session
 from vgps_policy_bridge.loop.wire import nanoseconds
@@ -67,8 +66,8 @@ class Peers(Node):
         self.create_subscription(Episode, 'episode', self.episodes.append, qos.LATCHED)
         self.create_subscription(NodeConfiguration, 'configuration', self.configurations.append, qos.LATCHED_MANY)
         self.create_service(ResetScene, 'reset_scene', self.on_reset_scene)
-        self.create_service(Trigger, 'widowx_node/reset', self.on_reset_arm)
-        self.create_service(Trigger, 'widowx_node/stop', self.on_stop_arm)
+        self.refuses_reset = ''
+        self.create_service(ResetForEpisode, 'widowx_node/reset_for_episode', self.on_reset_arm)
         self.create_timer(0.02, self.publish_image)
         self.create_timer(0.1, self.publish_state)
 
@@ -101,14 +100,11 @@ class Peers(Node):
         response.instruction = 'put carrot on plate'
         return response
 
-    def on_reset_arm(self, _request, response):
-        self.calls.append(('arm',))
-        response.success = True
-        return response
-
-    def on_stop_arm(self, _request, response):
-        self.calls.append(('stop',))
-        response.success = True
+    def on_reset_arm(self, request, response):
+        call = ('withdraw' if request.withdraw else 'arm', request.episode_id)
+        if call not in self.calls:    # asked again and again
+            self.calls.append(call)
+        response.success, response.message = not self.refuses_reset, self.refuses_reset
         return response
 
 

@@ -16,19 +16,17 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image
-from std_srvs.srv import Trigger
 
 from vgps_msgs.action import ExecuteInstruction
 from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision, StepStarted
-from vgps_msgs.srv import JudgeEpisode, ResetScene
+from vgps_msgs.srv import JudgeEpisode, ResetForEpisode, ResetScene
 from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
-from vgps_policy_bridge.loop import events
+from vgps_msgs_py.robot_state import measured_state
+from vgps_policy_bridge.loop import events, goals
 from vgps_policy_bridge.loop.episode import Effects, EpisodeMachine
-from vgps_policy_bridge.loop.goals import BUSY, BUSY_PATIENCE, GoalAnswers, PatientCall, goal_of, refusal
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.loop.session import PolicySession
-from vgps_policy_bridge.loop.state7 import state7
 from vgps_policy_bridge.loop.wire import arm_report, decision_report, fill_candidates, health_facts, nanoseconds
 from vgps_policy_bridge.worker import PolicyWorker
 
@@ -42,10 +40,9 @@ class PolicyNode(Node):
         self.machine = EpisodeMachine(self.config.limits())
         self.frame: Image | None = None
         self.arm: ControllerState | None = None
-        self.goal_handle = None  # of the running episode
-        self.answers = GoalAnswers()
-        self.call: PatientCall | None = None  # of the running goal's reset
-        self.begun = 0.0
+        self.goal_handle, self.begun = None, 0.0  # of the running episode
+        self.answers = goals.GoalAnswers()
+        self.call: goals.PatientCall | None = None  # of the running goal's scene
         self.health = (DiagnosticStatus.WARN, f'loading {self.config.policy}')
         self.loaded, self.action_server, self.waiting = False, None, []
 
@@ -59,8 +56,9 @@ class PolicyNode(Node):
         self.create_subscription(SteeringDecision, 'decision', self._on_decision, qos.EVENT)
         self.create_service(JudgeEpisode, 'judge_episode', self._on_judge)
         self.reset_scene = self.create_client(ResetScene, 'reset_scene')
-        self.reset_arm = self.create_client(Trigger, 'widowx_node/reset')
-        self.stop_arm = self.create_client(Trigger, 'widowx_node/stop')
+        self.reset_arm = goals.Renewals(self.create_client(ResetForEpisode, 'widowx_node/reset_for_episode'))
+        self.client_watch = goals.ClientWatch(partial(
+            self.count_subscribers, self.resolve_topic_name('execute_instruction/_action/feedback')))
 
         self.later: queue.SimpleQueue = queue.SimpleQueue()  # from the worker to the executor
         self.wake = self.create_guard_condition(self._run_later)
@@ -78,16 +76,15 @@ class PolicyNode(Node):
         if error is not None:
             raise parameters.ParameterError(f'policy {self.config.policy!r}: {error}') from error
         self.configuration.publish(model=self.session.identity)
-        self.get_logger().info(f'policy {self.session.identity} is loaded: K = {self.config.num_candidates} takes '
-                               f'{warm_up_ms:.0f} ms')
+        self.get_logger().info(f'{self.session.identity}: K = {self.config.num_candidates} takes {warm_up_ms:.0f} ms')
         self.loaded = True
 
     def _open(self) -> None:
         """Offer the action once critic and controller are there: an episode without them would only be aborted."""
         missing = [topic for topic in ('decision', 'controller_state') if not self.count_publishers(topic)]
-        self.health = (DiagnosticStatus.WARN, f'waiting for {", ".join(missing)}') if missing else \
-            (DiagnosticStatus.OK, 'ready')
+        self.health = (DiagnosticStatus.WARN, f'waiting for {", ".join(missing)}')
         if not missing:
+            self.health = (DiagnosticStatus.OK, 'ready')
             self.action_server = ActionServer(self, ExecuteInstruction, 'execute_instruction', self.answers.execute,
                                               handle_accepted_callback=self._on_goal, cancel_callback=self._on_cancel)
             self.get_logger().info('ready for instructions')
@@ -100,9 +97,9 @@ class PolicyNode(Node):
 
     def _on_goal(self, handle, give_up: float | None = None) -> None:
         """Begin an episode, or answer why not (a rejected goal could not carry a reason)."""
-        give_up = give_up or time.monotonic() + BUSY_PATIENCE
-        outcome, reason = refusal(handle, self.machine, self.session)
-        if reason == BUSY and time.monotonic() < give_up:
+        give_up = give_up or time.monotonic() + goals.BUSY_PATIENCE
+        outcome, reason = goals.refusal(handle, self.machine, self.session)
+        if reason == goals.BUSY and time.monotonic() < give_up:
             self.waiting.append(partial(self._on_goal, handle, give_up))  # an unwanted answer is still computed
             return
         if reason:
@@ -110,7 +107,7 @@ class PolicyNode(Node):
             self.answers.answer(handle, ExecuteInstruction.Result(outcome=int(outcome), message=reason))
             return
         self.goal_handle, self.begun = handle, time.monotonic()
-        self._apply(self.machine.start(goal_of(handle.request, self.config.max_steps), self.begun))
+        self._apply(self.machine.start(goals.goal_of(handle.request, self.config.max_steps), self.begun))
 
     def _on_cancel(self, _handle) -> CancelResponse:
         """Accept; the goal handle may be answered only after this returned."""
@@ -139,15 +136,16 @@ class PolicyNode(Node):
         return response
 
     def _on_tick(self) -> None:
-        """Retry a service that was not there yet; check the limits."""
+        """Retry a service that was not there yet; check the limits and that somebody still wants the episode."""
         if self.call is not None:
             self.call.retry()
-        waiting, self.waiting = self.waiting, []
-        for goal in waiting:
-            goal()
+        for _ in range(len(self.waiting)):
+            self.waiting.pop(0)()
         if self.loaded and self.action_server is None:
             self._open()
         self._apply(self.machine.tick(time.monotonic()))
+        if self.client_watch.gone(self.machine.running, time.monotonic()):
+            self._apply(self.machine.cancel('the action client is gone'))
 
     def _on_sampled(self, header, step: int, episode_id: str, candidates, error: Exception | None) -> None:
         """Publish the candidates, unless the episode ended meanwhile."""
@@ -165,25 +163,29 @@ class PolicyNode(Node):
 
     def _apply(self, effects: Effects) -> None:
         carry_out = {events.ResetScene: self._do_reset_scene, events.ResetArm: self._do_reset_arm,
-                     events.StopArm: lambda _: self.stop_arm.call_async(Trigger.Request()),
+                     events.WithdrawReset: lambda _: self.reset_arm.send(self._reset_request(withdraw=True)),
                      events.Announce: self._do_announce, events.Sample: self._do_sample,
                      events.StepDone: self._do_step_done, events.Finish: self._do_finish}
         for effect in effects:
             carry_out[type(effect)](effect)
 
     def _do_reset_scene(self, _effect) -> None:
-        request = ResetScene.Request(task=self.machine.goal.task, seed=self.machine.goal.seed)
-        self._call(self.reset_scene, request, lambda r, now: self.machine.scene_reset(r.success, r.message,
-                                                                                     r.instruction, now))
+        goal = self.machine.goal
+        self.call = goals.PatientCall(
+            self.reset_scene, ResetScene.Request(task=goal.task, seed=goal.seed), lambda r: self._apply(
+                self.machine.scene_reset(r.success, r.message, r.instruction, time.monotonic())), self._still_wanted())
 
     def _do_reset_arm(self, _effect) -> None:
-        self._call(self.reset_arm, Trigger.Request(), lambda r, now: self.machine.arm_reset(
-            r.success, r.message, self.get_clock().now().nanoseconds, now))
+        self.reset_arm.send(self._reset_request(), lambda r: self._apply(self.machine.arm_reset(
+            r.success, r.message, self.get_clock().now().nanoseconds, time.monotonic())), self._still_wanted())
 
-    def _call(self, client, request, event) -> None:
-        machine, asked_by = self.machine, self.machine.goal.episode_id
-        self.call = PatientCall(client, request, lambda answer: self._apply(event(answer, time.monotonic())),
-                                lambda: machine.running and machine.goal.episode_id == asked_by)
+    def _reset_request(self, withdraw: bool = False) -> ResetForEpisode.Request:
+        return ResetForEpisode.Request(stamp=self.get_clock().now().to_msg(), withdraw=withdraw,
+                                       episode_id=self.machine.goal.episode_id)
+
+    def _still_wanted(self) -> Callable[[], bool]:
+        asked_by = self.machine.goal.episode_id
+        return lambda: self.machine.running and self.machine.goal.episode_id == asked_by
 
     def _do_announce(self, effect: events.Announce) -> None:
         goal = self.machine.goal
@@ -200,7 +202,7 @@ class PolicyNode(Node):
         goal, frame = self.machine.goal, self.frame
         self.step_started.publish(StepStarted(header=frame.header, episode_id=goal.episode_id, step=effect.step,
                                               instruction=goal.instruction))
-        pose = None if self.arm is None else state7(self.arm.measured_pose, self.arm.gripper_position)
+        pose = None if self.arm is None else measured_state(self.arm.measured_pose, self.arm.gripper_position)
         job = partial(self.session.propose, partial(images.to_array, frame),
                       nanoseconds(frame.header.stamp) * 1e-9, pose, self.config.num_candidates, self.config.temperature)
         self.worker.submit(job, partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
@@ -208,7 +210,8 @@ class PolicyNode(Node):
     def _do_step_done(self, effect: events.StepDone) -> None:
         self.goal_handle.publish_feedback(ExecuteInstruction.Feedback(
             step=effect.decision.step, value=effect.decision.value, chosen=effect.decision.chosen,
-            steering=effect.decision.words, controller=effect.arm.words()))
+            reason=effect.decision.code, steering=effect.decision.words, controller_state=int(effect.arm.state),
+            controller_reason=effect.arm.code, controller=effect.arm.words()))
 
     def _do_finish(self, effect: events.Finish) -> None:
         handle, self.goal_handle = self.goal_handle, None

@@ -14,7 +14,7 @@ from vgps_training.run import frozen
 from vgps_training.run.frozen import FrozenEncoder
 from vgps_training.run.pretrain import PretrainConfig, Pretraining
 
-NETWORK = NetworkConfig(stage_sizes=(1, 1, 1), num_filters=4, image_size=64, hidden_dims=(8, 8))
+NETWORK = NetworkConfig(stage_sizes=(1, 1, 1), num_filters=8, image_size=64, hidden_dims=(8, 8))
 
 
 def episode(grasp_at: int, release_at: int, length: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +122,6 @@ def test_pretraining_says_what_it_skipped_and_refuses_to_hold_nothing_out(tmp_pa
 
 def test_another_network_than_the_pretrained_is_refused(pretrained):
     with pytest.raises(ValueError, match='num_filters'):
-        FrozenEncoder(pretrained, NetworkConfig(**{**NETWORK.__dict__, 'num_filters': 8}))
+        FrozenEncoder(pretrained, NetworkConfig(**{**NETWORK.__dict__, 'num_filters': 16}))
     with pytest.raises(ValueError, match='vgps-pretrain'):
         FrozenEncoder(pretrained / 'nowhere', NETWORK)

@@ -1,5 +1,6 @@
 """The two trainable policies: sampling, learning, resuming, checkpoints."""
 
+import json
 import sys
 from dataclasses import replace
 
@@ -162,6 +163,36 @@ def test_checkpoint_survives_the_disk_and_bad_files_are_named(tmp_path):
     save_file({'x': torch.zeros(1)}, path)
     with pytest.raises(PolicyError, match='not a checkpoint of a small policy'):
         checkpoint.load(path)
+
+
+def hostile(path, edit=lambda settings: None, cut=None, dtype=None):
+    """Write a checkpoint with other settings in its header."""
+    from safetensors.torch import load_file, save_file
+    checkpoint.save(path, network('flow'))
+    settings = network('flow').config.to_dict()
+    edit(settings)
+    weights = {name: tensor.to(dtype or tensor.dtype) for name, tensor in load_file(path).items()}
+    save_file(weights, path, {'format': checkpoint.FORMAT, 'config': json.dumps(settings)})
+    path.write_bytes(path.read_bytes()[:cut])
+
+
+@pytest.mark.parametrize('name, value', [
+    ('width', 10**9), ('width', 8192), ('width', '256'), ('width', True), ('width', 256.0), ('width', -1),
+    ('channels', 0), ('channels', 1024), ('horizon', 10**9), ('bins', None), ('integration_steps', 10**12),
+    ('uses_state', 1), ('kind', 5), ('kind', None), ('state_mean', [0] * 6), ('action_scale', 'abcdefg'),
+    ('action_scale', [1e300] * 7), ('instructions', 5), ('image_size', [64])])
+def test_a_checkpoint_with_impossible_settings_is_refused_before_it_is_built(tmp_path, name, value):
+    hostile(tmp_path / 'p', lambda settings: settings.update({name: value}))
+    with pytest.raises(PolicyError, match=f'{name} must be|do not fit the configuration'):
+        checkpoint.load(tmp_path / 'p')
+
+
+@pytest.mark.parametrize('how', [{'cut': 40}, {'cut': -100}, {'dtype': torch.bfloat16}, {'dtype': torch.float64},
+                                 {'edit': dict.clear}])
+def test_a_checkpoint_that_is_cut_off_or_of_another_type_is_refused_by_name(tmp_path, how):
+    hostile(tmp_path / 'p', **how)
+    with pytest.raises(PolicyError, match='/p'):
+        checkpoint.load(tmp_path / 'p')
 
 
 def test_command_line_trains_from_an_npz_that_holds_larger_images(tmp_path, monkeypatch):

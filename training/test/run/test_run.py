@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
-from synthetic import INSTRUCTIONS, config, make
+from synthetic import INSTRUCTIONS, NETWORK, config, make
 
 from vgps_critic.critic import Critic
 from vgps_critic.text import table as text_table
@@ -47,19 +47,19 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_by_bit(tmp_path, algorithm)
 
 def test_kill_9_loses_at_most_the_steps_since_the_last_save(tmp_path):
     make(tmp_path)
-    killed = config(tmp_path, out='killed', steps=400, save_every=5)
+    killed = config(tmp_path, out='killed', steps=4000, save_every=5)
     path = tmp_path / 'config.json'
     path.write_text(configuration.to_json(killed))
     process = subprocess.Popen([sys.executable, '-m', 'vgps_training.run.train', 'iql', '--config', str(path)],
                                env=ENVIRONMENT)
-    deadline = time.time() + 60
-    while not (killed.out / 'critic').exists() and time.time() < deadline:
+    while not (killed.out / 'critic').exists():
+        assert process.poll() is None
         time.sleep(0.02)
-    time.sleep(0.3)
+    time.sleep(0.3)  # somewhere between two saves
     process.send_signal(signal.SIGKILL)
     process.wait()
     state = load_state(killed.out)
-    assert state['step'] % 5 == 0 and 0 < state['step'] < 400
+    assert state['step'] % 5 == 0 and 0 < state['step'] < 4000
     Critic.load(killed.out / 'critic', instructions=text_table(tmp_path / 'text.npz'))
     stop = state['step'] + 10
     Run(dataclasses.replace(killed, steps=stop), quiet=True).train()
@@ -152,3 +152,10 @@ def test_bfloat16_encoders_leave_a_critic_that_ranks_as_float32_does(tmp_path):
     for a, b in zip(trained, exact):
         assert len(a.unique()) >= 49
         assert spearmanr(a, b).statistic >= 0.999
+
+
+def test_a_network_too_narrow_for_torch_to_train_safely_is_refused_before_anything_is_read(tmp_path):
+    narrow = dataclasses.replace(NETWORK, num_filters=4)
+    with pytest.raises(ValueError, match='num_filters must be at least 8 to train, got 4: .*AVX-512'):
+        Run(config(tmp_path, network=narrow))
+    assert not (tmp_path / 'run').exists()

@@ -10,6 +10,8 @@ import simplejpeg
 import torch
 from PIL import Image
 
+from vgps_msgs_py import images
+
 OPEN_FILES = 256  # per process; a data set has a thousand shards
 JPEG = b'\xff\xd8\xff'
 
@@ -50,7 +52,7 @@ def decode(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     """
     if data[:3] == JPEG:
         return simplejpeg.decode_jpeg(data, 'RGB', fastdct=True, buffer=out)
-    pixels = np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
+    pixels = images.decode(data)
     if out is None:
         return pixels
     out[...] = pixels
@@ -124,6 +126,34 @@ class EncodedTable:
                     decode(found[i], pixels)
                 except Exception:  # its header is whole, its pixels are not; or it was decoded above
                     pixels[...] = self[steps[i]]
+        return result
+
+
+class LazyFrames:
+    """Frames of episodes of any reader, each decoded when it is asked for."""
+
+    def __init__(self, episodes: list[Sequence], starts: np.ndarray, image_size: int):
+        self.episodes, self.starts, self.image_size = episodes, starts, image_size
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return (H, W, 3) uint8 in the camera's size; of a damaged frame, the one before it in its episode."""
+        episode = int(np.searchsorted(self.starts, index, 'right')) - 1
+        step = index - int(self.starts[episode])
+        try:
+            return np.asarray(self.episodes[episode][step])
+        except Exception as error:  # found while training: hours of work are worth more than one picture
+            logger.warning('step %d of episode %d cannot be decoded (%s); the frame before it is used', step, episode,
+                           type(error).__name__)
+            if step == 0:
+                raise
+            return self[index - 1]
+
+    def groups(self, steps: np.ndarray, buffers: 'Buffers') -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return frames of steps (n,) by camera size: positions (m,) among the steps, frames (m, H, W, 3) uint8."""
+        found = [self[int(step)] for step in steps]
+        result = stack([frame.shape for frame in found], buffers)
+        for rows, frames in result:
+            np.stack([found[i] for i in rows.tolist()], out=frames.numpy())
         return result
 
 

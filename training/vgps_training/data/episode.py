@@ -1,10 +1,30 @@
-"""Episodes: what every data reader yields, and what makes one unusable."""
+"""Episodes: what every data reader yields."""
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-MIN_STEPS = 2  # a shorter episode holds no transition
+
+class DataError(ValueError):
+    """A data set or a part of it cannot be used; the text says what is wrong and what to do."""
+
+
+class CameraChoiceError(DataError):
+    """A data set has several cameras and nothing says which one the robot is steered through."""
+
+    def __init__(self, text: str, path: Path, cameras: list[str]):
+        super().__init__(text)
+        self.path, self.cameras = path, cameras
+
+
+class Frames(Sequence):
+    """Pictures of one episode that stay encoded until asked for."""
+
+    @abstractmethod
+    def since(self, step: int) -> 'Frames':
+        """Return the frames from a step on, still encoded."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +37,9 @@ class Episode:
     success: bool | None          # None: the data does not say
     source: str                   # file and position in it, for messages
     states: np.ndarray | None = None  # (T, 7) float32 before each step: x y z [m], roll pitch yaw [rad], openness 0..1
+    camera: str = ''              # whose pictures these are
+    rate: float | None = None     # steps a second, None where the data does not say
+    notes: tuple[str, ...] = ()   # what a person should know about how it was read
 
 
 @dataclass(frozen=True)
@@ -27,27 +50,28 @@ class Malformed:
     reason: str
 
 
-def check(episode: Episode) -> Episode | Malformed:
-    """Return the episode if it can be trained on, else the reason why not. Looks at the first frame only."""
-    actions = np.asarray(episode.actions)
+@dataclass(frozen=True)
+class Reading:
+    """How data of other people are read; the defaults change nothing that is in this project's convention."""
 
-    def malformed(reason: str) -> Malformed:
-        return Malformed(episode.source, reason)
+    camera: str = ''               # name as listed by `vgps-data inspect`; needed where there are several
+    # A first step whose action is zero throughout, gripper included, is a placeholder (BridgeData as published): read
+    # as an action it says "close the gripper", at the start of every success. 'drop' or 'keep'
+    first_zero_step: str = 'drop'
+    # what the gripper number is: 'openness' (0 closed, 1 open), 'closedness' (1 closed), 'minus-one-open' (LIBERO and
+    # robosuite: -1 open, 1 closed), 'minus-one-closed' (-1 closed, 1 open)
+    gripper: str = 'openness'
+    translation_unit: float = 1.0  # metres that a 1 in the data stands for: 0.05 in LIBERO, 0.001 for millimetres
+    rotation_unit: float = 1.0     # radians that a 1 in the data stands for: 0.5 in LIBERO, 0.0174533 for degrees
 
-    if actions.ndim != 2 or actions.shape[1] != 7:
-        return malformed(f'actions of shape {actions.shape}, not (T, 7)')
-    if len(actions) < MIN_STEPS:
-        return malformed(f'fewer than {MIN_STEPS} steps')
-    if not np.isfinite(actions).all():
-        return malformed('NaN or infinity in the actions')
-    if episode.states is not None and np.shape(episode.states) != actions.shape:
-        return malformed('states and actions differ in shape')
-    if len(episode.frames) != len(actions):
-        return malformed('frames and actions differ in number')
-    try:
-        frame = np.asarray(episode.frames[0])
-    except Exception as error:  # a decoder raises whatever its library has; the data set goes on without this episode
-        return malformed(f'frame cannot be decoded: {type(error).__name__}')
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        return malformed(f'frame is {frame.dtype} {frame.shape}, not uint8 (H, W, 3)')
-    return episode
+    def __post_init__(self):
+        if self.first_zero_step not in ('drop', 'keep') or self.gripper not in GRIPPERS:
+            raise ValueError(f"first_zero_step is 'drop' or 'keep', not '{self.first_zero_step}'; gripper is one of "
+                             f"{', '.join(GRIPPERS)}, not '{self.gripper}'")
+        if not (self.translation_unit > 0 and self.rotation_unit > 0):
+            raise ValueError('translation_unit and rotation_unit must be above 0')
+
+
+GRIPPERS = {'openness': lambda g: g, 'closedness': lambda g: 1 - g, 'minus-one-open': lambda g: (1 - g) / 2,
+            'minus-one-closed': lambda g: (1 + g) / 2}  # to openness
+PLAIN = Reading()

@@ -6,18 +6,20 @@ vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once
 import logging
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vgps_critic.model_card import DIMENSIONS
 from vgps_training.data import normalisation
+from vgps_training.data.episode import CameraChoiceError, DataError, Episode, Reading
 from vgps_training.data.labels import LabelConfig
+from vgps_training.data.sources import read_episodes
 from vgps_training.data.table import Report, StepTable, read_table, save, thin
 
 ROWS, COLUMNS = 8, 8  # of the contact sheet: episodes x frames
@@ -31,6 +33,7 @@ class InspectConfig:
     out: Path = Path('data_report')  # folder for the pictures
     image_size: int = 128            # pixels of a frame in the contact sheet
     split: str = 'train'             # of RLDS data sets
+    reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
     unjudged: str = 'skip'           # episodes whose outcome nobody recorded: 'skip', as training does, or 'successes'
     discount: float = 0.98           # gamma of the returns shown, (0, 1)
     action_space: str = 'quantiles'  # bounds drawn in the histograms: 'quantiles', 'bridge', 'fractal'
@@ -44,6 +47,7 @@ class SaveConfig:
     out: Path                  # folder of the table
     image_size: int = 256      # pixels, side of the critic's input
     split: str = 'train'       # of RLDS data sets
+    reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
     unjudged: str = 'skip'     # episodes whose outcome nobody recorded: 'skip' or 'successes'
     share: float = 1.0         # of the episodes that are kept, drawn by their names: (0, 1]
 
@@ -95,9 +99,34 @@ def histograms(table: StepTable, discount: float, action_space: str) -> Figure:
     return figure
 
 
+def camera_sheet(path: Path, cameras: list[str], config: InspectConfig) -> Image.Image:
+    """Return what each camera of a data set sees, the middle of its first usable episode, with their names."""
+    size, pictures = 2 * config.image_size, []
+    for name in cameras:
+        reading = replace(config.reading, camera=name)
+        episode = next((e for e in read_episodes(path, config.split, reading) if isinstance(e, Episode)), None)
+        picture = Image.new('RGB', (size, size + 16))
+        if episode is not None:
+            picture.paste(Image.fromarray(episode.frames[len(episode.frames) // 2]).resize((size, size)), (0, 16))
+        ImageDraw.Draw(picture).text((4, 2), name)
+        pictures.append(np.asarray(picture))
+    return Image.fromarray(np.concatenate(pictures, 1))
+
+
 def inspect(config: InspectConfig) -> None:
     """Print the figures and write the pictures."""
-    table, report = read_table(config.paths, config.image_size, split=config.split, unjudged=config.unjudged)
+    try:
+        _inspect(config)
+    except CameraChoiceError as error:
+        config.out.mkdir(parents=True, exist_ok=True)
+        sheet = config.out / 'cameras.png'
+        camera_sheet(error.path, error.cameras, config).save(sheet)
+        raise DataError(f'{error}; what they see: {sheet}') from error
+
+
+def _inspect(config: InspectConfig) -> None:
+    table, report = read_table(config.paths, config.image_size, split=config.split,
+                               unjudged=config.unjudged, reading=config.reading)
     text = describe(table, report, config.discount, config.action_space)
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / 'report.txt').write_text(text + '\n')
@@ -109,7 +138,8 @@ def inspect(config: InspectConfig) -> None:
 
 def prepare(config: SaveConfig) -> None:
     """Write a table."""
-    table, report = read_table(config.paths, config.image_size, split=config.split, unjudged=config.unjudged)
+    table, report = read_table(config.paths, config.image_size, split=config.split,
+                               unjudged=config.unjudged, reading=config.reading)
     table = thin(table, config.share)
     save(table, config.out)
     print(report.text())

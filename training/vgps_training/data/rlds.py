@@ -1,25 +1,34 @@
 """RLDS / TFDS folders of TFRecord shards (Bridge V2, Fractal, Open-X), without TensorFlow."""
-import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from vgps_training.data.checks import check
 from vgps_training.data.encoded import decode
 from vgps_training.data.encoded import read as read_bytes
-from vgps_training.data.episode import Episode, Malformed, check
+from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
+from vgps_training.data.lerobot.meta import read_json
 from vgps_training.data.standardise import Standard, standard
 from vgps_training.data.tfrecord import TFRecordError, map_file, parse_example, records
 
+PICTURES = (b'\xff\xd8\xff', b'\x89PNG', b'RIFF')  # how encoded images begin
 
-class EncodedFrames(Sequence):
+
+class EncodedFrames(Frames):
     """JPEG or PNG images that stay in the record file until asked for."""
 
-    def __init__(self, path: str, slices: list[tuple[int, int]]):
-        self.path, self.slices = path, np.array(slices, np.int64).reshape(-1, 2)  # 16 bytes a frame: there are millions
+    def __init__(self, path: str, slices: np.ndarray):
+        self.path, self.slices = path, slices  # (T, 2) int64 offset and length: 16 bytes a frame, there are millions
 
     def __len__(self) -> int:
         return len(self.slices)
+
+    def since(self, step: int) -> 'EncodedFrames':
+        """Return the frames from a step on."""
+        return EncodedFrames(self.path, self.slices[step:])
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB."""
@@ -32,44 +41,109 @@ def is_rlds(folder: Path) -> bool:
     return (folder / 'dataset_info.json').exists() and (folder / 'features.json').exists()
 
 
-def read(folder: Path, split: str = 'train') -> Iterator[Episode | Malformed]:
+def read(folder: Path, split: str = 'train', reading: Reading = PLAIN) -> Iterator[Episode | Malformed]:
     """Yield the episodes of a split, in file order. TFDS data are demonstrations: success unless a feature says not.
 
-    Raises ValueError for a data set without standardisation, FileNotFoundError for a split without files.
+    The shards are those that dataset_info.json lists; one that is missing, or holds fewer episodes than it should, is
+    named, and what a download left half-written is not read.
+
+    Raises DataError for a data set without standardisation, FileNotFoundError for a split without files.
     """
     folder = Path(folder)
-    name = json.loads((folder / 'dataset_info.json').read_text())['name']
+    info = read_json(folder / 'dataset_info.json')
+    name = info.get('name') if isinstance(info, dict) else None
     rule = standard(name)
-    shards = sorted(folder.glob(f'{name}-{split}.tfrecord-*'))
-    if not shards:
-        raise FileNotFoundError(f'{folder}: no files {name}-{split}.tfrecord-*')
-    for shard in shards:
+    for shard, expected in _shards(folder, info, name, split):
+        if isinstance(expected, str):
+            yield Malformed(str(shard), expected)
+            continue
+        count = 0
         try:
             for index, (offset, length) in enumerate(records(shard)):
-                yield _episode(shard, offset, length, rule, f'{shard}#{index}')
-        except TFRecordError as error:
+                yield _episode(shard, offset, length, rule, f'{shard}#{index}', reading)
+                count += 1
+        except (TFRecordError, OSError) as error:
             yield Malformed(str(shard), str(error))
+        if expected is not None and count != expected:
+            yield Malformed(str(shard), f'{count} of the {expected} episodes that dataset_info.json lists are here')
 
 
-def _episode(path: Path, offset: int, length: int, rule: Standard, source: str) -> Episode | Malformed:
+def _shards(folder: Path, info: dict, name: str, split: str) -> list[tuple[Path, int | str | None]]:
+    """Return (file, number of episodes or None, or what is wrong with it), in order."""
+    named = re.compile(rf'{re.escape(name)}-{re.escape(split)}\.tfrecord-(\d{{5}})-of-(\d{{5}})')
+    present = {(int(m[1]), int(m[2])): f for f in folder.iterdir() if (m := named.fullmatch(f.name)) and f.is_file()}
+    try:
+        listed = next((part.get('shardLengths') for part in info.get('splits', ()) if part.get('name') == split), None)
+        lengths = None if listed is None else [int(n) for n in listed]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f'{folder}/dataset_info.json: splits: {error}') from error
+    if not present:
+        known = ', '.join(sorted({m[1] for f in folder.iterdir()
+                                  if (m := re.fullmatch(rf'{re.escape(name)}-(\w+)\.tfrecord-.*', f.name))})) or 'none'
+        raise FileNotFoundError(f'{folder}: no files {name}-{split}.tfrecord-*; splits here: {known}')
+    if lengths is None:
+        totals = {total for _, total in present}
+        if len(totals) > 1:
+            raise DataError(f'{folder}: shards of {", ".join(map(str, sorted(totals)))} lie side by side and '
+                            'dataset_info.json does not say which belong to the split')
+        lengths = [None] * totals.pop()
+    total = len(lengths)
+    if total > 100_000:
+        raise DataError(f'{folder}: {total} shards are more than any data set has')
+    return [(present[i, total], n) if (i, total) in present else
+            (folder / f'{name}-{split}.tfrecord-{i:05d}-of-{total:05d}',
+             f'shard {i} of {total} is missing' + (f' ({n} episodes)' if n is not None else ''))
+            for i, n in enumerate(lengths)]
+
+
+def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
+             reading: Reading) -> Episode | Malformed:
     data = map_file(str(path))
     try:
         features = parse_example(data, offset, length)
-        steps = {}
-        slices = features[f'steps/{rule.image}']
-        total = len(slices)
+        camera = _camera(features, data, rule, reading)
+        slices = features[f'steps/{camera}']
+        total, steps = len(slices), {}
         for key, value in features.items():
             if key.startswith('steps/') and isinstance(value, np.ndarray) and value.size % total == 0:
                 steps[key.removeprefix('steps/')] = value.reshape(total, -1)
         start, size = features[f'steps/{rule.instruction}'][0]
         instruction = data[start:start + size].decode()
         actions = rule.actions(steps)
-    except TFRecordError as error:
-        return Malformed(source, str(error))
+        states = _states(steps, rule)
+        judged = features.get('success')
+        success = bool(judged[-1]) if isinstance(judged, np.ndarray) and judged.size else True
     except KeyError as error:
         return Malformed(source, f'feature {error} is missing')
-    except (ValueError, IndexError, ZeroDivisionError, UnicodeDecodeError) as error:
-        return Malformed(source, f'{type(error).__name__}: {error}')
-    success = bool(features['success'][-1]) if isinstance(features.get('success'), np.ndarray) else True
-    frames = EncodedFrames(str(path), slices[:len(actions)])
-    return check(Episode(frames, actions, instruction, success, source))
+    except (ValueError, TypeError, IndexError, ZeroDivisionError, UnicodeDecodeError) as error:
+        return Malformed(source, str(error) if isinstance(error, DataError) else f'{type(error).__name__}: {error}')
+    frames = EncodedFrames(str(path), np.array(slices[:len(actions)], np.int64).reshape(-1, 2))
+    episode = Episode(frames, actions, instruction, success, source, None if states is None else states[:len(actions)],
+                      camera, rule.rate)
+    if 'action' in steps and len(actions) > 2:  # what was recorded counts, not what relabelling made of it
+        if reading.first_zero_step == 'drop' and not steps['action'][0].any():
+            episode = replace(
+                episode, frames=frames.since(1), actions=actions[1:], states=None if states is None else
+                episode.states[1:], notes=('first step dropped: its action is zero throughout, gripper included',))
+        reading = replace(reading, first_zero_step='keep')
+    return check(episode, reading)
+
+
+def _camera(features: dict, data, rule: Standard, reading: Reading) -> str:
+    """Return the image feature to read, without 'steps/'; raises DataError naming the cameras."""
+    if not reading.camera and f'steps/{rule.image}' in features:
+        return rule.image
+    cameras = [key.removeprefix('steps/') for key, value in features.items() if key.startswith('steps/observation/')
+               and isinstance(value, list) and value and data[value[0][0]:value[0][0] + 4].startswith(PICTURES)]
+    found = [c for c in cameras if reading.camera in (c, c.rpartition('/')[2])]
+    if len(found) != 1:
+        raise DataError(f"feature '{reading.camera or rule.image}' is missing; cameras: {', '.join(cameras) or 'none'}")
+    return found[0]
+
+
+def _states(steps: dict[str, np.ndarray], rule: Standard) -> np.ndarray | None:
+    """Return BridgeData's state (T, 7), without the column of zeros that some conversions pad it with."""
+    state = steps.get(rule.state)
+    if state is not None and state.shape[1] == 8 and not state[:, 6].any():
+        state = np.delete(state, 6, 1)
+    return state.astype(np.float32) if state is not None and state.shape[1] == 7 else None

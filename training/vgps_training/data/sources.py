@@ -3,16 +3,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vgps_training.data import bags, lerobot, rlds
-from vgps_training.data.episode import Episode, Malformed
+from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
 
 
-def read_episodes(path: str | Path, split: str = 'train') -> Iterator[Episode | Malformed]:
+def read_episodes(path: str | Path, split: str = 'train', reading: Reading = PLAIN) -> Iterator[Episode | Malformed]:
     """Yield every episode under a path: an RLDS version folder, a LeRobot data set, a bag, or a folder of such.
 
-    Raises FileNotFoundError where there is none.
+    Raises FileNotFoundError where there is none, DataError for a data set that cannot be used at all.
     """
     path = Path(path).expanduser()
-    readers = list(_readers(path, split))
+    readers = list(_readers(path, split, reading))
     if not readers:
         raise FileNotFoundError(f'{path}: no RLDS folder (dataset_info.json), LeRobot data set (meta/info.json) or '
                                 'rosbag2 recording (metadata.yaml) here or below')
@@ -20,14 +20,14 @@ def read_episodes(path: str | Path, split: str = 'train') -> Iterator[Episode | 
         yield from reader
 
 
-def _readers(path: Path, split: str) -> Iterator[Iterator[Episode | Malformed]]:
+def _readers(path: Path, split: str, reading: Reading) -> Iterator[Iterator[Episode | Malformed]]:
     if rlds.is_rlds(path):
-        yield rlds.read(path, split)
+        yield rlds.read(path, split, reading)
     elif lerobot.is_lerobot(path):
-        yield lerobot.read(path)
+        yield lerobot.read(path, reading)
     elif bags.is_bag(path):
-        yield bags.read(path)
+        yield bags.read(path, reading)
     elif path.is_dir():
         for child in sorted(path.iterdir()):
             if child.is_dir() and not child.is_symlink():
-                yield from _readers(child, split)
+                yield from _readers(child, split, reading)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vgps_training.data.episode import DataError
+
 Steps = dict[str, np.ndarray]  # numeric features of an episode by name without 'steps/', each (T, ...)
 
 
@@ -14,9 +16,11 @@ Steps = dict[str, np.ndarray]  # numeric features of an episode by name without 
 class Standard:
     """Where to find things in a data set's steps and how to make actions of them."""
 
-    image: str                             # feature of the camera the policy sees
+    image: str                             # feature of the camera the policy sees; --camera names another
     instruction: str                       # feature of the text
     actions: Callable[[Steps], np.ndarray]  # steps -> (T', 7), T' <= T: trailing steps without an action are dropped
+    rate: float                            # control steps a second, for the plausibility of their sizes
+    state: str = ''                        # feature with BridgeData's state: x y z roll pitch yaw (pad) openness
 
 
 def binarise_gripper(openness: np.ndarray) -> np.ndarray:
@@ -53,35 +57,67 @@ def absolute_gripper(closing: np.ndarray) -> np.ndarray:
 
 
 def _bridge(steps: Steps) -> np.ndarray:
-    # Reached-state differences replace the commanded motion (Euler angles without wrap-around, as the authors do);
-    # the last step has none and is dropped.
+    # Reached-state differences replace the commanded motion; the last step has none and is dropped. The authors leave
+    # the jump of 2 pi where an angle wraps around, which no arm made: it is taken out.
     state, action = steps['observation/state'], steps['action']
     motion = state[1:, :6] - state[:-1, :6]
+    around = np.abs(motion[:, 3:]) > np.pi
+    motion[:, 3:][around] = (motion[:, 3:][around] + np.pi) % (2 * np.pi) - np.pi
     return np.concatenate([motion, binarise_gripper(action[:, 6])[:-1, None]], 1).astype(np.float32)
 
 
-def _fractal(steps: Steps) -> np.ndarray:
-    gripper = absolute_gripper(steps['action/gripper_closedness_action'].reshape(-1))
-    return np.concatenate([steps['action/world_vector'], steps['action/rotation_delta'], gripper[:, None]],
-                          1).astype(np.float32)
+def _deltas(openness: Callable[[Steps], np.ndarray]) -> Callable[[Steps], np.ndarray]:
+    """Return the rule of sets with `world_vector` [m] and, where the arm turns, `rotation_delta` [rad]."""
+    def actions(steps: Steps) -> np.ndarray:
+        motion = steps['action/world_vector']
+        turn = steps.get('action/rotation_delta', np.zeros_like(motion))
+        return np.concatenate([motion, turn, openness(steps).reshape(-1, 1)], 1).astype(np.float32)
+    return actions
+
+
+def _relative(steps: Steps) -> np.ndarray:  # +1 closes, -1 opens, 0 leaves it
+    return absolute_gripper(steps['action/gripper_closedness_action'].reshape(-1))
+
+
+def _closedness(steps: Steps) -> np.ndarray:  # 1 is closed
+    return 1 - np.clip(steps['action/gripper_closedness_action'], 0, 1)
+
+
+def _open_flag(steps: Steps) -> np.ndarray:  # 1 is open
+    return np.asarray(steps['action/open_gripper'], np.float32)
+
+
+def _bc_z(steps: Steps) -> np.ndarray:
+    # residuals to the next ten reached states: the first is the motion of this step; target_close 1 is closed
+    motion, turn = steps['action/future/xyz_residual'], steps['action/future/axis_angle_residual']
+    return np.concatenate([motion[:, :3], turn[:, :3],
+                           1 - np.clip(steps['action/future/target_close'][:, :1], 0, 1)], 1).astype(np.float32)
 
 
 def _delta_with_openness(steps: Steps) -> np.ndarray:
     return np.asarray(steps['action'], np.float32)
 
 
+_TEXT = 'observation/natural_language_instruction'
 STANDARDS = {
-    'bridge_dataset': Standard('observation/image_0', 'language_instruction', _bridge),
-    'bridge_orig': Standard('observation/image_0', 'language_instruction', _bridge),
-    'fractal20220817_data': Standard('observation/image', 'observation/natural_language_instruction', _fractal),
+    'bridge_dataset': Standard('observation/image_0', 'language_instruction', _bridge, 5, 'observation/state'),
+    'bridge_orig': Standard('observation/image_0', 'language_instruction', _bridge, 5, 'observation/state'),
+    'bridge': Standard('observation/image', _TEXT, _deltas(_open_flag), 5),
+    'fractal20220817_data': Standard('observation/image', _TEXT, _deltas(_relative), 3),
+    'kuka': Standard('observation/image', _TEXT, _deltas(_relative), 10),
+    'jaco_play': Standard('observation/image', _TEXT, _deltas(_relative), 10),
+    'berkeley_autolab_ur5': Standard('observation/image', _TEXT, _deltas(_relative), 5),
+    'roboturk': Standard('observation/front_rgb', _TEXT, _deltas(_closedness), 10),
+    'toto': Standard('observation/image', _TEXT, _deltas(_open_flag), 30),
+    'bc_z': Standard('observation/image', _TEXT, _bc_z, 10),
     # 7-D deltas in metres and radians with absolute openness, recorded as such
-    'vgps': Standard('observation/image', 'language_instruction', _delta_with_openness),
+    'vgps': Standard('observation/image', 'language_instruction', _delta_with_openness, 5, 'observation/state'),
 }
 
 
 def standard(name: str) -> Standard:
-    """Return a data set's entry; raises ValueError naming the known ones."""
+    """Return a data set's entry; raises DataError naming the known ones."""
     if name not in STANDARDS:
-        raise ValueError(f"no standardisation for data set '{name}'; known: {', '.join(STANDARDS)}. "
-                         'Add an entry to vgps_training/data/standardise.py')
+        raise DataError(f"no standardisation for data set '{str(name)[:80]}'; known: {', '.join(STANDARDS)}. "
+                        'Add an entry to vgps_training/data/standardise.py')
     return STANDARDS[name]

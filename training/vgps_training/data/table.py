@@ -13,41 +13,15 @@ import torch
 from tqdm import tqdm
 
 from vgps_critic.images import resize
-from vgps_training.data.encoded import Buffers, EncodedTable, stack
-from vgps_training.data.episode import Episode, Malformed
+from vgps_critic.model_card import DIMENSIONS
+from vgps_training.data.checks import suspicious
+from vgps_training.data.encoded import Buffers, EncodedTable, LazyFrames, stack
+from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
 from vgps_training.data.labels import LabelConfig, labels_at
 from vgps_training.data.rlds import EncodedFrames
 from vgps_training.data.sources import read_episodes
 
 logger = logging.getLogger(__name__)
-
-
-class LazyFrames:
-    """Frames of episodes of any reader, each decoded when it is asked for."""
-
-    def __init__(self, episodes: list[Sequence], starts: np.ndarray, image_size: int):
-        self.episodes, self.starts, self.image_size = episodes, starts, image_size
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Return (H, W, 3) uint8 in the camera's size; of a damaged frame, the one before it in its episode."""
-        episode = int(np.searchsorted(self.starts, index, 'right')) - 1
-        step = index - int(self.starts[episode])
-        try:
-            return np.asarray(self.episodes[episode][step])
-        except Exception as error:  # found while training: hours of work are worth more than one picture
-            logger.warning('step %d of episode %d cannot be decoded (%s); the frame before it is used', step, episode,
-                           type(error).__name__)
-            if step == 0:
-                raise
-            return self[index - 1]
-
-    def groups(self, steps: np.ndarray, buffers: Buffers) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return frames of steps (n,) by camera size: positions (m,) among the steps, frames (m, H, W, 3) uint8."""
-        found = [self[int(step)] for step in steps]
-        result = stack([frame.shape for frame in found], buffers)
-        for rows, frames in result:
-            np.stack([found[i] for i in rows.tolist()], out=frames.numpy())
-        return result
 
 
 @dataclass(frozen=True)
@@ -134,9 +108,21 @@ class Report:
     steps: int = 0
     skipped: Counter = None
     examples: dict[str, str] = None
+    cameras: Counter = None  # (camera, rate [Hz] or None) -> episodes
+    notes: Counter = None    # what a person should know of the episodes that were used -> how many
 
     def __post_init__(self):
-        self.skipped, self.examples = Counter(), {}
+        self.skipped, self.cameras, self.notes, self.examples = Counter(), Counter(), Counter(), {}
+
+    def use(self, episode: Episode) -> None:
+        """Count an episode that is used."""
+        self.episodes += 1
+        self.steps += len(episode.actions)
+        if episode.camera:
+            self.cameras[episode.camera, None if episode.rate is None else round(episode.rate, 2)] += 1
+        for note in episode.notes:
+            self.notes[note] += 1
+            self.examples.setdefault(note, episode.source)
 
     def skip(self, reason: str, source: str) -> None:
         """Count an episode that is left out."""
@@ -148,11 +134,17 @@ class Report:
         lines = [f'{self.episodes} episodes, {self.steps} steps used; {sum(self.skipped.values())} episodes skipped']
         lines += [f'  {count} x {reason} (first: {self.examples[reason]})'
                   for reason, count in self.skipped.most_common()]
+        lines += [f'camera {camera}: {count} episodes' + (f' at {rate:g} steps a second' if rate else '')
+                  for (camera, rate), count in self.cameras.most_common()]
+        lines.append('actions: metres and radians a step, gripper openness 0 (closed) to 1 (open)')
+        lines += [f'note: {count} x {note}' + (f' (first: {self.examples[note]})' if note in self.examples else '')
+                  for note, count in self.notes.most_common()]
         return '\n'.join(lines)
 
 
 def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'train', lazy: bool = False,
-               unjudged: str = 'skip', failures: str = 'failures', progress: bool = True) -> tuple[StepTable, Report]:
+               unjudged: str = 'skip', failures: str = 'failures', progress: bool = True,
+               reading: Reading = PLAIN) -> tuple[StepTable, Report]:
     """Read every episode under the paths once.
 
     Args:
@@ -163,6 +155,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
         unjudged: 'skip' episodes whose outcome nobody recorded, or count them as 'successes'.
         failures: 'skip' leaves failed episodes out; any other value keeps them for the labels to tell apart.
         progress: show a bar.
+        reading: which camera, which units.
 
     Raises:
         FileNotFoundError: no data set at a path. ValueError: not one usable episode.
@@ -178,7 +171,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
         if is_saved(Path(path)):
             episodes = _saved_episodes(Path(path), image_size)
         else:
-            episodes = read_episodes(path, split)
+            episodes = read_episodes(path, split, reading)
         for episode in tqdm(episodes, desc=f'reading {path}', unit=' episodes', disable=not progress):
             episode = _accept(episode, unjudged, failures, report)
             if episode is None:
@@ -196,8 +189,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
             index = instructions.setdefault(episode.instruction, len(instructions))
             rows.append((len(episode.actions), index, int(episode.success), number))
             sources.append(episode.source)
-            report.episodes += 1
-            report.steps += len(episode.actions)
+            report.use(episode)
     if not rows:
         raise ValueError(f'no usable episode in {", ".join(map(str, paths))}\n{report.text()}')
     lengths, instruction, success, dataset = np.array(rows).T
@@ -206,6 +198,8 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
     table = StepTable(pixels, np.concatenate(actions).astype(np.float32), starts, instruction.astype(np.int32),
                       success.astype(np.int8), dataset.astype(np.int32), tuple(instructions), tuple(sources),
                       None if any(s is None for s in states) else np.concatenate(states).astype(np.float32))
+    for text in suspicious(table.actions, DIMENSIONS):
+        report.notes[text] = 1
     return table, report
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vgps_training.data.episode import DataError
 
-class TFRecordError(ValueError):
+
+class TFRecordError(DataError):
     """The file is not a TFRecord, or it is cut short."""
 
 
@@ -73,6 +75,8 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift > 63:
+            raise TFRecordError(f'a number at byte {at} has no end')
 
 
 def _fields(data: memoryview, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -117,7 +121,7 @@ def parse_example(data: memoryview | bytes | mmap.mmap, offset: int,
                         value = _feature(view, a, b)
                 if value is not None:
                     features[key] = value
-    except (IndexError, UnicodeDecodeError) as error:
+    except (IndexError, ValueError, OverflowError) as error:  # ValueError: not UTF-8, or no whole number of floats
         raise TFRecordError(f'the record at byte {offset} is no tf.train.Example: {error}') from error
     return features
 

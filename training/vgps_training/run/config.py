@@ -12,6 +12,7 @@ from vgps_training.algorithms.behaviour_values import SARSA, MonteCarlo, MonteCa
 from vgps_training.algorithms.cal_ql import CalQL, CalQLConfig
 from vgps_training.algorithms.iql import IQL, IQLConfig
 from vgps_training.data.augmentation import AugmentationConfig
+from vgps_training.data.episode import Reading
 from vgps_training.data.labels import LabelConfig
 from vgps_training.run.learner import OptimiserConfig
 
@@ -28,6 +29,7 @@ class DataConfig:
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=['--data'])] = ()
     weights: tuple[float, ...] = ()    # one per path, relative to its number of steps; empty: all equal
     split: str = 'train'               # of RLDS data sets
+    reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
     validation_share: float = 0.05     # of the episodes, held out by name, 0..1
     labels: LabelConfig = field(default_factory=LabelConfig)
     unjudged: str = 'skip'             # episodes whose outcome nobody recorded: 'skip' or 'successes'
@@ -48,6 +50,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     encoder: Path | None = None        # run of vgps-pretrain: its encoder stays frozen, the heads alone are trained
+    critic: str = ''                   # trained critic to go on from: its heads are trained, its encoder stays as it is
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     steps: int = 1_000_000             # updates; paper 1 M (Cal-QL), 200 k (IQL)
     batch_size: int = 512              # transitions per update over all processes; paper 512, authors' script 256
@@ -122,6 +125,7 @@ def from_json(text: str) -> TrainConfig:
     kind = ALGORITHMS[values.pop('algorithm_name')][0]
     data = values['data']
     data['labels'] = LabelConfig(**data['labels'])
+    data['reading'] = Reading(**data.get('reading', {}))  # runs of earlier versions have none
     augmentation = {k: tuple(v) if isinstance(v, list) else v for k, v in data['augmentation'].items()}
     data.update(augmentation=AugmentationConfig(**augmentation), paths=tuple(map(Path, data['paths'])),
                 weights=tuple(data['weights']))

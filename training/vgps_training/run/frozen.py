@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder
+from vgps_critic import checkpoint
+from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder, build_network
 from vgps_training.data.hindsight import NAMES, RELATIVE
 from vgps_training.data.table import StepTable
 
@@ -107,3 +108,42 @@ class FrozenEncoder:
         result.weights[0][:, :dim] = torch.einsum('pd,eph->edh', self.weight, first[:, :count])
         result.biases[0].copy_(trained.biases[0].cpu() + torch.einsum('p,eph->eh', self.bias, first[:, :count]))
         return copy.deepcopy(result).eval()
+
+
+class ContinuedCritic:
+    """A trained critic whose heads are trained on while its encoder stays: what a robot's own episodes correct.
+
+    Offers what `FrozenEncoder` does. The heads see the encoder's features themselves, which the readout is folded into.
+    """
+
+    def __init__(self, critic: str, discount: float):
+        """Load a critic. Raises CheckpointError where it does not load, ValueError where its discount is another."""
+        state, config, _ = checkpoint.read(critic)
+        if config.discount != discount:
+            raise ValueError(f'{critic} has discount {config.discount:g}, the algorithm {discount:g}: give it the same')
+        self.config, self.action_space = config.network, config.action_space
+        self.trained = build_network(config.network, state, critic).to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def features(self, table: StepTable, embeddings: np.ndarray) -> StepTable:
+        """Return the table with features (N, D) float32 for frames."""
+        language = torch.from_numpy(embeddings)[torch.from_numpy(table.per_step(table.instruction)).long()]
+        parts = np.array_split(np.arange(len(table)), math.ceil(len(table) / BATCH))
+        encoded = [self.trained.encoder(torch.from_numpy(table.images(part)), language[part]) for part in parts]
+        return replace(table, frames=torch.cat(encoded).numpy())
+
+    def attach(self, networks: nn.ModuleDict) -> None:
+        """Make networks take features, and give the critic among them the heads to begin with."""
+        for network in networks.values():
+            if hasattr(network, 'encoder'):
+                network.encoder = _Given(self.trained.encoder.output_dim)
+        networks['critic'].load_state_dict(
+            {name: value for name, value in self.trained.state_dict().items() if not name.startswith('encoder.')})
+
+    @torch.no_grad()
+    def critic(self, trained: CriticNetwork) -> CriticNetwork:
+        """Return the critic that takes images: the old encoder, the new heads."""
+        result = copy.deepcopy(self.trained)
+        result.load_state_dict({**result.state_dict(), **{
+            name: value.cpu() for name, value in trained.state_dict().items() if not name.startswith('encoder.')}})
+        return result.eval()

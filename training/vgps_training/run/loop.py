@@ -22,7 +22,7 @@ from vgps_training.data.sampling import Sampler, hash_pair
 from vgps_training.data.table import StepTable, held_out, read_table
 from vgps_training.run import guards
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
-from vgps_training.run.frozen import FrozenEncoder
+from vgps_training.run.frozen import ContinuedCritic, FrozenEncoder
 from vgps_training.run.learner import Learner, float32_encoder
 from vgps_training.run.progress import Progress
 from vgps_training.run.storage import Storage, load_state
@@ -48,6 +48,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, table: StepTable | None = None, quiet: bool = False):
         """Read the data (or take `table`) and build the algorithm."""
+        config.network.check_trainable()
         self.config, self.quiet = config, quiet
         self.shard = guards.place()
         self.device = self._device()
@@ -61,11 +62,19 @@ class Run:
         self.frozen = None
         if config.encoder:  # why not everybody sees the outcome: see frozen.py
             self.frozen = FrozenEncoder(config.encoder, config.network, config.algorithm_name != 'monte-carlo')
+        if config.critic:
+            if config.encoder:
+                raise ValueError('--critic has an encoder of its own: leave out --encoder')
+            self.frozen = ContinuedCritic(config.critic, config.algorithm.discount)
+            if self.frozen.config != config.network:
+                raise ValueError(f'{config.critic} is {self.frozen.config}, the configuration says {config.network}')
         table = self.frozen.features(self.table, self.embeddings) if self.frozen else self.table
         selection = table.select(training)
         source = ', '.join(path.name for path in config.data.paths)
         self.action_space = normalisation.fit(config.data.action_space, self.table.actions[selection.steps()],
                                               f'0.1 % and 99.9 % quantiles of {source}')
+        if config.critic:  # its values belong to its bounds
+            self.action_space = self.frozen.action_space
         discount = config.algorithm.discount
         self.sampler = Sampler(
             selection, discount, config.data.labels, self.action_space.normalize, self.embeddings,
@@ -104,7 +113,7 @@ class Run:
         if not data.paths:
             raise ValueError('no data: give --data PATH ...')
         table, report = read_table(data.paths, self.config.network.image_size, split=data.split, lazy=data.lazy,
-                                   unjudged=data.unjudged, failures=data.labels.failures,
+                                   unjudged=data.unjudged, reading=data.reading, failures=data.labels.failures,
                                    progress=not self.quiet and self.shard.rank == 0)
         if self.shard.rank == 0:
             self.report = report.text()

@@ -24,7 +24,7 @@ from vgps_critic.network import NetworkConfig, ResNetEncoder
 from vgps_training.data import hindsight
 from vgps_training.data.hindsight import NAMES, Targets
 from vgps_training.data.table import StepTable, held_out, read_table
-from vgps_training.run import frozen, storage
+from vgps_training.run import frozen, readout, storage
 from vgps_training.run.loop import instruction_encoder
 
 BASIC = NetworkConfig(stage_sizes=(1, 1, 1, 1), num_filters=24, image_size=96)
@@ -49,6 +49,7 @@ class PretrainConfig:
     outcome_weight: float = 0.3      # of the success prediction against the positions
     validation_share: float = 0.05   # of the episodes, held out by name
     instruction_encoder: str = 'muse-numpy'
+    critic: str = ''                 # keep this critic's encoder as it is and fit only its readout to the data: seconds
     save_every: int = 250            # updates between saved states and validations
     seed: int = 0
     threads: int = 1                 # CPU threads
@@ -108,6 +109,7 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig, table: StepTable | None = None):
         """Read the data (or take `table`). Raises ValueError where they hold no robot states."""
+        config.network.check_trainable()
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         config.out.mkdir(parents=True, exist_ok=True)
@@ -195,10 +197,24 @@ class Pretraining:
         return result
 
 
+def refit_readout(config: PretrainConfig) -> None:
+    """Write the encoder of a trained critic with a readout fitted to the data; `network` is the critic's own."""
+    torch.set_num_threads(config.threads)
+    config.out.mkdir(parents=True, exist_ok=True)
+    table, report = read_table(config.paths, readout.image_size(config.critic))
+    print(report.text())
+    words = instruction_encoder(config.instruction_encoder)
+    embeddings = np.stack([words.encode(text) for text in table.instructions])
+    frozen.save(config.out, *readout.refit(config.critic, table, embeddings))
+
+
 def main() -> None:
     """Run the command line."""
     config = tyro.cli(PretrainConfig, description=__doc__)
     try:
+        if config.critic:
+            refit_readout(config)
+            return
         run = Pretraining(config)
     except (OSError, ValueError) as error:  # the data cannot be used: the reason says more than a traceback
         raise SystemExit(f'error: {error}') from None

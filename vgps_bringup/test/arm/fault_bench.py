@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
@@ -16,10 +17,11 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
-from vgps_bringup.arm.reason import Reason, State
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, Episode
 from vgps_msgs_py import qos
 from vgps_msgs_py.stamps import seconds
+from vgps_msgs_py.vocabulary import ArmState as State
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 STAND_INS = Path(__file__).parent / 'arm_stand_ins.py'
 BASE = 'wx250s/base_link'
@@ -39,10 +41,12 @@ class Bench:
         self.node = rclpy.create_node('bench', namespace=namespace, context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.state, self.states, self.joint_commands = None, [], []
+        self.state, self.states, self.joint_commands, self.joint_states = None, [], [], []
         self.node.create_subscription(ControllerState, 'controller_state', self.on_state, 100)
         self.node.create_subscription(JointState, 'joint_command', self.on_joint_command, 1000)
-        self.commands = self.node.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
+        self.node.create_subscription(JointState, 'joint_states', self.on_joint_states, 1000)
+        self.commands = None
+        self.play_critic()
         self.episodes = self.node.create_publisher(Episode, 'episode', qos.LATCHED)
         self.clock = self.node.create_publisher(Clock, '/clock', 10)
         self.step, self.episode_id, self.counter = 0, '', 0
@@ -57,12 +61,33 @@ class Bench:
     def on_joint_command(self, message):
         self.joint_commands.append((seconds(message.header.stamp), np.array(message.position[:6]), message.position[6]))
 
+    def on_joint_states(self, message):
+        self.joint_states.append((seconds(message.header.stamp), np.array(message.position[:6])))
+
+    def frames_in_motion(self, since):
+        """Return how many of the arm's own periods of 10 ms after `since` show it moving."""
+        frames = np.array([positions for stamp, positions in self.joint_states if stamp >= since])
+        return int((np.abs(np.diff(frames, axis=0)).max(axis=1, initial=0.0) > 1e-4).sum())
+
+    def play_critic(self, play=True):
+        """Be the one publisher of commands, or leave that to somebody else: two are not obeyed."""
+        if play and self.commands is None:
+            self.commands = self.node.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
+        elif not play and self.commands is not None:
+            self.node.destroy_publisher(self.commands)
+            self.commands = None
+
     def start(self, part):
+        if part == 'critic':
+            self.play_critic(False)
         arguments = ['--ros-args', '-r', f'__ns:={self.namespace}']
         if part == 'widowx':
             command = [sys.executable, '-m', 'vgps_bringup.arm.widowx_node', *arguments]
             for name, value in self.parameters.items():
                 command += ['-p', f'{name}:={value}']
+        elif part == 'heartbeat':
+            command = [sys.executable, '-m', 'vgps_bringup.arm.heartbeat_node', *arguments, '-p', 'arm:=simulated',
+                       '-p', 'heartbeat_timeout:=0.45']
         else:
             command = [sys.executable, str(STAND_INS), part, *arguments]
         self.processes[part] = subprocess.Popen(command)
@@ -74,6 +99,12 @@ class Bench:
         killed = time.time()
         process.wait()
         return killed
+
+    def end(self, part):
+        """Let a part end in good order: the others know at once that it is gone."""
+        process = self.processes.pop(part)
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
     def starved(self, since):
         """Return how long the machine did not run the controller since then: it reports every 0.1 s."""
@@ -113,9 +144,9 @@ class Bench:
         return self.wait_for(lambda s: s.state == state and (reason is None or s.reason == reason),
                              f'{state.name} {reason.name if reason is not None else ""}', timeout)
 
-    def call(self, name):
+    def call(self, name, node='widowx_node'):
         """Call ~/stop, ~/home or ~/reset; return (time it took, response)."""
-        client = self.node.create_client(Trigger, f'widowx_node/{name}')
+        client = self.node.create_client(Trigger, f'{node}/{name}')
         assert client.wait_for_service(timeout_sec=10.0)
         start = time.monotonic()
         future = client.call_async(Trigger.Request())
@@ -133,6 +164,13 @@ class Bench:
             if self.state.state == State.READY:
                 return
         raise AssertionError(f'no start pose: {self.state.message}')
+
+    def alone(self):
+        """Wait until nobody else publishes what moves the arm; DDS remembers a killed process for some 20 s."""
+        self.wait_for(lambda s: all(self.node.count_publishers(topic) <= 1 for topic in (
+            'command', 'candidates', 'episode')), 'one publisher each', timeout=STARTS_WITHIN)
+        self.wait_for(lambda s: self.commands.get_subscription_count() > 0, 'discovery', timeout=STARTS_WITHIN)
+        self.wait_for(lambda s: s.reason != Reason.TWO_PUBLISHERS, 'the controller to see one publisher')
 
     def is_away(self):
         return np.linalg.norm(np.subtract(np.reshape(self.state.target_pose, (4, 4))[:3, 3], [0.3, 0, 0.15])) > 0.03
@@ -181,3 +219,33 @@ class Bench:
         self.executor.shutdown()
         self.node.destroy_node()
         self.context.shutdown()
+
+
+@pytest.fixture(scope='module')
+def running():
+    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 200)
+    bench = Bench(f'/faults_{os.getpid()}')
+    try:
+        bench.wait_for_state(State.READY, timeout=STARTS_WITHIN)
+        bench.wait_for(lambda s: bench.commands.get_subscription_count() > 0, 'discovery')
+        yield bench
+    finally:
+        bench.close()
+
+
+@pytest.fixture
+def bench(running):
+    """A controller that is ready in its start pose, alone with its driver."""
+    running.spin(0.2)
+    running.alone()
+    if running.state.state != State.READY or running.is_away():
+        running.reset()
+    running.announce()
+    running.spin(0.1)
+    yield running
+    running.announce(running=False)
+    for part in set(running.processes) - {'driver', 'camera', 'widowx'}:
+        running.end(part)
+    running.play_critic()
+    running.alone()
+    running.assert_safe()

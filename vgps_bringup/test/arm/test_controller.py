@@ -8,8 +8,9 @@ from arm_world import CONFIG, NEUTRAL, PERIOD, FakeArm, World
 
 from vgps_bringup.arm.arms import Reading
 from vgps_bringup.arm.controller import ArmController
-from vgps_bringup.arm.reason import Reason, State
 from vgps_bringup.arm.step_controller import StepControllerConfig
+from vgps_msgs_py.vocabulary import ArmState as State
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 
 @pytest.fixture
@@ -63,11 +64,14 @@ def test_duplicates_and_older_steps_or_images_are_out_of_order(world, second):
 
 
 def test_a_new_episode_counts_its_steps_anew_and_the_old_one_is_over(world):
-    world.send(0.01, step=50)
-    world.run(0.22)
+    world.announce('a')
+    for step in (0, 7, 14):
+        assert world.send(0.01, step=step, episode='a') is Reason.ACCEPTED
+        world.run(0.22)
+    world.announce('b')
     assert world.send(0.01, step=0, episode='b') is Reason.ACCEPTED
     world.run(0.22)
-    assert world.send(0.01, step=51, episode='a') is Reason.OUT_OF_ORDER
+    assert world.send(0.01, step=15, episode='a') is Reason.OUT_OF_ORDER
 
 
 def test_while_an_episode_runs_no_other_is_served_and_when_it_ends_it_stays_over(world):
@@ -143,9 +147,10 @@ def test_stop_during_a_move_to_a_pose_ends_it(world):
 
 def test_reset_goes_to_the_start_pose_slowly_and_steps_start_there():
     world = World(positions=[0.0, -1.80, 1.55, 0.0, 0.8, 0.0])     # from the sleep pose
+    world.announce('a')
     assert world.controller.reset(world.now)[0]
-    assert world.controller.state is State.HOMING
-    assert world.send(0.01) is world.controller.reason
+    world.send(0.01, episode='a')
+    assert world.shown == (State.HOMING, Reason.ACCEPTED) and world.controller.refused == 1
     world.run(10.0)
     assert world.shown == (State.READY, Reason.ACCEPTED)
     np.testing.assert_allclose(world.controller.steps.target_pose[:3, 3], [0.3, 0, 0.15], atol=1e-4)

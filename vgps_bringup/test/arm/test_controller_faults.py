@@ -6,10 +6,11 @@ from arm_world import NEUTRAL, PERIOD, World
 
 from vgps_bringup.arm.arms import Reading
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER
-from vgps_bringup.arm.reason import Reason, State
 from vgps_bringup.arm.simulated_arm import SimulatedArm
 from vgps_bringup.arm.step_controller import StepControllerConfig
 from vgps_bringup.arm.watchdog import Watchdog, WatchdogConfig
+from vgps_msgs_py.vocabulary import ArmState as State
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_a_fault_holds_within_half_a_second_and_clears_without_a_restart(world, 
         assert world.send(0.01) is reason
         assert len(world.arm.commands) == 1
     repair(world)
-    world.run(1.2 if what == 'jump' else 0.6)
+    world.run(1.0 if what == 'jump' else 0.6)
     assert world.controller.state is State.READY
     assert world.send(0.01) is Reason.ACCEPTED
 
@@ -156,7 +157,9 @@ def test_a_servo_in_error_is_rebooted_by_reset_and_by_nothing_else(world):
     breakage(world, 'motor')
     world.run(0.1)
     assert world.arm.recovered == 0
-    assert world.controller.reset(world.now)[0]
+    assert 'MOTOR_ERROR' in world.controller.reset(world.now)[1]
+    assert world.arm.recovered == 0
+    assert world.controller.reset(world.now, operator=True)[0]
     assert world.arm.recovered == 1
     world.arm.ready, world.arm.message = False, 'rebooting'
     world.run(2.0)
@@ -209,6 +212,7 @@ def test_ten_thousand_hostile_messages_never_leave_the_limits():
             world.controller.stop()
             world.controller.home(world.now)
             world.run(1.0)
+            world.announce()
         world.run(0.22 if i % 4 == 0 else PERIOD)
         for joints, openness in world.arm.commands[checked:]:
             assert np.isfinite(joints).all()

@@ -62,7 +62,7 @@ class Bench:
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.reading, self.health = None, []
-        self.arm = InterbotixArm(self.node, 'wx250s', GripperConfig(),
+        self.arm = InterbotixArm(self.node, 'wx250s', GripperConfig(bus_watchdog=False),
                                  lambda reading: setattr(self, 'reading', reading), self.health.append)
 
     def start_driver(self):
@@ -214,7 +214,8 @@ def test_the_whole_node_is_dry_by_default_and_moves_the_driver_once_told(bench):
     bench.state = None
     bench.node.create_subscription(ControllerState, '/vgps/controller_state', lambda m: setattr(bench, 'state', m), 10)
     commands = bench.node.create_publisher(EndEffectorCommand, '/vgps/command', 10)
-    node = subprocess.Popen([sys.executable, '-m', 'vgps_bringup.arm.widowx_node', '--ros-args', '-r', '__ns:=/vgps'],
+    node = subprocess.Popen([sys.executable, '-m', 'vgps_bringup.arm.widowx_node', '--ros-args', '-r', '__ns:=/vgps',
+                             '-p', 'bus_watchdog:=false'],
                             env={**os.environ, 'ROS_DOMAIN_ID': str(1 + os.getpid() % 200)})
     try:
         wait(bench, lambda: bench.state is not None and bench.state.state == ControllerState.READY, 'ready')

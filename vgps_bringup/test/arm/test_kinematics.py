@@ -9,6 +9,7 @@ import pytest
 
 from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER, Kinematics, rotation_vector
+from vgps_msgs_py import robot_state
 
 GOLDEN = json.loads((Path(__file__).parent / 'data' / 'bridge_steps.json').read_text())
 NEUTRAL = np.array([-0.13192235, -0.76238847, 0.44485444, -0.01994175, 1.7564081, -0.15953401])
@@ -87,32 +88,32 @@ def test_inverse_says_no_to_poses_out_of_reach_and_to_not_a_number(kinematics):
 
 @pytest.mark.parametrize('case', GOLDEN['steps'], ids=[str(i) for i in range(len(GOLDEN['steps']))])
 def test_composition_reproduces_forty_bridge_data_steps(case):
-    target = previous_target.pose_from_state(case['prev_target_state'])
+    target = robot_state.pose_from_state(case['prev_target_state'])
     pose = previous_target.compose(target, np.array(case['measured_xyz']), np.array(case['clipped_action'][:6]))
     unclipped = pose[:3, 3].copy()
     pose[:3, 3] = np.clip(unclipped, *GOLDEN['workspace'])
     np.testing.assert_allclose(pose, case['next_transform'], atol=1e-6)
-    state = previous_target.state7(pose, case['clipped_action'][6])
+    state = robot_state.state_from_pose(pose, case['clipped_action'][6])
     np.testing.assert_allclose(state, case['next_target_state'], atol=1e-6)
     assert case['was_clipped'] == (not np.array_equal(unclipped, pose[:3, 3]))
 
 
 def test_zero_roll_pitch_yaw_is_the_gripper_pointing_down():
-    pose = previous_target.pose_from_state([0.3, 0, 0.15, 0, 0, 0])
+    pose = robot_state.pose_from_state([0.3, 0, 0.15, 0, 0, 0])
     np.testing.assert_allclose(pose[:3, 0], [0, 0, -1])   # the fingers' axis is the hand's x
-    np.testing.assert_allclose(previous_target.state7(pose, 1.0), [0.3, 0, 0.15, 0, 0, 0, 1])
+    np.testing.assert_allclose(robot_state.state_from_pose(pose, 1.0), [0.3, 0, 0.15, 0, 0, 0, 1])
 
 
 def test_euler_angles_survive_the_round_trip_and_gimbal_lock():
     rng = np.random.default_rng(2)
     for angles in np.vstack([rng.uniform(-np.pi, np.pi, (200, 3)), [[0.3, np.pi / 2, 0.4], [0.3, -np.pi / 2, 0.4]]]):
-        rotation = previous_target.rotation_from_euler(*angles)
-        again = previous_target.rotation_from_euler(*previous_target.euler_from_rotation(rotation))
+        rotation = robot_state.rotation_from_euler(*angles)
+        again = robot_state.rotation_from_euler(*robot_state.euler_from_rotation(rotation))
         np.testing.assert_allclose(again, rotation, atol=1e-9)
 
 
 def test_a_thousand_compositions_stay_a_rotation():
-    pose, rng = previous_target.pose_from_state([0.3, 0, 0.15, 0, 0, 0]), np.random.default_rng(3)
+    pose, rng = robot_state.pose_from_state([0.3, 0, 0.15, 0, 0, 0]), np.random.default_rng(3)
     for _ in range(1000):
         pose = previous_target.compose(pose, pose[:3, 3], rng.uniform(-0.25, 0.25, 6))
     np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-12)

@@ -50,3 +50,40 @@ def test_fingers_at_their_goal_are_not_pushed_and_no_goal_means_no_push():
     loop.set_goal(1.0, 0.0)
     assert loop.pwm(FINGER_OPEN, 0.1) == pytest.approx(0.0)
     assert loop.pwm(float('nan'), 0.2) == 0.0
+
+
+def closing(loop, now, size=0.010, finger=FINGER_OPEN, seconds=0.3):
+    """Let the fingers close on something of `size` at 20 mm/s; return (finger, now)."""
+    loop.set_goal(0.0, now)
+    for _ in range(round(seconds / PERIOD)):
+        now += PERIOD
+        finger = max(finger + 0.0004 * np.sign(loop.pwm(finger, now)), size)
+    return finger, now
+
+
+def test_fingers_on_their_way_stay_where_they_are_when_the_arm_holds():
+    loop = GripperLoop()
+    finger, now = closing(loop, 0.0)
+    loop.hold(finger, now)
+    assert abs(loop.pwm(finger, now)) < 1.0
+    assert 0.0 < loop.pwm(finger - 0.0005, now + 0.1) <= 150.0      # they resist being closed further
+    loop.set_goal(0.0, now + 1.0)
+    assert loop.pwm(finger, now + 1.02) == -350.0                      # the next command closes them
+
+
+def test_fingers_that_hold_something_keep_it_with_the_holding_pwm_at_once():
+    loop = GripperLoop()
+    finger, now = closing(loop, 0.0, size=0.02, seconds=1.2)
+    assert loop.pwm(finger, now) == -350.0
+    loop.hold(finger, now)
+    assert loop.pwm(finger, now + PERIOD) == -150.0
+    gone = finger - 0.002
+    assert abs(loop.pwm(gone, now + 2 * PERIOD)) < 1.0, 'what they held is gone: they close no further'
+
+
+def test_a_finger_that_was_not_measured_lately_is_not_pushed():
+    loop = GripperLoop()
+    finger, now = closing(loop, 0.0)
+    assert loop.pwm(finger, now, age=0.24) == -350.0
+    assert loop.pwm(finger, now, age=0.26) == 0.0
+    assert loop.pwm(float('nan'), now) == 0.0

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vgps_bringup.arm import previous_target, reason
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER, Kinematics
-from vgps_bringup.arm.reason import Reason
 from vgps_bringup.arm.step_controller import WORKSPACES, StepController, StepControllerConfig
+from vgps_msgs_py import robot_state
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 KINEMATICS = Kinematics()
-START = KINEMATICS.inverse(previous_target.pose_from_state([0.3, 0, 0.15, 0, 0, 0]),
+START = KINEMATICS.inverse(robot_state.pose_from_state([0.3, 0, 0.15, 0, 0, 0]),
                            [-0.13, -0.76, 0.44, -0.02, 1.76, -0.16]).joint_positions
 
 
@@ -36,13 +36,6 @@ def assert_unchanged(controller, before, result):
         assert now.gripper == before[2]
 
 
-def test_reasons_and_states_are_those_of_the_message():
-    messages = pytest.importorskip('vgps_msgs.msg')
-    state = messages.ControllerState
-    constants = {name: getattr(state, name) for name in type(state).__prepare__('', ()) if name.isupper()}
-    assert constants == {**{r.name: int(r) for r in reason.Reason}, **{s.name: int(s) for s in reason.State}}
-
-
 def test_a_small_step_moves_the_gripper_by_exactly_that(controller):
     result = controller.step(action(0.02, -0.01, 0.015, openness=0.0), START)
     assert result.accepted
@@ -62,7 +55,7 @@ def test_deltas_accumulate_on_the_target_while_the_measured_arm_sags(controller)
 def test_roll_with_the_gripper_down_turns_about_the_base_axis(controller):
     for _ in range(3):
         assert controller.step(action(droll=0.2), controller.joint_command).accepted
-    np.testing.assert_allclose(previous_target.state7(controller.target_pose, 1.0)[3:6], [0.6, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(robot_state.state_from_pose(controller.target_pose, 1.0)[3:6], [0.6, 0, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize('index', range(7))

@@ -10,10 +10,12 @@ import yaml
 rclpy = pytest.importorskip('rclpy')
 # ruff: noqa: E402
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
 from vgps_bringup.episode_pages.decision_image_node import DecisionImageNode
+from vgps_bringup.episode_pages.overlay import Overlay
 from vgps_msgs.msg import ActionCandidates, ControllerState, SteeringDecision
 from vgps_msgs_py import images, qos
 
@@ -83,3 +85,27 @@ def test_the_decided_frame_is_shown_with_values_and_directions(world):
     assert spin_until(executor, lambda: 8_000_000_000 in node._frames)
     decisions.publish(SteeringDecision(header=frame.header, chosen=0))
     assert spin_until(executor, lambda: len(node._run.steps) == 2)
+
+
+@pytest.mark.parametrize('said, silent, warning', [
+    (DiagnosticStatus(level=DiagnosticStatus.OK, message='recording'), False, ''),
+    (DiagnosticStatus(level=DiagnosticStatus.ERROR, message='NOT RECORDING: No space left on device'), False,
+     'NOT RECORDING: No space left on device'),
+    (DiagnosticStatus(level=DiagnosticStatus.OK, message='recording'), True, 'NOT RECORDING: the recorder is gone'),
+    (None, True, '')])
+def test_an_episode_that_is_not_recorded_is_said_across_the_frame(world, monkeypatch, said, silent, warning):
+    node, bench, executor = world
+    other = DiagnosticStatus(level=DiagnosticStatus.ERROR, name='/other_robot/recorder_node: recording', message='full')
+    publisher = bench.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
+    assert spin_until(executor, lambda: publisher.get_subscription_count())
+    if said is not None:
+        said.name = '/recorder_node: recording'
+    publisher.publish(DiagnosticArray(status=[other, *([said] if said is not None else [])]))
+    if said is not None:
+        assert spin_until(executor, lambda: node._heard is not None)
+    if silent and node._heard is not None:
+        node._heard -= 60.0
+    assert node._warning() == warning
+    picture = np.full((480, 640, 3), 90, np.uint8)
+    plain, marked = (Overlay(node._run).frame(picture, None, text) for text in ('', warning))
+    assert np.array_equal(plain, marked) == (not warning)

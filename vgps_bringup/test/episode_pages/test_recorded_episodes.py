@@ -108,15 +108,17 @@ def test_a_bag_cut_off_anywhere_gives_its_beginning_and_names_the_cut(tmp_path, 
 
 
 def test_an_unindexed_file_is_read_whole(tmp_path, messages):
-    from vgps_msgs_py.bags.writer import BagWriter
+    from vgps_msgs_py.bags.writer import BagWriter, is_complete
+    assert not is_complete(tmp_path / 'killed')
     writer = BagWriter(tmp_path / 'killed', messages.types)
     for where, message, received in episode_messages(messages):
         writer.write(where, messages.serialize(message), received)
     writer.flush()  # and then kill -9: neither index nor footer
     bag = Bag(tmp_path / 'killed')
     check_episode(bag)
-    assert 'cut off' in bag.problems[0]
+    assert 'cut off' in bag.problems[0] and not is_complete(tmp_path / 'killed')
     writer.close()
+    assert is_complete(tmp_path / 'killed')
 
 
 @pytest.mark.parametrize('make, words', [

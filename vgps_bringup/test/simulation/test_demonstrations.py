@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import yaml
 
-from vgps_bringup.arm.reason import Reason
 from vgps_bringup.simulation import TASKS, collect
 from vgps_bringup.simulation.collect import CollectConfig, run_episode
 from vgps_bringup.simulation.demonstrator import NO_ERRORS, Demonstrator, DemonstratorConfig
 from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_msgs_py.bags.reader import Bag
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 
 @pytest.mark.parametrize('task', TASKS)

@@ -1,6 +1,8 @@
 """The one description of the system: arguments, processes, and that launch files and runner read the same."""
 
+import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -8,7 +10,8 @@ import pytest
 import yaml
 
 from vgps_bringup.system import supervisor
-from vgps_bringup.system.description import SYSTEMS, Include, Process
+from vgps_bringup.system.description import SYSTEMS, Include, Process, ends_system, obituary
+from vgps_msgs_py import discovery
 
 MINIMAL = {'replay': {'bag': '/some/bag'}}
 
@@ -50,6 +53,55 @@ def test_commands_and_controller_name_the_same_base_frame():
     assert robot['widowx_node'].parameters['base_frame'] == 'left/base_link'
 
 
+def test_on_the_robot_no_node_of_ours_ends_the_rest():
+    robot = processes('robot')  # not even the controller: heartbeat_node holds the arm when that dies
+    assert not [name for name, process in robot.items() if ends_system(process, -9) or ends_system(process, 2)]
+    assert {name for name, process in robot.items() if process.respawn} == {
+        'recorder_node', 'decision_image_node', 'heartbeat_node'}
+
+
+def test_in_the_simulation_a_node_may_die_alone_but_must_start():
+    simulation = processes('simulation')
+    assert {name for name, process in simulation.items() if ends_system(process, -9)} == {'simulation_node'}
+    assert all(ends_system(process, 2) for process in simulation.values())
+
+
+def test_the_line_that_starts_a_node_again_can_be_pasted_into_a_shell():
+    process = processes('robot')['critic_node']
+    text = obituary('robot', process, -9, {'critic': '/models/my critic', 'policy_options': '{a: 1}'})
+    words = shlex.split(text[text.index('vgps-run'):])
+    assert words[:4] == ['vgps-run', 'robot', '--only', 'critic_node']
+    assert words[4:] == ['critic:=/models/my critic', 'policy_options:={a: 1}']
+    assert supervisor.Runner('robot', supervisor.parse(words[4:]), only='critic_node').parts[0].parameters['critic'] \
+        == '/models/my critic', 'without the driver, which the runner could not start'
+
+
+@pytest.mark.parametrize('distribution, machines, variables', [
+    ('', '', {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}),
+    ('jazzy', 'this', {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}),
+    ('humble', '', {'ROS_LOCALHOST_ONLY': '1'}), ('humble', 'all', {'ROS_LOCALHOST_ONLY': '0'}),
+    ('kilted', 'all', {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'})])
+def test_activate_and_nodes_limit_discovery_alike(distribution, machines, variables):
+    assert discovery.environment(machines, distribution) == variables
+    script = pathlib.Path(__file__).resolve().parents[2] / 'workspace' / 'activate.sh'
+    names = ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_LOCALHOST_ONLY', 'ROS_STATIC_PEERS')
+    clean = {k: v for k, v in os.environ.items() if k not in (*names, 'VGPS_MACHINES')}
+    told = subprocess.run(['bash', '-c', f'. {script} >&2; env -0'], capture_output=True, text=True, check=True, env={
+        **clean, 'ROS_DISTRO': distribution, 'VGPS_MACHINES': machines}).stdout
+    activated = dict(word.partition('=')[::2] for word in told.split('\0'))
+    assert {n: activated[n] for n in names if n in activated} == {k: v for k, v in variables.items() if v != '0'}
+
+
+def test_what_the_user_has_set_counts_unless_an_argument_is_given():
+    variables = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET', 'ROS_DISTRO': ''}
+    discovery.limit(variables)
+    assert variables['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'SUBNET'
+    discovery.limit(variables, 'this')
+    assert variables['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    with pytest.raises(ValueError, match='Humble'):
+        discovery.environment('10.0.0.7', 'humble')
+
+
 def test_recording_can_be_left_out():
     assert 'recorder_node' in processes('simulation')
     assert 'recorder_node' not in processes('simulation', record='false')
@@ -78,6 +130,14 @@ def test_command_line_carries_name_namespace_parameters_and_remaps(tmp_path):
     assert command[0].endswith('lib/vgps_critic/critic_node')
     assert '__node:=judge' in command and '__ns:=/lab' in command and 'decision:=other' in command
     assert yaml.safe_load((tmp_path / 'judge.yaml').read_text()) == {'/**': {'ros__parameters': {'beta': 0.5}}}
+
+
+def test_on_the_robot_nothing_moves_that_the_critic_did_not_choose_unless_the_operator_says_so():
+    robot = SYSTEMS['robot']
+    for given, fallback in (({}, 'hold'), ({'fallback': 'first'}, 'first')):
+        built = {p.name: p for p in robot.build(robot.resolve(given)) if not isinstance(p, Include)}
+        assert built['critic_node'].parameters['fallback'] == fallback
+    assert processes('simulation')['critic_node'].parameters['fallback'] == 'first'
 
 
 def test_the_nodes_of_the_simulation_do_not_fight_for_cores():

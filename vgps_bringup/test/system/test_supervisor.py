@@ -1,5 +1,6 @@
 """The runner with real nodes: whatever ends it, nothing is left running and no shared memory is left behind."""
 
+import json
 import os
 import pathlib
 import signal
@@ -7,18 +8,20 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import pytest
 
 from vgps_bringup.system import supervisor
 from vgps_bringup.system.description import SYSTEMS, Process, System
+from vgps_msgs_py import run_files
 
 LOADED = pytest.mark.skipif(not os.environ.get('AMENT_PREFIX_PATH'), reason='the workspace is not sourced')
 pytestmark = LOADED
 
 
 def nodes(arguments):
-    return [Process('vgps_bringup', 'recorder_node', name, {'output_directory': arguments['output']})
+    return [Process('vgps_bringup', 'recorder_node', name, {'output_directory': arguments['output']}, required=True)
             for name in ('first', 'second')]
 
 
@@ -86,12 +89,128 @@ def test_a_killed_node_ends_the_system_and_its_shared_memory_is_removed(pair):
 
 def test_a_node_that_cannot_start_is_reported_with_its_own_words(pair, monkeypatch):
     def broken(arguments):
-        return [Process('vgps_bringup', 'recorder_node', 'broken', {'flush_period': 99.0})]
+        return [Process('vgps_bringup', 'recorder_node', 'broken', {'flush_period': 99.0}, must_start=True)]
     monkeypatch.setitem(SYSTEMS, 'pair', System('broken', SYSTEMS['simulation'].arguments, broken))
     lines = []
     with supervisor.Runner('pair', pair, log=lines.append) as running:
         assert running.wait() == {'broken': 2}
         wait_for(lambda: any('flush_period' in line for line in lines))
+
+
+def test_a_node_that_is_not_required_dies_alone_and_is_started_again_by_the_line_in_the_log(pair, monkeypatch):
+    def others(arguments):
+        return [replace(process, required=process.name == 'first') for process in nodes(arguments)]
+    monkeypatch.setitem(SYSTEMS, 'pair', System('one required', SYSTEMS['simulation'].arguments, others))
+    lines = []
+    began = time.time()
+    with supervisor.Runner('pair', pair, log=lines.append) as running:
+        running.children['second'].kill()
+        wait_for(lambda: any('vgps-run pair --only second' in line for line in lines))
+        assert not running.ended() and running.children['first'].poll() is None
+        assert 'second was killed (signal 9)' in running.why_not_ready()
+        assert run_files.ends_since(pair['namespace'], began) == {'second': -signal.SIGKILL}
+        with supervisor.Runner('pair', pair, log=lines.append, only='second') as again:
+            assert list(again.children) == ['second'] and again.children['second'].poll() is None
+            assert running.children['first'].poll() is None
+    with pytest.raises(supervisor.RunnerError, match='first, second'):
+        supervisor.Runner('pair', pair, only='third')
+
+
+def test_a_node_that_moves_nothing_comes_back_by_itself(pair, monkeypatch):
+    def others(arguments):
+        return [replace(process, required=False, respawn=True) for process in nodes(arguments)]
+    monkeypatch.setitem(SYSTEMS, 'pair', System('none required', SYSTEMS['simulation'].arguments, others))
+    with supervisor.Runner('pair', pair, log=lambda line: None) as running:
+        before = running.children['second']
+        before.kill()
+        wait_for(lambda: running.children['second'] is not before)
+        assert running.children['second'].poll() is None
+
+
+def test_a_client_learns_who_ended_first_and_not_who_was_ended(pair):
+    began = time.time()
+    with supervisor.Runner('pair', pair, log=lambda line: None) as running:
+        wait_for(lambda: shared_memory_of(running))
+        running.children['second'].kill()
+        running.wait()
+    assert run_files.ends_since(pair['namespace'], began) == {'second': -signal.SIGKILL}
+
+
+def test_the_next_start_removes_what_killed_nodes_left_in_shared_memory_and_nothing_else(pair):
+    foreign = pathlib.Path('/dev/shm', f'fastdds_{os.getpid():016x}')  # of somebody else's node that was killed
+    foreign.write_bytes(b'1')
+    try:
+        with supervisor.Runner('pair', pair, log=lambda line: None) as running:
+            pids = {child.pid for child in running.children.values()}
+            notes = [run_files.folder() / f'{pid}.segments' for pid in pids]
+            wait_for(lambda: all(note.exists() for note in notes))
+            files = shared_memory_of(running)
+            for child in running.children.values():
+                child.kill()
+                child.wait()
+            left = {path for path in files if path.exists()}
+            assert left, 'kill -9 leaves them'
+            removed = set(run_files.remove_leftovers())
+            assert left <= removed and foreign not in removed and foreign.exists()
+            assert not any(note.exists() for note in notes)
+    finally:
+        foreign.unlink()
+
+
+def test_a_note_of_a_process_that_lives_or_was_changed_removes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_files.tempfile, 'gettempdir', lambda: str(tmp_path))
+    place, victim = run_files.folder(), pathlib.Path('/dev/shm', f'vgps_test_{os.getpid()}')
+    victim.write_bytes(b'1')
+    try:
+        for number, content in enumerate((
+                '', '5', '[]', '{"started": "0"}', '{"started": "0", "files": 5}',
+                json.dumps({'started': '0', 'files': {str(victim): victim.stat().st_ino}}),          # no segment
+                json.dumps({'started': '0', 'files': {'/dev/shm/../../etc/fastdds_x': 1}}))):
+            (place / f'{9_000_000 + number}.segments').write_text(content)
+        assert run_files.remove_leftovers() == [] and victim.exists()
+        run_files.note_shared_memory()
+        assert run_files.remove_leftovers() == [] and (place / f'{os.getpid()}.segments').exists()
+        run_files.forget_shared_memory()
+        assert not (place / f'{os.getpid()}.segments').exists()
+    finally:
+        victim.unlink()
+
+
+def test_notes_are_not_written_where_somebody_else_could_have_put_a_link(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_files.tempfile, 'gettempdir', lambda: str(tmp_path))
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / f'vgps-{os.getuid()}').symlink_to(tmp_path / 'elsewhere')
+    assert run_files.folder() is None
+    run_files.note_shared_memory()
+    run_files.note_end('vgps', 'critic_node', 1)
+    assert run_files.ends_since('vgps', 0.0) == {} and not list((tmp_path / 'elsewhere').iterdir())
+
+
+@pytest.mark.parametrize('given, variables', [
+    ({}, {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}),
+    ({'machines': 'all'}, {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}),
+    ({'machines': '10.0.0.7, camera'}, {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+                                        'ROS_STATIC_PEERS': '10.0.0.7;camera'})])
+def test_nodes_are_seen_by_this_machine_only_unless_one_argument_says_otherwise(pair, monkeypatch, given, variables):
+    for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_STATIC_PEERS', 'ROS_LOCALHOST_ONLY', 'VGPS_MACHINES',
+                 'ROS_DISTRO'):
+        monkeypatch.delenv(name, raising=False)
+    with supervisor.Runner('pair', {**pair, **given}, log=lambda line: None) as running:
+        for child in running.children.values():
+            words = dict(word.partition('=')[::2] for word in
+                         pathlib.Path(f'/proc/{child.pid}/environ').read_text().split('\0'))
+            assert variables.items() <= words.items()
+
+
+def test_a_node_without_its_enclave_says_so_in_one_line(pair, tmp_path):
+    lines = []
+    (tmp_path / 'keystore').mkdir()
+    with supervisor.Runner('pair', {**pair, 'keystore': str(tmp_path / 'keystore')}, log=lines.append) as running:
+        assert set(running.wait().values()) == {2}
+        wait_for(lambda: sum('no enclave' in line for line in lines) >= 1)
+    said = [line for line in lines if line.startswith(('[first]', '[second]')) and 'error:' in line]
+    assert all(f'/{pair["namespace"]}/' in line and str(tmp_path) in line for line in said), lines
+    assert not any('Traceback' in line for line in lines)
 
 
 def test_children_do_not_outlive_a_runner_killed_with_minus_nine(pair, tmp_path):

@@ -11,10 +11,12 @@ import pytest
 
 from vgps_bringup.system.supervisor import Runner, executable
 from vgps_msgs_py.bags.reader import Bag
+from vgps_msgs_py.bags.writer import is_complete
 
 pytest.importorskip('rclpy')
-from vgps_bringup.system.episode_client import OUTCOMES, EpisodeClient, EpisodeError
+from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, SteeringDecision
+from vgps_msgs_py.vocabulary import Outcome
 
 NODES = {'simulation_node', 'widowx_node', 'critic_node', 'policy_node', 'recorder_node'}
 STEPS = 8
@@ -76,6 +78,13 @@ class Live:
         while time.monotonic() < deadline:
             self.client.executor.spin_once(timeout_sec=0.05)
 
+    def watch_until_recorded(self, bags=1):
+        """Wait until the recorder has closed this many bags: on a busy machine it lags behind the action's answer."""
+        deadline = time.monotonic() + 90
+        while sum(is_complete(path.parent) for path in pathlib.Path(self.output).glob('*/*.mcap')) < bags:
+            assert time.monotonic() < deadline, self.tail()
+            self.client.executor.spin_once(timeout_sec=0.05)
+
     def bag(self):
         return self.bags()[-1]
 
@@ -89,8 +98,8 @@ class Live:
 def test_an_episode_runs_from_camera_to_arm_and_its_bag_holds_everything(arguments):
     with Live(arguments) as live:
         result = live.run(seed=3)
-        live.watch(1.5)
-        assert OUTCOMES[result.outcome] == 'timeout', f'{result.message}\n{live.tail()}'
+        live.watch_until_recorded()
+        assert result.outcome == Outcome.TIMEOUT, f'{result.message}\n{live.tail()}'
         assert result.steps == STEPS
         answered = max(state.accepted + state.refused for _, state in live.states)
     assert answered == STEPS, 'every command was executed or refused by name'
@@ -124,8 +133,8 @@ def test_cancelling_holds_the_arm_and_closes_the_bag(arguments):
         assert [c for t, c in live.commands if t > cancelled + 0.5 and c.kind == EndEffectorCommand.ACTION] == []
         assert not live.runner.ended(), 'every node is alive and the next episode can start'
         again = live.client.run(task='put_eggplant_in_basket', max_steps=2)
-        assert OUTCOMES[again.outcome] == 'timeout', f'{again.message}\n{live.tail()}'
-        live.watch(1.5)
+        assert again.outcome == Outcome.TIMEOUT, f'{again.message}\n{live.tail()}'
+        live.watch_until_recorded(2)
     assert sorted(episode.outcome for bag in live.bags() for episode in bag.episodes) == ['cancelled', 'timeout']
 
 
@@ -135,7 +144,8 @@ def test_a_killed_part_ends_the_episode_by_name_and_the_arm_holds(arguments, vic
         live.trigger = lambda: live.kill(victim)
         result = live.run()
         live.watch(1.5)
-        assert OUTCOMES[result.outcome] == 'aborted', live.tail()
+        live.watch_until_recorded()
+        assert result.outcome == Outcome.ABORTED, live.tail()
         assert result.message
         late = [c for t, c in live.joint_commands if t > live.killed + 0.5]
         positions = {tuple(np.round(c.position, 6)) for c in late}

@@ -49,6 +49,9 @@ class Arm(Protocol):
     def command(self, joint_positions, openness) -> None:
         """Go to (6,) joint positions [rad] and gripper openness (0 closed, 1 open)."""
 
+    def hold(self) -> None:
+        """Let the fingers stay where they are, pushing no harder than a held object needs, until the next command."""
+
     def tick(self, now) -> None:
         """Run what recurs, once per control period; `now` in monotonic seconds."""
 

@@ -2,62 +2,30 @@
 
 READY -> MOVING (one step of 0.2 s) -> READY is the normal course. A command refused for what it asks leaves READY with
 the reason. A fault the watchdog finds leads to HOLDING until it is gone. STOPPED, after ~/stop or where a move to a
-pose was cut short, is left by reset or home alone: a READY would tell the policy that the pose was reached.
+pose went wrong, ends the running episode and is left by the operator's reset or home alone. A move that a goal asked
+for ends where the arm is when the goal is over or falls silent; nothing is ever tried again by itself.
 """
-
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from vgps_bringup.arm import previous_target
+from vgps_bringup.arm.authority import Authority
+from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.gate import CommandGate
-from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
-from vgps_bringup.arm.motion import Motion
-from vgps_bringup.arm.reason import Reason, State
+from vgps_bringup.arm.homing import Homing
+from vgps_bringup.arm.outlet import Outlet
 from vgps_bringup.arm.step_controller import StepController
 from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Fault, Watchdog
+from vgps_msgs_py.vocabulary import ArmState as State
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 _LONGEST_PERIOD = 0.05  # s that a move advances per control period at most
-_SETTLE = 0.4           # s after a move, the time the arm needs to catch up
-_REACHED = 0.1          # rad, BridgeData's check of the neutral pose
-_FAR = 0.6              # rad: an arm further behind its command is blocked, or its joint states are wrong
 _RECOVERY_LIMIT = 30.0  # s for a reboot of the servos
-_ANCHORED = 0.1         # rad: a resting arm closer than this to its command is where it was told to be
-_RESETTABLE = (Reason.EFFORT, Reason.MOTOR_ERROR)    # what ~/reset and ~/home may start from
-# Something touches the arm or its state is in doubt: do not finish the step, stay where it is.
-_FREEZE = (Reason.EFFORT, Reason.JOINT_JUMP, Reason.MOTOR_ERROR)
-
-
-@dataclass(frozen=True)
-class ControllerConfig:
-    """Course of the steps and the poses to go to."""
-
-    base_frame: str = field(default='wx250s/base_link', metadata={
-        'description': "frame the commands must be in: the arm's base", 'read_only': True})
-    dry_run: bool = field(default=True, metadata={
-        'description': "compute and check everything but move nothing; each step starts at the arm's present pose"})
-    step_duration: float = field(default=0.2, metadata={
-        'description': 'time of one control step, 5 Hz as BridgeData [s]', 'range': (0.1, 1.0)})
-    # BridgeData gives up on images older than this.
-    max_image_age: float = field(default=1.0, metadata={
-        'description': 'oldest image a command may be made from [s]', 'range': (0.05, 30.0)})
-    move_speed: float = field(default=1.0, metadata={
-        'description': 'largest joint speed on the way to neutral and start pose [rad/s]', 'range': (0.1, 1.5)})
-    neutral_joints: tuple[float, ...] = field(
-        default=(-0.13192235, -0.76238847, 0.44485444, -0.01994175, 1.7564081, -0.15953401), metadata={
-            'description': "joints of ~/home [rad], BridgeData's", 'read_only': True})
-    start_state: tuple[float, ...] = field(default=(0.3, 0.0, 0.15, 0.0, 0.0, 0.0), metadata={
-        'description': "gripper pose of ~/reset: x y z [m], roll pitch yaw [rad] in BridgeData's convention",
-        'read_only': True})
-
-    def start_joints(self):
-        """Return the (6,) joints of the start pose; ValueError where the arm cannot reach it from neutral."""
-        if len(self.neutral_joints) != len(JOINT_NAMES) or len(self.start_state) != 6:
-            raise ValueError('neutral_joints needs 6 joint positions and start_state x y z roll pitch yaw')
-        solution = Kinematics().inverse(previous_target.pose_from_state(self.start_state), self.neutral_joints)
-        if not solution.ok:
-            raise ValueError(f'start_state {self.start_state} is out of reach')
-        return solution.joint_positions
+# Something touches the arm, or its state or master is in doubt: do not finish the step, stay where it is.
+_FREEZE = (Reason.EFFORT, Reason.JOINT_JUMP, Reason.MOTOR_ERROR, Reason.TWO_PUBLISHERS)
+# A command that was not meant for now: it uses up no step.
+_NOT_TAKEN = (Reason.TOO_SOON, Reason.OUT_OF_ORDER, Reason.WRONG_FRAME, Reason.NO_EPISODE, Reason.TWO_PUBLISHERS)
+_HARMLESS = (*RESUMED_BY_COMMAND, Reason.STALE_IMAGE)    # a move to a pose needs neither policy nor camera
+_PASSES = (Reason.EFFORT, Reason.MOTOR_ERROR)    # what the operator's reset is there to get away from
 
 
 class ArmController:
@@ -65,7 +33,7 @@ class ArmController:
 
     def __init__(self, arm, config=None, step_config=None, watchdog_config=None):
         self.arm, self.config = arm, config or ControllerConfig()
-        self.watchdog, self.gate = Watchdog(watchdog_config), CommandGate()
+        self.watchdog, self.gate, self.authority = Watchdog(watchdog_config), CommandGate(), Authority()
         self.steps = StepController(step_config)
         self.state, self.reason, self.message = State.STARTING, Reason.NOT_READY, 'waiting for joint states'
         self.episode_id, self.step = '', 0
@@ -73,38 +41,38 @@ class ArmController:
         self.last = None                  # StepResult of the last command that got as far as the guards
         self.image_to_command = 0.0       # s, of the last step
         self.reading = None
-        self._step_end, self._sent = 0.0, None
-        self._waypoints, self._motion, self._elapsed, self._started, self._ticked = [], None, 0.0, 0.0, 0.0
+        self._outlet = Outlet(arm, self.steps)
+        self._homing, self._step_end, self._ticked = None, 0.0, 0.0
         self._start_joints = self.config.start_joints()
 
     def configure(self, config):
         """Take a new ControllerConfig; a bad one raises ValueError and changes nothing."""
         start_joints = config.start_joints()
-        if config.dry_run != self.config.dry_run and self.watchdog.positions is not None:
+        if config.dry_run != self.config.dry_run and self.reading is not None:
             # What a dry run imagined is not where the arm is, nor whether its gripper is open.
-            openness = self.reading.openness if self.config.dry_run else self.steps.gripper
-            self.steps.reset(self.watchdog.positions, openness)
+            self._anchor(force=True, openness=self.reading.openness if self.config.dry_run else None)
         self.config, self._start_joints = config, start_joints
-
-    # ---- what comes in -----------------------------------------------------------------------------------------
 
     def on_reading(self, reading, now):
         """Take a frame of joint states."""
         if reading.relocated:
             self.watchdog.relocated()
-        sane = self.watchdog.joints(reading.positions, reading.efforts, now)
-        if sane:
+        if self.watchdog.joints(reading.positions, reading.efforts, now, reading.finger):
             self.reading = reading
             if reading.relocated:
                 self._begin_here()
 
     def on_command(self, command, now, ros_now):
         """Take or refuse one Command; `ros_now` is the clock that stamps the images [s]."""
-        if self.state is State.MOVING and now < self._step_end:
+        self._notice_stall(now, ros_now)
+        if second := self.watchdog.second_publisher:
+            reason, message = second.reason, second.message
+        elif self.state is State.MOVING and now < self._step_end:
             reason, message = Reason.TOO_SOON, f'step {command.step} came while step {self.step} is moving'
         else:
-            reason, message = self.gate.check(command, ros_now, self.config.base_frame, self.config.max_image_age)
-        if reason in (Reason.TOO_SOON, Reason.OUT_OF_ORDER, Reason.WRONG_FRAME):
+            reason, message = self.gate.check(command, now, ros_now, self.config.base_frame,
+                                              self.config.max_image_age)
+        if reason in _NOT_TAKEN:
             self.refused += 1
             if self.state is State.READY:    # a step that moves keeps its verdict: a flood must not cover it up
                 self.reason, self.message = reason, message
@@ -122,8 +90,8 @@ class ArmController:
 
     def on_episode(self, episode_id, running, now):
         """Take the announcement of an episode's start or end."""
-        self.gate.episode(episode_id, running)
-        self.watchdog.episode(running, now)
+        self.gate.episode(episode_id, running, now)
+        self.watchdog.episode(self.gate.running is not None, now)
 
     def _blocked(self):
         """Whether commands are refused now for the reason already shown."""
@@ -135,79 +103,153 @@ class ArmController:
             return Reason.HOLD_REQUESTED, command.message
         if not self.arm.ready:
             return Reason.NOT_READY, self.arm.message
-        measured = self.watchdog.positions
         if self.config.dry_run:
             self._anchor(force=True)
-        result = self.last = self.steps.step(command.action, measured)
+        note = self._outlet.follow(self.watchdog.positions, now)
+        result = self.last = self.steps.step(command.action, self.watchdog.positions)
         if result.accepted:
-            self._send(result.joint_command, result.gripper)
+            self._send(result.joint_command, now)
             self.accepted += 1
             self.image_to_command = ros_now - command.stamp
             self._step_end = now + self.config.step_duration
-            self._enter(State.MOVING, Reason.ACCEPTED, '')
+            self._enter(State.MOVING, Reason.ACCEPTED, note)
         return result.reason, result.message
 
-    # ---- services ----------------------------------------------------------------------------------------------
+    def stop(self, now=None):
+        """Stay where the arm is, until the operator resets or homes. Cannot fail."""
+        self._halt(Reason.STOP_REQUESTED, '~/stop was called; ~/reset or ~/home resumes', now)
 
-    def stop(self):
-        """Stay where the arm is, until reset or home."""
-        self._freeze()
-        self._enter(State.STOPPED, Reason.STOP_REQUESTED, '~/stop was called; ~/reset or ~/home resumes')
+    def fail(self, error, now=None):
+        """Stop because the controller itself raised: a bug must not move the arm twice. Cannot fail."""
+        self._halt(Reason.FAULT, f'{type(error).__name__}: {error}; ~/reset resumes', now)
 
-    def fail(self, error):
-        """Stop because the controller itself raised: a bug must not move the arm twice."""
-        self._freeze()
-        self._enter(State.STOPPED, Reason.FAULT, f'{type(error).__name__}: {error}; ~/reset resumes')
+    def _halt(self, reason, message, now=None):
+        """Be STOPPED first, and only then work out where: nothing that goes wrong on the way may undo the stop."""
+        before = self.state
+        self._enter(State.STOPPED, reason, message)
+        try:
+            self._end_episode()
+            self._freeze(before, now)
+            self._outlet.hold()
+        except Exception as error:
+            self.message = f'{message} (the servos keep the last command: {type(error).__name__}: {error})'
 
     def home(self, now):
-        """Go to the neutral pose, gripper as it is. Returns (started, message)."""
+        """Go to the neutral pose on the operator's call, gripper as it is. Returns (started, message)."""
         return self._go([np.array(self.config.neutral_joints)], now)
 
-    def reset(self, now):
-        """Reboot servos in error, open the gripper, go to neutral and on to the start pose."""
+    def reset(self, now, operator=False):
+        """Open the gripper, go to neutral and on to the start pose. Returns (started, message).
+
+        Only the operator leaves a stop, comes away from what is in the way and has servos in error rebooted.
+        """
+        if not operator and (refusal := self._not_without_operator(now)):
+            return False, refusal
         started = self._go([np.array(self.config.neutral_joints), self._start_joints], now)
         if started[0]:
             self.steps.gripper = 1.0
         return started
 
+    def reset_for(self, episode_id, stamp, now, ros_now):
+        """Take a goal's request, made at `stamp` [ROS s], for the start pose. Returns (success, message).
+
+        It is asked again and again while the goal wants it; that begins nothing anew, and resets no stop or fault.
+        """
+        self._notice_stall(now, ros_now)
+        if refusal := self.authority.refusal(episode_id, stamp, ros_now):
+            return False, refusal
+        if self.authority.goal == episode_id and self.state not in (State.STARTING, State.STOPPED):
+            self.authority.grant(episode_id, stamp, now)
+            return True, 'on the way' if self.state is State.HOMING else 'there'
+        started = self.reset(now)
+        if started[0]:
+            self.authority.grant(episode_id, stamp, now)
+        else:
+            self.authority.end(episode_id)    # what was refused is not tried again
+        return started
+
+    def _not_without_operator(self, now):
+        """Return why no program may begin a move now, '' where one may."""
+        if self.state in (State.STARTING, State.STOPPED):
+            return f"{self.state.name}: {self.message or 'the operator resumes'}"
+        if self.state is State.HOMING:
+            return 'the arm is on its way to a pose already'
+        fault = self._fault(now)
+        if fault is None and not self.arm.ready:
+            fault = Fault(Reason.NOT_READY, self.arm.message)
+        return '' if fault is None or fault.reason in _HARMLESS else f'{fault.reason.name}: {fault.message}'
+
+    def withdraw(self, episode_id, now):
+        """End the move of a goal that is over where the arm is, and serve no request of it that is still to come."""
+        if self.state is State.HOMING and self.authority.goal == episode_id:
+            self._give_up_move(Reason.HOLD_REQUESTED, f"episode '{episode_id}' is over before its start pose", now)
+        self.authority.end(episode_id)
+        return True, ''
+
     def _go(self, waypoints, now):
+        self._notice_stall(now)
         if self.watchdog.positions is None:
             return False, 'no joint states yet'
+        if self.watchdog.stalled is not None:
+            return False, f'{self.watchdog.stalled.message}; call again if it is still wanted'
         fault = self.watchdog.check(now, False)
         if not self.arm.ready or (fault is not None and fault.reason is Reason.MOTOR_ERROR):
             if self.config.dry_run:
                 return False, 'dry run: the servos are left alone; set dry_run to false first'
             self.arm.recover()
-        elif fault is not None and fault.reason not in (*RESUMED_BY_COMMAND, Reason.STALE_IMAGE, *_RESETTABLE):
+        elif fault is not None and fault.reason not in (*_HARMLESS, *_PASSES, Reason.TWO_PUBLISHERS):
             return False, f'{fault.reason.name}: {fault.message}'
-        self._waypoints, self._motion, self._started = list(waypoints), None, now
-        self._enter(State.HOMING, Reason.ACCEPTED, 'dry run: the arm is not moved' if self.config.dry_run else '')
+        self._begin_move(waypoints, now)
         return True, 'on the way'
 
-    # ---- time --------------------------------------------------------------------------------------------------
+    def _begin_move(self, waypoints, now):
+        self._end_episode()
+        if not self._outlet.anchored:
+            self._anchor(force=True, openness=self.reading.openness)
+        self._homing = Homing(waypoints, now)
+        self._enter(State.HOMING, Reason.ACCEPTED, 'dry run: the arm is not moved' if self.config.dry_run else '')
+
+    def _end_episode(self):
+        """Serve no further command or request of the present episode: it is over."""
+        self.authority.end(self.authority.goal)
+        self.gate.end(self.gate.running)
+        self.watchdog.episode(False, 0.0)
 
     def tick(self, now, ros_now):
         """Run one control period: watchdog, end of the step, moves between poses."""
-        # A controller that was kept waiting goes on where it was instead of leaping ahead.
-        stalled = max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0
+        self._notice_stall(now, ros_now)
+        late = max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0
+        self.watchdog.excuse(late)    # a controller that was kept waiting goes on where it was and does not leap ahead
         period, self._ticked = min(now - self._ticked, _LONGEST_PERIOD), now
-        self.watchdog.excuse(stalled)
         self.arm.tick(now)
         jump = self.gate.watch_clock(ros_now, now)
         if jump:
             self.message = f'the clock jumped by {jump:.3f} s'
         if self.state is State.STARTING:
             if self.reading is not None and self.arm.ready:
-                self.steps.reset(self.reading.positions, self.reading.openness)
-                self._enter(State.READY, Reason.ACCEPTED, '')
+                self._anchor(force=True, openness=self.reading.openness)
+                self._enter(State.READY, Reason.ACCEPTED, self.watchdog.note)
             elif self.arm.message:
                 self.message = self.arm.message
+            elif (fault := self.watchdog.check(now, False)) is not None:
+                self.reason, self.message = fault.reason, fault.message
             return
-        fault = self.watchdog.check(now, self.state in (State.READY, State.HOLDING))
+        fault = self._fault(now)
         if self.state is State.HOMING:
             self._tick_homing(fault, now, period)
         elif self.state is not State.STOPPED:
             self._tick_stepping(fault, now)
+
+    def _fault(self, now):
+        return self.watchdog.check(now, self.state in (State.READY, State.HOLDING))
+
+    def _notice_stall(self, now, ros_now=None):
+        """Hold for a moment after the controller itself did not run: what waited in its queues is old."""
+        if self._ticked and self.watchdog.notice_stall(now - self._ticked, now):
+            if ros_now is not None:
+                self.authority.wake(now, ros_now)
+            if self.state in (State.READY, State.MOVING, State.HOLDING):
+                self._hold(self.watchdog.stalled)
 
     def _tick_stepping(self, fault, now):
         if not self.arm.ready:
@@ -223,81 +265,84 @@ class ArmController:
             self._enter(State.READY, self.reason, self.message)
 
     def _tick_homing(self, fault, now, period):
-        # What reset is there to get away from needs a moment to go away.
-        recovering = fault is not None and fault.reason in _RESETTABLE
-        if self._motion is None and (recovering or not self.arm.ready) and now - self._started < _RECOVERY_LIMIT:
+        silence = self.authority.silent(now)
+        if silence == 'over':
+            self._give_up_move(Reason.POLICY_LOST, 'the goal that asked for the start pose fell silent', now)
+            return
+        if silence or self.watchdog.stalled is not None:
+            self._homing.pause()
+            self.message = fault.message if fault else 'paused: the goal that asked for it is silent'
+            return
+        if fault is not None and fault.reason is Reason.TWO_PUBLISHERS and self.authority.goal is None:
+            fault = None    # the operator's own move is nobody else's business
+        # The operator's move waits a moment for those to go away.
+        recovering = self.authority.goal is None and fault is not None and fault.reason in _PASSES
+        if not self._homing.moving and (recovering or not self.arm.ready) and (
+                now - self._homing.started < _RECOVERY_LIMIT):
             self.message = self.arm.message or fault.message
         elif not self.arm.ready:
-            self._abandon(Reason.NOT_READY, self.arm.message)
-        elif fault is not None and fault.reason not in (*RESUMED_BY_COMMAND, Reason.STALE_IMAGE):
-            self._abandon(fault.reason, fault.message)
-        elif self.config.dry_run:
+            self._halt(Reason.NOT_READY, self.arm.message, now)
+        elif fault is not None and fault.reason not in _HARMLESS:
+            # Joint states that came late touch nobody: the move is over, but the next goal may ask for its own.
+            if fault.reason in (Reason.STALE_JOINT_STATES, Reason.TWO_PUBLISHERS) and self.authority.goal is not None:
+                self._give_up_move(fault.reason, fault.message, now, State.HOLDING)
+            else:
+                self._halt(fault.reason, fault.message, now)
+        elif self.config.dry_run and not self._homing.moving:
             self._enter(State.READY, Reason.ACCEPTED, 'dry run: the arm was not moved')
-        elif self._motion is None:
-            self._motion = Motion(self._anchor(), self._waypoints.pop(0), self.config.move_speed)
-            self._elapsed = 0.0
+        elif self.config.dry_run:
+            self._halt(Reason.NOT_READY, 'dry_run was switched on before the pose was reached', now)
+        elif not self._homing.moving:
+            if failure := self._homing.set_off(self._anchor(), self.config, self.steps):
+                self._halt(*failure, now)
         else:
-            self._elapsed += period
-            self._follow()
+            self._follow(period, now)
 
-    def _follow(self):
-        wanted = self._motion.at(self._elapsed)
-        behind = np.abs(wanted - self.watchdog.positions)
-        worst = int(behind.argmax())
-        if behind[worst] > _FAR:
-            self._abandon(Reason.JOINT_STEP, f'{JOINT_NAMES[worst]} is {behind[worst]:.2f} rad behind on the way: is '
-                                             'something in the way? ~/reset tries again')
-        elif self._elapsed < self._motion.duration + _SETTLE:
-            self._send(wanted, self.steps.gripper)
-        elif behind[worst] > _REACHED:
-            self._abandon(Reason.NOT_READY, f'{JOINT_NAMES[worst]} stopped {behind[worst]:.2f} rad short of the pose; '
-                                            '~/reset tries again')
-        else:
-            # The target is what was commanded: the measured pose sags, and would sag further with each step.
-            self.steps.reset(wanted, self.steps.gripper)
-            self._motion = None
-            if not self._waypoints:
-                self._enter(State.READY, Reason.ACCEPTED, '')
+    def _give_up_move(self, reason, message, now, state=State.READY):
+        """End the move of a goal where the arm is."""
+        self._freeze(self.state, now)
+        self._outlet.hold()
+        self.authority.end(self.authority.goal)
+        self._enter(state, reason, message)
 
-    def _abandon(self, reason, message):
-        self._freeze()
-        self._enter(State.STOPPED, reason, message)
+    def _follow(self, period, now):
+        wanted, failure = self._homing.advance(period, self.watchdog.positions)
+        if failure is not None:
+            self._halt(*failure, now)
+            return
+        self._send(wanted, now)
+        if not self._homing.moving:
+            self.steps.reset(self._outlet.sent, self.steps.gripper)
+        if self._homing.over:
+            self._enter(State.READY, Reason.ACCEPTED, '')
 
     def _begin_here(self):
         """Go on from where a simulation has put the arm: the last command belongs to the scene before."""
         if self.state is not State.STARTING:
             self._anchor(force=True)
-        if self.state is State.HOMING and self._motion is not None:
-            self._waypoints.insert(0, self._motion.goal)
-            self._motion = None
-
-    # ---- helpers -----------------------------------------------------------------------------------------------
+        if self.state is State.HOMING:
+            self._homing.pause()
 
     def _enter(self, state, reason, message):
         self.state, self.reason, self.message = state, reason, message
 
-    def _send(self, joint_positions, openness):
-        self._sent = joint_positions
-        if not self.config.dry_run:
-            self.arm.command(joint_positions, openness)
+    def _send(self, joint_positions, now):
+        self._outlet.send(joint_positions, now, self.config.dry_run)
+
+    def _anchor(self, force=False, openness=None):
+        return self._outlet.anchor(self.watchdog.positions, force, openness)
 
     def _hold(self, fault):
-        if self.state is State.MOVING and fault.reason in _FREEZE:
-            self._freeze()
+        before = self.state
         self._enter(State.HOLDING, fault.reason, fault.message)
+        if before is State.MOVING and fault.reason in _FREEZE:
+            self._freeze(before, None)
+        self._outlet.hold()
 
-    def _freeze(self):
-        """Cut a motion short: the goal becomes where the arm is now, once (repeated, it would sink)."""
-        if self.state not in (State.MOVING, State.HOMING) or self._sent is None or not self.arm.ready:
-            return
-        # Joint states that far off are not to be believed: then the last command stands.
-        if np.abs(self.watchdog.positions - self._sent).max() <= _FAR:
-            self._anchor(force=True)
-            self._send(self.steps.joint_command, self.steps.gripper)
-
-    def _anchor(self, force=False):
-        """Start the next motion from the last command, or from the measured joints where the arm is elsewhere."""
-        measured = self.watchdog.positions
-        if force or np.abs(measured - self.steps.joint_command).max() > _ANCHORED:
-            self.steps.reset(measured, self.steps.gripper)
-        return self.steps.joint_command
+    def _freeze(self, before, now):
+        """Cut a motion short; without joint states to believe, the last command stands."""
+        now = self._ticked if now is None else now
+        moving = before in (State.MOVING, State.HOMING) or (
+            before is not State.STOPPED and self._outlet.on_the_way(now))
+        if moving and self.watchdog.fresh(now):
+            self._outlet.freeze(self.watchdog.positions, now, self.config.dry_run)

@@ -2,7 +2,8 @@
 
 The servo that closes the fingers is in PWM mode: it pushes as long as it is told to. BridgeData's own loop never
 stops pushing on a held object (350 PWM), which ends in an overload error. Here fingers that have stopped moving get
-a holding PWM after a while.
+a holding PWM after a while, and at once when the arm holds or is stopped: fingers on their way stay where they are
+then, fingers that hold something go on holding it, and stop pushing when it is gone.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ import numpy as np
 from vgps_bringup.arm.arms import FINGER_CLOSED, FINGER_OPEN
 
 _MOVING = 0.0003  # m: fingers that travelled more than this have not stalled
+_AT_REST = 0.2    # s without such travel: fingers that hold something, rather than fingers on their way
+_SLIPPED = 0.001  # m that held fingers may move before they count as holding nothing
+STALE = 0.25      # s: an older finger position is no ground to push
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,9 @@ class GripperConfig:
         'description': 'PWM that keeps a held object after the stall timeout', 'range': (0.0, 250.0)})
     gripper_stall_timeout: float = field(default=1.0, metadata={
         'description': 'fingers that stand still for this long get the holding PWM [s]', 'range': (0.2, 5.0)})
+    bus_watchdog: bool = field(default=True, metadata={
+        'description': "have the servos stop by themselves 0.5 s after the driver's last word; false for a driver "
+                       'without that register (its simulation)', 'read_only': True})
 
 
 class GripperLoop:
@@ -35,20 +42,44 @@ class GripperLoop:
         self.config = config or GripperConfig()
         self._goal = None
         self._moved_at, self._finger = 0.0, None
+        self._held_at = None            # m, where the fingers were when they were told to hold
 
     def set_goal(self, openness, now):
         """Aim at an openness (0 closed, 1 open)."""
         goal = FINGER_CLOSED + float(np.clip(openness, 0.0, 1.0)) * (FINGER_OPEN - FINGER_CLOSED)
-        if goal != self._goal:
-            self._goal, self._moved_at = goal, now
+        if goal != self._goal or self._held_at is not None:
+            self._goal, self._moved_at, self._held_at = goal, now, None
 
-    def pwm(self, finger, now):
-        """Return the PWM for one measured finger [m]; 0 before there is a goal."""
-        if self._goal is None or not np.isfinite(finger):
-            return 0.0
-        if self._finger is None or abs(finger - self._finger) > _MOVING:
+    def hold(self, finger, now):
+        """Stay at the measured finger [m] until the next goal; safe to repeat."""
+        if self._held_at is not None or self._goal is None or not np.isfinite(finger):
+            return
+        self._held_at = finger
+        if self.moving(now):
+            self._goal = finger
+
+    def watch(self, finger, now):
+        """Note a measured finger [m]."""
+        if np.isfinite(finger) and (self._finger is None or abs(finger - self._finger) > _MOVING):
             self._finger, self._moved_at = finger, now
+
+    def moving(self, now):
+        """Whether the fingers are on their way, or have only just been told to go."""
+        return now - self._moved_at <= _AT_REST
+
+    def pwm(self, finger, now, age=0.0):
+        """Return the PWM for a finger [m] measured `age` seconds ago; 0 before there is a goal, or when it is stale."""
+        if self._goal is None or not np.isfinite(finger) or age > STALE:
+            return 0.0
+        if self._held_at is not None:
+            if abs(finger - self._held_at) > _SLIPPED:
+                self._goal = self._held_at = finger
+            return self._push(finger, self.config.gripper_hold_pwm)
+        self.watch(finger, now)
         stalled = now - self._moved_at > self.config.gripper_stall_timeout
         limit = self.config.gripper_hold_pwm if stalled else self.config.gripper_max_pwm
+        return self._push(finger, limit)
+
+    def _push(self, finger, limit):
         wanted = self.config.gripper_gain * (self._goal - finger)
         return float(np.clip(np.clip(wanted, -1.0, 1.0) * self.config.gripper_max_pwm, -limit, limit))

@@ -22,7 +22,14 @@ SERVOS = (*JOINT_NAMES, 'gripper')
 _SERVICE_TIMEOUT = 10.0   # s; the longest is a reboot of every servo
 _POLL_PERIOD = 1.0        # s: each register read is a bus transaction per servo and holds up the joint states
 _RETRY_PERIOD = 2.0       # s
-_QUIET = 0.2              # s after a command in which registers are left alone
+_QUIET = 0.2              # s after a command in which registers are left alone, unless commands come without a pause
+_LATEST = 0.5             # s that a poll waits for such a pause: servo errors must be seen while the arm moves, too
+# Units of 20 ms without any instruction on the servo's bus, after which the servo stops of itself and refuses goals. It
+# is the driver that keeps the bus busy, so this ends the pushing when driver, computer or cable fail, not when we do.
+BUS_WATCHDOG = 25
+_TRIPPED = (-1, 255)      # what Bus_Watchdog reads then, as a signed and as an unsigned byte
+_BUS_WAS_DEAD = ('the servos stopped by themselves since nothing was on their bus for 0.5 s (Bus_Watchdog reads {}): '
+                 'look at the driver, support the arm, then ~/reset')
 _NO_ANSWER = 1 << 7       # error status of our own making; bit 7 is unused by the servos
 
 
@@ -31,11 +38,11 @@ class InterbotixArm:
 
     def __init__(self, node, robot_name, gripper_config, on_reading, on_health):
         from sensor_msgs.msg import JointState
-        self.gripper = GripperLoop(gripper_config)
+        self.gripper, self._bus_watchdog = GripperLoop(gripper_config), gripper_config.bus_watchdog
         self.ready, self.message = False, f"waiting for Interbotix' driver in namespace /{robot_name}"
         self._logger, self._robot_name = node.get_logger(), robot_name
         self._on_reading, self._on_health = on_reading, on_health
-        self._finger = float('nan')
+        self._finger, self._finger_at = float('nan'), -np.inf
         self._commanded = -np.inf           # monotonic time of the last joint command
         self._pwm = 0.0
         self._robot = None
@@ -60,13 +67,18 @@ class InterbotixArm:
         self._robot.core.robot_write_commands('arm', positions.tolist())
         self.gripper.set_goal(openness, self._commanded)
 
+    def hold(self):
+        """Let the fingers stay where they are, or hold what they hold, with the holding PWM at most."""
+        self.gripper.hold(self._finger, time.monotonic())
+
     def tick(self, now):
-        """Drive the fingers, once per control period."""
-        if self.ready:
-            pwm = self.gripper.pwm(self._finger, now)
-            if pwm or self._pwm:
-                self._robot.core.robot_write_joint_command('gripper', pwm)
-            self._pwm = pwm
+        """Drive the fingers, once per control period; a gripper that is not ready or not measured is not pushed."""
+        if self._robot is None:
+            return
+        pwm = self.gripper.pwm(self._finger, now, now - self._finger_at) if self.ready else 0.0
+        if pwm or self._pwm:
+            self._robot.core.robot_write_joint_command('gripper', pwm)
+        self._pwm = pwm
 
     def recover(self):
         """Reboot servos in error and set modes and profile again; the arm sags for a moment."""
@@ -83,7 +95,7 @@ class InterbotixArm:
     def _on_joint_states(self, message):
         reading = reading_from_joint_state(message.name, message.position, message.effort)
         if reading is not None:
-            self._finger = reading.finger
+            self._finger, self._finger_at = reading.finger, time.monotonic()
             self._on_reading(reading)
 
     # ---- the thread --------------------------------------------------------------------------------------------
@@ -106,7 +118,7 @@ class InterbotixArm:
                     self._reboot()
                 elif not self.ready:
                     self._prepare()
-                elif now >= next_poll and now - self._commanded > _QUIET:
+                elif now >= next_poll and (now - self._commanded > _QUIET or now >= next_poll + _LATEST):
                     self._poll(polls)
                     next_poll, polls = now + _POLL_PERIOD, polls + 1
                 rclpy.spin_once(node, timeout_sec=0.02)
@@ -160,6 +172,8 @@ class InterbotixArm:
         elif wrong:
             raise RuntimeError(f'arm is in mode {arm.mode} with {arm.profile_type} profile, gripper in {gripper.mode}; '
                                'needed are position, time and pwm: ~/reset sets them (support the arm, it sags)')
+        if self._bus_watchdog:
+            self._arm_bus_watchdog(cleared=set_modes)
         for register, value in PROFILE.items():
             core.robot_set_motor_registers('group', 'arm', register, value)
             read = list(core.robot_get_motor_registers('group', 'arm', register))
@@ -168,6 +182,22 @@ class InterbotixArm:
         self._robot.arm.capture_joint_positions()
         self.ready, self.message = True, ''
         self._logger.info('arm: ' + ', '.join(f'{k} {v} ms' for k, v in PROFILE.items()))
+
+    def _arm_bus_watchdog(self, cleared):
+        """Have the servos stop by themselves on a dead bus, and read it back; `cleared` lets a tripped one go on."""
+        core = self._robot.core
+        read = self._read('Bus_Watchdog')
+        if not cleared and any(value in _TRIPPED for value in read):
+            raise RuntimeError(_BUS_WAS_DEAD.format(read))
+        # 0 first: it clears a trip, and a servo that has tripped takes no other value
+        for value in (0, BUS_WATCHDOG):
+            core.robot_set_motor_registers('group', 'all', 'Bus_Watchdog', value)
+        read = self._read('Bus_Watchdog')
+        if not read:
+            raise RuntimeError('this driver has no register Bus_Watchdog: the gripper would go on pushing if the '
+                               'driver died; bus_watchdog:=false accepts that')
+        if set(read) != {BUS_WATCHDOG}:
+            raise RuntimeError(f'Bus_Watchdog reads {list(read)} after {BUS_WATCHDOG} was written')
 
     def _reboot(self):
         """Reboot the servos that report an error. RAM registers are lost with it, and so is what the gripper held."""
@@ -179,12 +209,16 @@ class InterbotixArm:
         self._poll(0)
 
     def _poll(self, turn):
-        """Read one kind of register; three kinds take turns."""
+        """Read one kind of register; the kinds take turns, errors every other one."""
         core = self._robot.core
-        if turn % 3 == 0:
+        if turn % 2 == 0:
             self._errors = self._read('Hardware_Error_Status')
-        elif turn % 3 == 1:
+        elif turn % 6 == 1:
             self._temperatures = self._read('Present_Temperature')
+        elif turn % 6 == 3 and self._bus_watchdog:
+            read = self._read('Bus_Watchdog')
+            if any(value in _TRIPPED for value in read):
+                raise RuntimeError(_BUS_WAS_DEAD.format(list(read)))
         else:
             read = list(core.robot_get_motor_registers('group', 'arm', 'Profile_Velocity'))
             if read != [PROFILE['Profile_Velocity']] * len(JOINT_NAMES):

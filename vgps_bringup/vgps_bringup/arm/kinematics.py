@@ -58,6 +58,8 @@ class InverseResult:
 class Kinematics:
     """Pose, Jacobian and inverse of one arm. Holds MuJoCo's work space, so use one instance per thread."""
 
+    joint_names = JOINT_NAMES
+
     def __init__(self):
         self._model = mujoco.MjModel.from_xml_string(_ARM)
         self._data = mujoco.MjData(self._model)

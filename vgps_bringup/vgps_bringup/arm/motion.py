@@ -1,19 +1,82 @@
-"""Moves between resting poses (neutral, start): straight in joint space, without jerk, point by point."""
+"""Moves between resting poses (neutral, start): without jerk, slow at the gripper, clear of the table and of itself.
+
+The way is straight in joint space where that is safe. Otherwise the arm goes up first: links are folded up and back
+until a way down to the goal is free. Every way is looked at in full before the first command.
+"""
+
+from itertools import pairwise, product
 
 import numpy as np
 
-_PEAK = 1.875            # a minimum-jerk move's largest speed over its mean speed
-_SHORTEST = 0.5          # s
+from vgps_bringup.arm.collision import CollisionModel, UnsafePathError
+from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
+
+MAX_GRIPPER_SPEED = 0.25  # m/s, the reduced speed of ISO 10218 for an arm that people stand beside
+_PEAK = 1.875             # a minimum-jerk move's largest speed over its mean speed
+_SHORTEST = 0.5           # s
+# How far [rad] shoulder, elbow and wrist are turned up (negative for the first two is back and up), nearest first.
+_LIFTS = sorted(product((0.0, -0.4, -0.8, -1.2), (0.0, -0.4, -0.8, 0.4), (0.0, -0.6, 0.6)),
+                key=lambda q: np.abs(q).sum())
 
 
 class Motion:
-    """A minimum-jerk move from (6,) `start` to (6,) `goal` that keeps every joint below `max_speed` [rad/s]."""
+    """A minimum-jerk move from (6,) `start` to (6,) `goal` [rad], by way of lifted poses where it must.
 
-    def __init__(self, start, goal, max_speed):
+    No joint is faster than `max_speed` [rad/s] and the fingertips not faster than `max_gripper_speed` [m/s]; no link
+    goes below `floor` [m above the base plane] or into another, with each finger `finger` metres from the centre.
+
+    Raises:
+        UnsafePathError: no safe way was found; says what is in the straight one.
+
+    """
+
+    def __init__(self, start, goal, max_speed, max_gripper_speed=MAX_GRIPPER_SPEED, floor=0.0, finger=0.037,
+                 collision=None):
+        collision = collision or CollisionModel()
         self.start, self.goal = np.asarray(start, float), np.asarray(goal, float)
-        self.duration = max(_SHORTEST, _PEAK * np.abs(self.goal - self.start).max() / max_speed)
+        self.points = find_way(self.start, self.goal, collision, floor, finger)
+        times = [_duration(a, b, max_speed, max_gripper_speed, collision) for a, b in pairwise(self.points)]
+        self._ends = np.cumsum(times)
+        self.duration = float(self._ends[-1])
 
     def at(self, elapsed):
         """Return the (6,) joint positions `elapsed` seconds after the start."""
-        s = float(np.clip(elapsed / self.duration, 0.0, 1.0))
-        return self.start + (10 * s**3 - 15 * s**4 + 6 * s**5) * (self.goal - self.start)
+        leg = min(int(np.searchsorted(self._ends, elapsed)), len(self._ends) - 1)
+        begins = self._ends[leg - 1] if leg else 0.0
+        share = _ease(np.clip((elapsed - begins) / (self._ends[leg] - begins), 0.0, 1.0))
+        return self.points[leg] + share * (self.points[leg + 1] - self.points[leg])
+
+
+def find_way(start, goal, collision, floor, finger):
+    """Return (N, 6) points of a safe way from `start` to `goal` [rad]; UnsafePathError where there is none."""
+    try:
+        collision.check_path([start, goal], floor, finger)
+        return [start, goal]
+    except UnsafePathError as error:
+        refusal = error
+    for shoulder, elbow, wrist in _LIFTS:
+        lifted = np.clip(start + [0.0, shoulder, elbow, 0.0, wrist, 0.0], JOINT_LOWER, JOINT_UPPER)
+        turned = np.r_[start[0], goal[1:]]                                       # the goal's fold, the waist not yet
+        upright = np.r_[start[0], 0.0, 0.0, start[3], 0.0, start[5]]
+        for points in ([start, lifted, goal], [start, lifted, turned, goal], [start, lifted, upright, goal]):
+            try:
+                collision.check_path(points, floor, finger)
+                return points
+            except UnsafePathError:
+                continue
+    raise UnsafePathError(refusal.reason, f'no safe way was found: on the straight one {refusal}; guide the arm clear '
+                                          'by hand (torque off, hold it) and try again')
+
+
+def _duration(start, goal, max_speed, max_gripper_speed, collision):
+    """Return the seconds one straight line needs."""
+    turn = np.abs(goal - start).max()
+    steps = max(2, int(np.ceil(turn / 0.05)))
+    times = np.linspace(0.0, 1.0, steps + 1)
+    tips = np.array([collision.fingertip(start + _ease(t) * (goal - start)) for t in times])
+    gripper = np.linalg.norm(np.diff(tips, axis=0), axis=1).max() * steps
+    return max(_SHORTEST, _PEAK * turn / max_speed, 1.03 * gripper / max_gripper_speed)
+
+
+def _ease(s):
+    return 10 * s**3 - 15 * s**4 + 6 * s**5

@@ -8,25 +8,7 @@ angles turn about the wrong axis once the gripper points down (pitch near 90 deg
 
 import numpy as np
 
-# Rotation of the gripper that BridgeData calls zero roll, pitch and yaw: straight down.
-DEFAULT_ROTATION = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
-
-
-def rotation_from_euler(roll, pitch, yaw):
-    """Return the (3, 3) rotation Rz(yaw) Ry(pitch) Rx(roll); angles in radians."""
-    cr, sr, cp, sp, cy, sy = np.cos(roll), np.sin(roll), np.cos(pitch), np.sin(pitch), np.cos(yaw), np.sin(yaw)
-    return np.array([[cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-                     [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-                     [-sp, cp * sr, cp * cr]])
-
-
-def euler_from_rotation(rotation):
-    """Return (roll, pitch, yaw) in radians of a (3, 3) rotation; at pitch +-90 degrees roll is 0."""
-    cos_pitch = np.hypot(rotation[0, 0], rotation[1, 0])
-    pitch = np.arctan2(-rotation[2, 0], cos_pitch)
-    if cos_pitch < 1e-9:
-        return np.array([0.0, pitch, np.arctan2(-rotation[0, 1], rotation[1, 1])])
-    return np.array([np.arctan2(rotation[2, 1], rotation[2, 2]), pitch, np.arctan2(rotation[1, 0], rotation[0, 0])])
+from vgps_msgs_py.robot_state import rotation_from_euler
 
 
 def compose(target, measured_position, delta):
@@ -40,19 +22,6 @@ def compose(target, measured_position, delta):
     pose[:3, :3] = _orthonormal(rotation @ target[:3, :3])
     pose[:3, 3] = measured_position + delta[:3] + rotation @ (target[:3, 3] - measured_position)
     return pose
-
-
-def pose_from_state(state):
-    """Return the (4, 4) gripper pose of a BridgeData state (x, y, z [m], roll, pitch, yaw [rad], ...)."""
-    pose = np.eye(4)
-    pose[:3, :3] = rotation_from_euler(*state[3:6]) @ DEFAULT_ROTATION
-    pose[:3, 3] = state[:3]
-    return pose
-
-
-def state7(pose, openness):
-    """Return BridgeData's (7,) state (x, y, z [m], roll, pitch, yaw [rad], openness) of a (4, 4) gripper pose."""
-    return np.concatenate([pose[:3, 3], euler_from_rotation(pose[:3, :3] @ DEFAULT_ROTATION.T), [openness]])
 
 
 def _orthonormal(rotation):

@@ -4,9 +4,13 @@ The frame_id of its joint states names the scene. With another scene the arm sta
 said in the very message that holds the new positions, so that no order of arrival can mistake one for the other.
 """
 
+import time
 from dataclasses import replace
 
+import numpy as np
+
 from vgps_bringup.arm.arms import reading_from_joint_state
+from vgps_bringup.arm.gripper import GripperLoop
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 
 
@@ -20,6 +24,8 @@ class SimulatedArm:
         from sensor_msgs.msg import JointState
         self._node, self._message_type = node, JointState
         self._on_reading, self._scene = on_reading, None
+        self._fingers = GripperLoop()      # tells fingers on their way from fingers that hold something
+        self._reading = self._commanded = None
         self._publisher = node.create_publisher(JointState, 'joint_command', 10)
         node.create_subscription(JointState, 'joint_states', self._on_joint_states, 10)
 
@@ -31,14 +37,29 @@ class SimulatedArm:
     def _on_joint_states(self, message):
         reading = reading_from_joint_state(message.name, message.position, message.effort)
         if reading is not None:
+            self._reading = reading
+            self._fingers.watch(reading.finger, time.monotonic())
             before, self._scene = self._scene, message.header.frame_id
             self._on_reading(replace(reading, relocated=before is not None and before != self._scene))
 
     def command(self, joint_positions, openness):
         """Go to (6,) joint positions [rad] and gripper openness (0 closed, 1 open)."""
+        self._commanded = joint_positions
+        self._fingers.set_goal(openness, time.monotonic())
+        self._publish(joint_positions, openness)
+
+    def _publish(self, joint_positions, openness):
         message = self._message_type(name=[*JOINT_NAMES, 'gripper'], position=[*map(float, joint_positions), openness])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
+
+    def hold(self):
+        """Let fingers on their way stay where they are; the simulated servo does not tire of holding an object."""
+        if self._commanded is None or not np.isfinite(self._reading.finger):
+            return
+        if self._fingers.moving(time.monotonic()):
+            self._publish(self._commanded, self._reading.openness)
+        self._commanded = None
 
     def tick(self, now):
         """Nothing recurs."""

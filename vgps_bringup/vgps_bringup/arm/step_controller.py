@@ -1,7 +1,9 @@
 """One control step: a 7-D action becomes joint positions, or a named refusal that changes nothing.
 
 The checks run in this order: finite, clip, compose on the previous target, workspace box, inverse kinematics seeded
-by the last command, joint limits, largest joint step. The reference stack moves its target on when the inverse
+by the last command, joint limits, largest joint step, every link above the table and clear of the others all the way.
+The box bounds the point between the fingers; its floor bounds fingertips, wrist and forearm too: a target that would
+put one of them below the table is raised by as much. The reference stack moves its target on when the inverse
 kinematics fails, so that an unreachable run winds up and is released at once later; here a refusal leaves target,
 command and gripper as they were.
 """
@@ -12,14 +14,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vgps_bringup.arm import previous_target
+from vgps_bringup.arm.arms import FINGER_CLOSED, FINGER_OPEN
+from vgps_bringup.arm.collision import FINGER_REACH, TOLERANCE, CollisionModel, UnsafePathError
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Kinematics
-from vgps_bringup.arm.reason import Reason
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
+
+_RETURN = 0.01    # m per step at which a target outside the workspace box goes back into it by itself
 
 # Boxes in use, [x, y, z] low and high in metres of the base frame. z of the table differs from lab to lab.
 WORKSPACES = {
     'bridge': ((0.10, -0.15, -0.01), (0.45, 0.25, 0.25)),   # Octo's and BridgeData V2's evaluations
     'openvla': ((0.10, -0.20, -0.01), (0.45, 0.25, 0.30)),  # OpenVLA's evaluation
 }
+
+_MAX_RAISES = 4  # looks at a target that has to be raised above the table; one is enough for a rigid shift
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,8 @@ class StepControllerConfig:
         'description': 'published box that the gripper target is kept in', 'choices': ('bridge', 'openvla')})
     # The box cannot know the height of a table: raise this before the first motion.
     min_height: float = field(default=-0.01, metadata={
-        'description': "lowest gripper target above the base plane [m]; the box's floor where that is higher",
+        'description': "lowest gripper target above the base plane [m], of every link 23.4 mm less; the box's floor "
+                       'where that is higher',
         'range': (-0.10, 0.20)})
     max_translation: float = field(default=0.05, metadata={
         'description': 'largest |dx|, |dy|, |dz| of one step [m]; more is clipped', 'range': (0.001, 0.05)})
@@ -58,6 +67,11 @@ class StepControllerConfig:
         box[0, 2] = max(box[0, 2], self.min_height)
         return box
 
+    @property
+    def floor(self):
+        """Height of the table [m]: where the fingertips of a gripper at the box's floor are that points down."""
+        return float(self.box[0, 2]) - FINGER_REACH
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -80,6 +94,7 @@ class StepController:
     def __init__(self, config=None):
         self.config = config or StepControllerConfig()
         self._kinematics = Kinematics()
+        self.collision = CollisionModel()
         self.reset(np.zeros(len(JOINT_NAMES)), 1.0)
 
     def reset(self, joint_positions, openness=1.0):
@@ -105,19 +120,54 @@ class StepController:
         delta = np.clip(action[:6], -bounds, bounds)
         action_clipped = not np.array_equal(delta, action[:6]) or not 0.0 <= action[6] <= 1.0
         pose = previous_target.compose(self.target_pose, self._kinematics.forward(measured)[:3, 3], delta)
-        inside = np.clip(pose[:3, 3], *c.box)
+        # An arm that stands outside the box, because the box was changed or it was found there, goes back in slowly.
+        low, high = c.box
+        origin = self.target_pose[:3, 3]
+        inside = np.clip(pose[:3, 3], np.minimum(low, origin + _RETURN), np.maximum(high, origin - _RETURN))
         workspace_clipped = not np.array_equal(inside, pose[:3, 3])
         pose[:3, 3] = inside
 
         started = time.perf_counter()
-        solution = self._kinematics.inverse(pose, self.joint_command)
+        finger = self.finger if action[6] <= c.gripper_threshold else FINGER_OPEN
+        raised, reason, message, joints = self._solve(pose, measured, finger)
+        workspace_clipped = workspace_clipped or raised
         milliseconds = (time.perf_counter() - started) * 1e3
-        reason, message = self._judge(solution, pose, measured)
         if reason is not Reason.ACCEPTED:
             return self._refuse(reason, message, action_clipped, workspace_clipped, milliseconds)
-        self.target_pose, self.joint_command = pose, solution.joint_positions
+        self.target_pose, self.joint_command = pose, joints
         self._decide_gripper(action[6])
         return self._result(True, reason, '', action_clipped, workspace_clipped, milliseconds)
+
+    @property
+    def finger(self):
+        """Distance of one finger from the centre [m] for the commanded gripper."""
+        return FINGER_OPEN if self.gripper else FINGER_CLOSED
+
+    def _solve(self, pose, measured, finger):
+        """Find joints for the (4, 4) `pose`, raised in place where a link would be below the table.
+
+        Returns (raised, Reason, message, (6,) joints). A link that is below already is not leapt out of there: it may
+        only not go deeper.
+        """
+        lowest_now = self.collision.look(self.joint_command, finger).height
+        for raised in range(_MAX_RAISES):
+            solution = self._kinematics.inverse(pose, self.joint_command)
+            reason, message = self._judge(solution, pose, measured)
+            if reason is not Reason.ACCEPTED:
+                return raised > 0, reason, message, None
+            way = solution.joint_positions - self.joint_command
+            # between two poses at the table a straight line in joint space sags a little: that, too, is lifted out
+            below = max((min(self.config.floor, lowest_now)
+                         - self.collision.look(self.joint_command + share * way, finger).height) / share
+                        for share in (0.5, 0.75, 1.0))
+            if below <= 0.5 * TOLERANCE or raised == _MAX_RAISES - 1:
+                break
+            pose[2, 3] += below
+        try:
+            self.collision.check_path([self.joint_command, solution.joint_positions], self.config.floor, finger)
+        except UnsafePathError as error:
+            return raised > 0, error.reason, str(error), None
+        return raised > 0, Reason.ACCEPTED, '', solution.joint_positions
 
     def _judge(self, solution, pose, measured):
         if not solution.ok:

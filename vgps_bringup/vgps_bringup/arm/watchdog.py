@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER
-from vgps_bringup.arm.reason import Reason
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 # Silence of policy and critic is no danger to a step-synchronous arm, which rests after each step: the arm holds, says
 # so, and the next good command resumes. Every other fault refuses commands while it lasts.
@@ -40,6 +40,9 @@ class WatchdogConfig:
         'description': "largest |effort| per joint [mA], BridgeData's", 'read_only': True})
     effort_margin: float = field(default=10.0, metadata={
         'description': 'effort above the limit that makes the arm hold [mA]', 'range': (0.0, 500.0)})
+    require_efforts: bool = field(default=False, metadata={
+        'description': 'hold while the driver reports no efforts; the robot launch sets it. Efforts that were there '
+                       'and are gone make the arm hold in any case'})
     max_temperature: float = field(default=65.0, metadata={
         'description': 'hottest servo allowed [degrees Celsius]; the servos cut out at 72', 'range': (40.0, 70.0)})
 
@@ -67,22 +70,51 @@ class Watchdog:
         self._heard = {}               # part -> monotonic time
         self._joints_fault = self._motors_fault = None
         self._present, self._since = None, -np.inf
-        self._episode = False
+        self._episode = self._policy_known = self._efforts_known = False
+        self.second_publisher = None   # Fault while a topic that commands the arm has two publishers
+        self.stalled, self._stalled_until = None, 0.0    # Fault for a moment after the controller itself did not run
+
+    def publishers(self, names):
+        """Take the full names of the nodes that publish, by topic: one may command the arm."""
+        self.second_publisher = None
+        for topic, nodes in names.items():
+            if len(nodes) > 1:
+                self.second_publisher = Fault(
+                    Reason.TWO_PUBLISHERS, f'{topic} has {len(nodes)} publishers, {" and ".join(sorted(nodes))}: stop '
+                                           'one (a process that was killed counts for some 20 s more)')
+                return
+
+    @property
+    def note(self):
+        """What is not watched, '' for nothing."""
+        return '' if self._efforts_known else 'the driver reports no efforts: nothing in the way will be felt'
+
+    def notice_stall(self, gap, now):
+        """Take the seconds since the controller ran last; return whether that was too long: its joint states are old.
+
+        What waited in its queues meanwhile, joint states too, arrives within `recovery_time`.
+        """
+        if gap <= self.config.joint_states_timeout:
+            return False
+        self.stalled = Fault(Reason.STALE_JOINT_STATES, f'the controller itself did not run for {gap:.2f} s: what '
+                                                        'waited meanwhile is old')
+        self._stalled_until = now + self.config.recovery_time
+        return True
 
     def relocated(self):
         """Expect the next frame anywhere: a simulation has put the arm elsewhere."""
         self._last_frame = None
 
-    def joints(self, positions, efforts, now):
-        """Take a frame of (6,) positions [rad] and (6,) efforts [mA] or None; return whether it is sane."""
+    def joints(self, positions, efforts, now, finger=0.0):
+        """Take (6,) positions [rad], (6,) efforts [mA] or None and the finger [m]; return whether they are sane."""
         self._heard['joint states'] = now
         positions = np.asarray(positions, float)
         fault = self._judge_positions(positions)
         if fault is None:
             self.positions = positions
-            fault = self._judge_efforts(efforts)
+            fault = self._judge_finger(finger) or self._judge_efforts(efforts)
         self._joints_fault = fault
-        return fault is None or fault.reason is Reason.EFFORT
+        return fault is None or fault.reason in (Reason.EFFORT, Reason.NO_EFFORT)
 
     def _judge_positions(self, positions):
         if positions.shape != (6,) or not np.isfinite(positions).all():
@@ -103,9 +135,18 @@ class Watchdog:
                 return Fault(Reason.JOINT_JUMP, f'{JOINT_NAMES[worst]} jumped {jump[worst]:.2f} rad between two frames')
         return None
 
+    def _judge_finger(self, finger):
+        if np.isfinite(finger):
+            return None
+        return Fault(Reason.BAD_FINGER, f'the finger reads {finger}: the gripper is not driven until it reads a number')
+
     def _judge_efforts(self, efforts):
         if efforts is None:
-            return None
+            if not (self.config.require_efforts or self._efforts_known):
+                return None
+            return Fault(Reason.NO_EFFORT, 'the driver reports no efforts'
+                         + (' any more' if self._efforts_known else '') + ': nothing in the way would be felt')
+        self._efforts_known = True
         excess = np.abs(efforts) - np.array(self.config.effort_limits)
         worst = int(np.argmax(excess))
         if not np.isfinite(excess).all() or excess[worst] > self.config.effort_margin:
@@ -128,6 +169,12 @@ class Watchdog:
                 return
         self._motors_fault = None
 
+    def fresh(self, now):
+        """Tell whether `positions` are those of this moment."""
+        return (self.positions is not None and self.stalled is None
+                and now - self._heard['joint states'] <= self.config.joint_states_timeout
+                and (self._joints_fault is None or self._joints_fault.reason is Reason.EFFORT))
+
     def excuse(self, stalled):
         """Do not count `stalled` seconds in which the controller itself did not run as silence of the others."""
         self._heard = {part: heard + stalled for part, heard in self._heard.items()}
@@ -138,6 +185,7 @@ class Watchdog:
 
     def candidates(self, now):
         """Note a sign of life of the policy: the first since the last command, from which the critic has its time."""
+        self._policy_known = True
         if self._heard.get('policy', -np.inf) <= self._heard.get('command', -np.inf):
             self._heard['policy'] = now
 
@@ -149,6 +197,7 @@ class Watchdog:
         """Note that an episode began or ended: commands are only missed during one."""
         if running and not self._episode:
             self._heard['command'] = now
+            self._heard.pop('policy', None)     # what it said in an earlier episode is no sign of life in this one
         self._episode = running
 
     def check(self, now, waiting):
@@ -157,12 +206,18 @@ class Watchdog:
         `waiting` is true while the arm is ready for the next command. A fault stays for `recovery_time` after its
         cause has gone, so that a flickering one does not let single commands through.
         """
+        if self.stalled is not None and now >= self._stalled_until:
+            self.stalled = None
+        if self.stalled is not None:
+            return self.stalled
         fault = self._find(now, waiting)
         if fault is not None:
             self._present, self._since = fault, now
         elif self._present is not None and (self._present.reason in RESUMED_BY_COMMAND
                                             or now - self._since >= self.config.recovery_time):
             self._present = None
+        if self._present is None or self._present.reason in RESUMED_BY_COMMAND:
+            return self.second_publisher or self._present
         return self._present
 
     def _find(self, now, waiting):
@@ -188,10 +243,14 @@ class Watchdog:
             return None
         proposed = self._heard.get('policy')
         if proposed is None:
-            return Fault(Reason.STALE_COMMAND, f'no command for {silence:.1f} s')
+            if not self._policy_known:
+                return Fault(Reason.STALE_COMMAND, f'no command for {silence:.1f} s')
+            return Fault(Reason.POLICY_LOST, f'no candidates in the {silence:.1f} s of this episode: policy_node hangs '
+                                             'or does not run')
         if proposed > last:
             if now - proposed <= self.config.command_timeout:
                 return None
             return Fault(Reason.CRITIC_LOST, f'candidates {now - proposed:.1f} s ago but no command: '
                                              'is critic_node running?')
-        return Fault(Reason.POLICY_LOST, f'no candidates for {now - proposed:.1f} s: is policy_node running?')
+        return Fault(Reason.POLICY_LOST, f'no candidates for {now - proposed:.1f} s: policy_node hangs or does not '
+                                         'run')

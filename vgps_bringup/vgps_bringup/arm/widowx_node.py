@@ -10,6 +10,7 @@ steady clock: with simulated time a paused /clock would otherwise put the watchd
 
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -18,22 +19,26 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import Trigger
 
-from vgps_bringup.arm.controller import ArmController, ControllerConfig
+from vgps_bringup.arm.controller import ArmController
+from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.gate import Command
 from vgps_bringup.arm.gripper import GripperConfig
-from vgps_bringup.arm.kinematics import JOINT_NAMES
-from vgps_bringup.arm.reason import Reason, State
+from vgps_bringup.arm.report import fill_state
 from vgps_bringup.arm.simulated_arm import SimulatedArm
 from vgps_bringup.arm.step_controller import StepControllerConfig
 from vgps_bringup.arm.watchdog import WatchdogConfig
 from vgps_msgs.msg import ActionCandidates, ControllerState, EndEffectorCommand, Episode
+from vgps_msgs.srv import ResetForEpisode
 from vgps_msgs_py import node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_msgs_py.stamps import seconds
+from vgps_msgs_py.vocabulary import ArmState as State
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 CONTROL_PERIOD = 0.02   # s
 REPORT_PERIOD = 0.1     # s, without a change
 DIAGNOSE_PERIOD = 1.0   # s
+COMMANDING = ('command', 'candidates', 'episode')    # topics that one node each may publish
 _OK = (State.READY, State.MOVING, State.HOMING)
 
 
@@ -60,7 +65,7 @@ class WidowXNode(Node):
         # Changes that arrive while the controller is being built have nothing to act on yet.
         self._controller = None
         self._reconfigured = True  # say the configuration in the next period, when a change has taken place
-        config = self._declare(ControllerConfig, lambda c: self._controller.configure(c))
+        config = self._declare(ControllerConfig, lambda c: self._controller.configure(c), lambda c: c.start_joints())
         steps = self._declare(StepControllerConfig, lambda c: setattr(self._controller.steps, 'config', c))
         watchdog = self._declare(WatchdogConfig, lambda c: setattr(self._controller.watchdog, 'config', c))
         self._arm = self._make_arm(arm_config)
@@ -79,18 +84,21 @@ class WidowXNode(Node):
                 (ActionCandidates, 'candidates', self._on_candidates, qos.EVENT),
                 # Published with every image and a thousandth of its size: a pulse of the camera.
                 (CameraInfo, 'camera_info', self._on_camera_info, qos.IMAGE)):
-            self.create_subscription(message_type, topic, callback, profile)
+            self.create_subscription(message_type, topic, partial(self._guarded, callback), profile)
+        self._commanding = [self.resolve_topic_name(topic) for topic in COMMANDING]
+        self._looked = -np.inf    # for second publishers
         self.create_service(Trigger, '~/stop', self._on_stop)
-        self.create_service(Trigger, '~/home', self._on_home)
-        self.create_service(Trigger, '~/reset', self._on_reset)
+        self.create_service(Trigger, '~/home', partial(self._on_move, self._controller.home))
+        self.create_service(Trigger, '~/reset', partial(self._on_move, partial(self._controller.reset, operator=True)))
+        self.create_service(ResetForEpisode, '~/reset_for_episode', self._on_reset_for_episode)
         self.create_timer(CONTROL_PERIOD, self._on_period, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._configuration = ConfigurationPublisher(self, 'vgps_bringup')
 
-    def _declare(self, config_class, apply):
+    def _declare(self, config_class, apply, check=lambda config: None):
         def live(config):
             apply(config)
             self._reconfigured = True
-        return parameters.declare(self, config_class, live)
+        return parameters.declare(self, config_class, live, check)
 
     def _make_arm(self, config):
         if config.arm == 'simulated':
@@ -102,20 +110,33 @@ class WidowXNode(Node):
     # ---- what comes in -----------------------------------------------------------------------------------------
 
     def _guarded(self, act, *arguments):
-        """Run `act`; an error in our own code stops the arm instead of leaving it to the next command."""
+        """Run `act`; an error in our own code stops the arm instead of leaving it to the next command, or ending us."""
+        result = None
         try:
-            return act(*arguments)
+            result = act(*arguments)
         except Exception as error:
-            self.get_logger().error(f'controller failed: {error!r}')
-            self._controller.fail(error)
-        finally:
+            self._controller.fail(error, time.monotonic())
+            self.get_logger().error(f'controller failed: {error!r}', throttle_duration_sec=1.0)
+        try:
             self._show()
+        except Exception as error:
+            self.get_logger().error(f'cannot publish what the controller does: {error!r}', throttle_duration_sec=1.0)
+        return result
+
+    def _look_for_publishers(self):
+        """Tell the watchdog who publishes what moves the arm, as far as the ROS graph knows."""
+        self._looked, names = time.monotonic(), {}
+        for topic in self._commanding:
+            if self.count_publishers(topic) > 1:    # the names take a millisecond, the count does not
+                names[topic] = [f'{i.node_namespace.rstrip("/")}/{i.node_name}'
+                                for i in self.get_publishers_info_by_topic(topic)]
+        self._controller.watchdog.publishers(names)
 
     def _ros_now(self):
         return self.get_clock().now().nanoseconds * 1e-9
 
     def _on_reading(self, reading):
-        self._controller.on_reading(reading, time.monotonic())
+        self._guarded(self._controller.on_reading, reading, time.monotonic())
 
     def _on_health(self, health):
         self._controller.watchdog.motors(health.names, health.errors, health.temperatures)
@@ -123,7 +144,8 @@ class WidowXNode(Node):
     def _on_command(self, message):
         command = Command(seconds(message.header.stamp), message.header.frame_id, message.episode_id, message.step,
                           message.kind != EndEffectorCommand.ACTION, np.array(message.action), message.message)
-        self._guarded(self._controller.on_command, command, time.monotonic(), self._ros_now())
+        self._look_for_publishers()
+        self._controller.on_command(command, time.monotonic(), self._ros_now())
 
     def _on_episode(self, message):
         running = message.outcome == Episode.RUNNING
@@ -139,22 +161,31 @@ class WidowXNode(Node):
             self._controller.watchdog.image(time.monotonic())
 
     def _on_stop(self, _request, response):
-        self._guarded(self._controller.stop)
+        self._guarded(self._controller.stop, time.monotonic())
         response.success, response.message = True, self._controller.message
         return response
 
-    def _on_home(self, _request, response):
-        response.success, response.message = self._guarded(self._controller.home, time.monotonic()) or (
+    def _on_move(self, begin, _request, response):
+        response.success, response.message = self._guarded(begin, time.monotonic()) or (
             False, self._controller.message)
         return response
 
-    def _on_reset(self, _request, response):
-        response.success, response.message = self._guarded(self._controller.reset, time.monotonic()) or (
-            False, self._controller.message)
+    def _on_reset_for_episode(self, request, response):
+        self._guarded(self._look_for_publishers)
+        answer = self._guarded(self._controller.withdraw, request.episode_id, time.monotonic()) if request.withdraw \
+            else self._guarded(self._controller.reset_for, request.episode_id, seconds(request.stamp),
+                               time.monotonic(), self._ros_now())
+        response.success, response.message = answer or (False, self._controller.message)
         return response
 
     def _on_period(self):
         self._guarded(self._controller.tick, time.monotonic(), self._ros_now())
+        self._guarded(self._report)
+
+    def _report(self):
+        """Say what recurs, and look at what nobody tells."""
+        if time.monotonic() - self._looked >= REPORT_PERIOD:
+            self._look_for_publishers()
         if self._reconfigured:
             self._reconfigured = False
             self._configuration.publish()
@@ -183,21 +214,8 @@ class WidowXNode(Node):
 
     def _publish(self):
         self._reported = time.monotonic()
-        c, steps = self._controller, self._controller.steps
-        message = ControllerState(
-            episode_id=c.episode_id, step=c.step, state=int(c.state), dry_run=c.config.dry_run, reason=int(c.reason),
-            message=c.message, target_pose=steps.target_pose.ravel(), joint_names=list(JOINT_NAMES),
-            joint_command=steps.joint_command.tolist(), gripper_target=steps.gripper, accepted=c.accepted,
-            refused=c.refused, image_to_command_ms=c.image_to_command * 1e3)
+        message = fill_state(ControllerState(), self._controller)
         message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = c.config.base_frame
-        if c.reading is not None:
-            message.joint_positions = c.reading.positions.tolist()
-            message.measured_pose = steps.forward(c.reading.positions).ravel()
-            message.gripper_position = c.reading.openness
-        if c.last is not None:
-            message.action_clipped, message.workspace_clipped = c.last.action_clipped, c.last.workspace_clipped
-            message.inverse_kinematics_ms = c.last.inverse_kinematics_ms
         self._states.publish(message)
 
     def _diagnose(self):

@@ -21,7 +21,7 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
-from vgps_bringup.arm.controller import ControllerConfig
+from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_bringup.system.episode_client import EpisodeClient
 from vgps_bringup.system.supervisor import Runner
@@ -104,7 +104,7 @@ def measure(steps, selection, settle):
                 client.node.create_subscription(
                     kind, topic, lambda m, sink=sink: sink.__setitem__((m.episode_id, m.step), m), qos.EVENT)
             client.node.create_subscription(ControllerState, 'controller_state', on_state, qos.EVENT)
-            client.wait_until_ready(120.0, lambda: str(runner.ended() or ''))
+            client.wait_until_ready(120.0, runner.why_not_ready)
             time.sleep(settle)
             for episode in range(10):
                 client.run('put the object on the plate', seed=episode)

@@ -21,7 +21,8 @@ CONDITIONS = {'plain policy': 'first', 'steered': 'value'}  # -> critic_node's p
 
 def _run_conditions(options, output: pathlib.Path, log) -> list[tuple[str, object]]:
     """Run one episode per condition and return (condition, result) pairs."""
-    from vgps_bringup.system.episode_client import OUTCOMES, EpisodeClient, progress
+    from vgps_bringup.system.episode_client import EpisodeClient, progress
+    from vgps_msgs_py.vocabulary import Outcome, name
 
     arguments = {'task': options.task, 'policy': options.policy, 'critic': options.critic, 'k': str(options.k),
                  'beta': str(options.beta), 'output': str(output), 'namespace': options.namespace,
@@ -29,13 +30,12 @@ def _run_conditions(options, output: pathlib.Path, log) -> list[tuple[str, objec
     results = []
     with Runner('simulation', arguments, log=log, quiet=not options.verbose) as runner:
         with EpisodeClient(options.namespace) as client:
-            client.wait_until_ready(120.0, lambda: ', '.join(
-                f'{name} ended with code {code}' for name, code in runner.ended().items()))
+            client.wait_until_ready(120.0, runner.why_not_ready)
             for condition, selection in CONDITIONS.items():
                 print(f'\n{condition}: {options.task}, seed {options.seed}', flush=True)
                 client.set_parameters('critic_node', selection=selection)
                 result = client.run_simulated(options.task, options.seed, on_feedback=progress)
-                print(f'\n  -> {OUTCOMES[result.outcome].upper()} after {result.steps} steps, {result.duration:.1f} s. '
+                print(f'\n  -> {name(Outcome, result.outcome)} after {result.steps} steps, {result.duration:.1f} s. '
                       f'{result.message}', flush=True)
                 results.append((condition, result))
             time.sleep(1.5)  # what the recorder keeps after an episode; it closes the bag when it is told to stop

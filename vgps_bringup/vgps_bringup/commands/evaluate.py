@@ -52,7 +52,8 @@ def add_bag(commands) -> None:
     parser.add_argument('--beta', type=_numbers(float), default=(0.0,), help='temperatures, e.g. 0,0.1,1.0')
     parser.add_argument('--policy', help='propose candidates anew with this policy')
     parser.add_argument('--instruction', default='', help='for recordings that name none')
-    parser.add_argument('--image-topic', help='where several cameras were recorded')
+    parser.add_argument('--camera', '--image-topic', help='image topic, or its end, where several were recorded')
+    parser.add_argument('--joint-topic', help='joint states, where several arms were recorded by other software')
     parser.add_argument('--output', type=Path, default=Path('rejudged'), help='report folder')
     parser.set_defaults(run=run_bag)
 
@@ -68,11 +69,14 @@ def run_bag(options) -> None:
         policy = load_policy(options.policy)
     try:
         rejudge = Rejudge(load_critics(options.critic), options.k, options.beta, policy)
-        summary = write(judge_bags(options.bags, rejudge, options.instruction, options.image_topic), options.output)
+        summary = write(judge_bags(options.bags, rejudge, options.instruction, options.camera, options.joint_topic),
+                        options.output)
     except BagError as error:
         sys.exit(f'vgps-evaluate bag: {error}')
     for problem in summary['problems']:
         print(f'note: {problem}', file=sys.stderr)
+    for camera, count in summary['cameras'].items():
+        print(f'camera {camera}: {count} recordings')
     for line in summary['settings']:
         print(f'{line["critic"]}  K {line["k"]:3d}  beta {line["beta"]:<5g} differs {100 * line["differs"]:5.1f} %  '
               f'value {line["value"]:8.3f}  regret {line["regret"]:7.3f}  fallbacks {line["fallbacks"]} of '
@@ -103,6 +107,8 @@ def _add_study(parser, tasks: tuple[str, ...], policy: str, max_steps: int, outp
                         'of 1/3 s for the Google Robot in SIMPLER')
     parser.add_argument('--order-seed', type=int, default=0, help='of the interleaving')
     parser.add_argument('--no-record', action='store_true', help='no bag per trial, hence no videos')
+    parser.add_argument('--stop-early', type=float, default=0.0, metavar='ERROR', help='two conditions: end as soon as '
+                        'enough is known, with at most this chance (0.05) of calling equal ones different')
     parser.add_argument('--report-only', action='store_true', help='tables of what is finished so far')
     parser.add_argument('--output', type=Path, default=output, help='folder of journal, bags and report')
     parser.set_defaults(default_policy=policy)
@@ -118,7 +124,8 @@ def add_trials(commands) -> None:
     parser.add_argument('--namespace', help='of a system that is running; default: vgps for the robot, and '
                                             'ros-simulation starts its own')
     parser.add_argument('--image-size', type=int, default=256, help="the simulation's camera, pixels")
-    parser.add_argument('--looks', default='plain', choices=('plain', 'varied'), help='lockstep scene appearance')
+    parser.add_argument('--looks', default='plain', help='lockstep scene appearance',
+                        choices=('plain', 'light', 'varied', 'camera', 'lighting', 'colours'))
     parser.add_argument('--workers', type=int, default=1, help='lockstep processes')
     parser.add_argument('--worker', type=int, help=argparse.SUPPRESS)  # which of them this is
     parser.add_argument('--against', type=Path, help="another run's folder: compare on the same seeds, same_seeds.json")
@@ -214,7 +221,7 @@ def _play(study, options) -> None:
     setting = {name: getattr(options, name) for name in ('runner', 'image_size', 'looks') if hasattr(options, name)}
     try:
         run_study(study, runner, options.output, not options.no_record, (options.worker or 0, options.workers),
-                  say=lambda text: print(text, flush=True), setting=setting)
+                  say=lambda text: print(text, flush=True), setting=setting, stop_early=options.stop_early)
         if options.runner == 'simpler' and runner.seconds:
             print(f'{runner.steps / runner.seconds:.1f} control steps per second, policy and critic included')
     finally:

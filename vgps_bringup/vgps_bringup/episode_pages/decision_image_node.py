@@ -1,14 +1,18 @@
 """The camera frame with the decision drawn on it, live, on ``decision_image``: for rqt and Foxglove.
 
-Beside the frame: every candidate's value, the chosen one, the reason. On the frame, where the camera is calibrated:
+Beside the frame: every candidate's value, the chosen one, the reason; across it, when the episode is not being
+recorded. On the frame, where the camera is calibrated:
 where each candidate would take the gripper. While nobody looks, no image is received and nothing is drawn.
 """
 
 import os
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
 from ament_index_python.packages import get_package_share_directory
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
@@ -18,6 +22,7 @@ from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDe
 from vgps_msgs_py import images, node_main, parameters, qos, stamps
 from vgps_msgs_py.bags.reader import Step
 
+RECORDER_SILENT = 5.0  # s after which a recorder that spoke every second is gone
 FRAMES_KEPT = 90   # 3 s at 30 Hz: longer than a decision may take on the robot
 
 
@@ -62,7 +67,11 @@ class DecisionImageNode(Node):
                 (ControllerState, 'controller_state', self._on_state, qos.EVENT),
                 (SteeringDecision, 'decision', self._on_decision, qos.EVENT)):
             self.create_subscription(message_type, topic, callback, profile)
-        self.create_timer(0.5, self._look_for_viewers)
+        self._recorder, self._heard = f'{self.get_namespace().rstrip("/")}/recorder_node: recording', None
+        self._unrecorded = ''
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, qos.EVENT)
+        # a timer of the node's clock rests when that is set back
+        self.create_timer(0.5, self._look_for_viewers, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _look_for_viewers(self):
         watched = self._publisher.get_subscription_count() > 0
@@ -72,6 +81,18 @@ class DecisionImageNode(Node):
             self.destroy_subscription(self._images)
             self._images = None
             self._frames.clear()
+
+    def _on_diagnostics(self, message):
+        for status in message.status:
+            if status.name == self._recorder:
+                self._heard = time.monotonic()
+                self._unrecorded = status.message if status.level == DiagnosticStatus.ERROR else ''
+
+    def _warning(self) -> str:
+        """Return what to write across the frame, or nothing."""
+        if self._heard is not None and time.monotonic() - self._heard > RECORDER_SILENT:
+            return 'NOT RECORDING: the recorder is gone'
+        return self._unrecorded
 
     def _on_image(self, message):
         self._frames[stamps.nanoseconds(message.header.stamp)] = message
@@ -105,7 +126,7 @@ class DecisionImageNode(Node):
             return
         if self._calibration is not None and known and self._pose is not None:
             draw_directions(picture, self._calibration, self._pose[:3, 3], step.actions, message.chosen)
-        composed = Overlay(self._run).frame(picture, len(self._run.steps) - 1)
+        composed = Overlay(self._run).frame(picture, len(self._run.steps) - 1, self._warning())
         self._publisher.publish(images.to_message(np.ascontiguousarray(composed), message.header))
 
 

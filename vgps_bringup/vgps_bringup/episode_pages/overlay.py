@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vgps_msgs_py.bags.reader import REASONS, EpisodeRecord, Step
+from vgps_msgs_py.bags.reader import EpisodeRecord, Step
+from vgps_msgs_py.vocabulary import HEALTHY, SteeringReason, Verdict, words
 
 HEIGHT, PANEL = 480, 440  # pixels of the video and of the panel on its right
 INK, FAINT, BACK, LINE = (236, 239, 244), (146, 156, 173), (24, 28, 36), (52, 60, 74)
 CHOSEN, OTHER, MEMBERS = (255, 176, 59), (86, 128, 184), (120, 148, 186)
 GOOD, BAD, WARN = (92, 200, 132), (236, 98, 90), (255, 200, 80)
-CONTROLS = (REASONS.index('control first'), REASONS.index('control random'))
+CONTROLS = (SteeringReason.CONTROL_FIRST, SteeringReason.CONTROL_RANDOM)
 OUTCOME_COLOURS = {'success': GOOD, 'failure': BAD, 'running': FAINT}
 
 
@@ -105,6 +106,9 @@ def draw_panel(shared: Values, step: Step | None, position: int | None) -> np.nd
         if np.isfinite(decision.value):
             facts += f'   value {decision.value:.2f}   spread {decision.spread:.2f}'
             facts += f'   ESS {decision.effective_sample_size:.1f}'
+        chance = getattr(decision, 'success_chance', np.nan)  # older recordings have none
+        if np.isfinite(chance):
+            facts += f'   success {chance:.0%}' + (' ALARM' if decision.alarm else '')
         draw.text((margin, HEIGHT - 142), facts, INK, font(13))
     _curve(draw, shared.values, position, (margin, HEIGHT - 106, right, HEIGHT - 22))
     return np.asarray(picture)
@@ -175,15 +179,20 @@ def _banner(image: np.ndarray, outcome: str) -> np.ndarray:
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture, 'RGBA')
     draw.rectangle((0, image.shape[0] - 54, image.shape[1], image.shape[0]), (16, 18, 24, 215))
-    draw.text((image.shape[1] / 2, image.shape[0] - 27), outcome.upper(),
-              OUTCOME_COLOURS.get(outcome, WARN), font(26, bold=True), anchor='mm')
+    size = 26 if len(outcome) < 20 else 14  # a warning is a sentence
+    draw.text((image.shape[1] / 2, image.shape[0] - 27),
+              _shorten(draw, outcome if size < 26 else outcome.upper(), font(size, bold=True), image.shape[1] - 16),
+              OUTCOME_COLOURS.get(outcome, WARN), font(size, bold=True), anchor='mm')
     return np.asarray(picture)
 
 
 def _reason(decision) -> tuple[str, tuple[int, int, int]]:
+    if decision.verdict in (Verdict.OPERATOR, Verdict.RETREAT):
+        return words(Verdict, decision.verdict), WARN
     if decision.chosen < 0:
-        return f'hold: {REASONS[decision.reason]}', BAD
-    return REASONS[decision.reason], (GOOD, FAINT, FAINT)[decision.reason] if decision.reason < 3 else WARN
+        return f'hold: {words(SteeringReason, decision.reason)}', BAD
+    colour = GOOD if decision.reason == SteeringReason.STEERED else FAINT if decision.reason in HEALTHY else WARN
+    return words(SteeringReason, decision.reason), colour
 
 
 def _wrap(draw: ImageDraw.ImageDraw, text: str, face, width: int) -> list[str]:

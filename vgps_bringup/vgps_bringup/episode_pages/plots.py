@@ -6,25 +6,36 @@ from base64 import b64encode
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from vgps_msgs_py.bags.reader import REASONS, EpisodeRecord
+from vgps_msgs_py.bags.reader import EpisodeRecord
+from vgps_msgs_py.vocabulary import SteeringReason, words
 
 matplotlib.rcParams.update({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
+                            'text.parse_math': False,  # an episode may be called anything, also $\\frac
                             'svg.fonttype': 'path', 'axes.grid': True, 'grid.color': '#e3e7ee', 'axes.axisbelow': True,
                             'axes.edgecolor': '#8a94a6', 'xtick.color': '#4a5365', 'ytick.color': '#4a5365'})
 ORANGE, BLUE, GREY = '#f08c00', '#3b6fb6', '#9aa5b8'
+LONGEST_LABEL = 60
 CYCLE = ('#3b6fb6', '#f08c00', '#2f9e5b', '#c2417c', '#7a5cc4', '#1a9aa8', '#8c6d31', '#5c6675')
 
 
-def svg(figure: Figure) -> str:
-    """Return a figure as an ``<svg>`` element."""
+def svg(figure: Figure) -> Markup:
+    """Return a figure as an ``<svg>`` element that a page takes as it is: its texts are drawn as outlines."""
     buffer = io.StringIO()
     figure.savefig(buffer, format='svg', bbox_inches='tight')
     text = buffer.getvalue()
-    return re.sub(r'<metadata>.*?</metadata>', '', text[text.index('<svg'):], flags=re.DOTALL)
+    # matplotlib repeats every text in a comment; that and who made the file when are of no use
+    return Markup(re.sub(r'<metadata>.*?</metadata>|<!--.*?-->', '', text[text.index('<svg'):], flags=re.DOTALL))
+
+
+def readable(name: str) -> str:
+    """Return a name that fits into a legend and can be drawn."""
+    name = name.encode(errors='replace').decode()
+    return name if len(name) <= LONGEST_LABEL else name[:LONGEST_LABEL - 1] + '…'
 
 
 def _over_steps(axes) -> None:
@@ -66,14 +77,20 @@ def value_figure(episode: EpisodeRecord) -> Figure:
 
 
 def health_figure(episode: EpisodeRecord) -> Figure:
-    """How sure the critic was: spread over candidates, disagreement of members, effective sample size."""
+    """How sure the critic was, and what it expected: spread, disagreement, effective sample size, chance of success."""
     figure = Figure(figsize=(8.6, 2.2), layout='constrained')
-    panels = figure.subplots(1, 3)
+    panels = figure.subplots(1, 4)
     decisions = [s.decision for s in episode.steps if s.decision is not None]
     for axes, (name, title) in zip(panels, (('spread', 'spread over candidates'),
                                             ('disagreement', 'disagreement of members'),
-                                            ('effective_sample_size', 'effective sample size'))):
-        axes.plot([d.step for d in decisions], [getattr(d, name) for d in decisions], color=BLUE, linewidth=1.4)
+                                            ('effective_sample_size', 'effective sample size'),
+                                            ('success_chance', 'chance of success'))):
+        # older recordings hold no outlook
+        axes.plot([d.step for d in decisions], [getattr(d, name, np.nan) for d in decisions], color=BLUE, linewidth=1.4)
+        if name == 'success_chance':
+            thresholds = [getattr(d, 'chance_threshold', np.nan) for d in decisions]
+            axes.plot([d.step for d in decisions], thresholds, color='#c0392b', linewidth=1, linestyle='--')
+            axes.set_ylim(0, 1)
         axes.set_title(title, fontsize=9, color='#4a5365')
         _over_steps(axes)
     return figure
@@ -105,8 +122,8 @@ def curves_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], ylabel: str)
     figure = Figure(figsize=(8.6, 3.2), layout='constrained')
     axes = figure.subplots()
     for (label, (x, y)), colour in zip(curves.items(), CYCLE * (len(curves) // len(CYCLE) + 1)):
-        axes.plot(x, y, color=colour, linewidth=1.5, label=label)
-    axes.set_ylabel(ylabel)
+        axes.plot(x, y, color=colour, linewidth=1.5, label=readable(label))
+    axes.set_ylabel(readable(ylabel))
     _over_steps(axes)
     if len(curves) <= 12:
         figure.legend(loc='outside upper left', ncols=2, frameon=False)
@@ -115,5 +132,5 @@ def curves_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], ylabel: str)
 
 def reason_counts(episode: EpisodeRecord) -> dict[str, int]:
     """Return how often each reason stood behind a decision, most frequent first."""
-    reasons = [REASONS[s.decision.reason] for s in episode.steps if s.decision is not None]
+    reasons = [words(SteeringReason, s.decision.reason) for s in episode.steps if s.decision is not None]
     return dict(sorted(((r, reasons.count(r)) for r in set(reasons)), key=lambda item: -item[1]))

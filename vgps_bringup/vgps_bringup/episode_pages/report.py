@@ -7,15 +7,15 @@ import argparse
 import json
 import os
 import sys
-from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from vgps_bringup.episode_pages import page, plots, video
 from vgps_bringup.episode_pages.latency import added_latency, image_to_command, latency_table
-from vgps_msgs_py.bags.reader import FAILURES, Bag, EpisodeRecord
+from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.vocabulary import TaskFailure, words
 
 # What a node says of itself in NodeConfiguration.model where a trained model is missing.
 STAND_INS = ('stand-in', 'untrained', 'random-policy', 'scripted')
@@ -37,7 +37,8 @@ def summarize(bag: Bag, episode: EpisodeRecord) -> dict:
     return {
         'episode_id': episode.episode_id, 'instruction': episode.instruction, 'task': episode.task,
         'seed': episode.seed, 'outcome': episode.outcome, 'message': episode.message,
-        'failure': FAILURES[last_state.failure] if last_state is not None and not last_state.success else '',
+        'failure': words(TaskFailure, last_state.failure) if last_state is not None and last_state.failure
+                   and not last_state.success else '',
         'steps': len(episode.steps), 'seconds': round(episode.duration, 3),
         'steps_per_second': float(1 / np.median(periods)) if len(periods) else None,
         'policy': next((s.candidates.policy for s in episode.steps if s.candidates is not None), ''),
@@ -71,7 +72,7 @@ def pick_episode(bag: Bag, episode_id: str | None = None) -> EpisodeRecord:
 
 
 def episode_report(path: Path | str, output: Path | str | None = None, label: str = '',
-                   episode_id: str | None = None) -> dict:
+                   episode_id: str | None = None, camera: str | None = None) -> dict:
     """Write the report folder of one episode (default: ``BAG/report``) and return its summary.
 
     Raises:
@@ -83,50 +84,48 @@ def episode_report(path: Path | str, output: Path | str | None = None, label: st
     folder = Path(output) if output else (bag.path if bag.path.is_dir() else bag.path.parent) / 'report'
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarize(bag, episode)
-    if bag.image_stamps:
-        video.write_episode(bag, episode, folder / 'video.mp4', label)
-    else:
-        summary['problems'] = [*bag.problems, 'no camera images were recorded: no video']
+    summary['problems'] = [*bag.problems, *_video(bag, episode, folder / 'video.mp4', label, camera)]
     (folder / 'summary.json').write_text(json.dumps(summary, indent=2))
-    (folder / 'index.html').write_text(_episode_page(bag, episode, summary, folder, label), encoding='utf-8')
+    _write_episode_page(bag, episode, summary, folder, label)
     return summary
 
 
-def _episode_page(bag: Bag, episode: EpisodeRecord, summary: dict, folder: Path, label: str) -> str:
-    rows = latency_table(episode)
-    failure = f' ({summary["failure"]})' if summary['failure'] else ''
-    head = (f'<h1>{escape(episode.instruction)} {page.tag(episode.outcome)}</h1>'
-            f'<p class="faint">{escape(label + " · " if label else "")}episode {escape(episode.episode_id)}'
-            f'{escape(failure)}{escape(" · " + episode.message if episode.message else "")}</p>')
+def _video(bag: Bag, episode: EpisodeRecord, path: Path, label: str, camera: str | None) -> list[str]:
+    """Write the video; return what kept it from being whole. The camera's trouble never costs the report."""
+    if not bag.image_stamps:
+        return ['no camera images were recorded: no video']
+    try:
+        broken = video.write_episode(bag, episode, path, label, camera)
+    except BagError as error:
+        return [f'no video: {error}']
+    if not broken:
+        return [] if path.exists() else ['no camera frame falls into the episode: no video']
+    count = f'{len(broken)} camera frame{"s" if len(broken) > 1 else ""} could not be drawn ({broken[0]})'
+    return [count if path.exists() else f'{count}: no video']
+
+
+def _write_episode_page(bag: Bag, episode: EpisodeRecord, summary: dict, folder: Path, label: str) -> None:
     facts = {'control steps': f'{len(episode.steps)}', 'duration': f'{episode.duration:.1f} s',
              'candidates K, β': f'{summary["candidates"]}, {summary["beta"]:g}' if summary['beta'] is not None else '–'}
     if summary['steps_per_second']:
         facts['steps per second'] = f'{summary["steps_per_second"]:.1f}'
     if summary['added_ros_latency_ms']:
         facts['added ROS latency, median'] = f'{summary["added_ros_latency_ms"]["p50"]:.1f} ms'
-    notices = [page.notice(f'Stand-in: {node} runs {what}') for node, what in summary['stand_ins'].items()]
-    notices += [page.notice(f'Partial recording: {problem}') for problem in summary['problems']]
-    parts = [head, page.cards(facts), *notices]
-    if (folder / 'video.mp4').exists():
-        parts.append(page.section('What the robot saw and what was chosen', page.video(folder / 'video.mp4')))
-    parts += [page.section('Values', plots.svg(plots.value_figure(episode)),
-                           plots.svg(plots.health_figure(episode)))]
-    if (actions := plots.action_figure(episode)) is not None:
-        parts.append(page.section('Candidates (blue) and executed actions (orange)', plots.svg(actions)))
-    parts.append(page.section('Decisions', page.table(
-        ('reason', 'steps'), list(summary['reasons'].items()))))
-    strong = tuple(i for i, row in enumerate(rows) if row.name.startswith(('image stamp', 'added')))
-    parts.append(page.section('Latency', page.table(
-        ('part', 'stage', 'p50 [ms]', 'p95 [ms]', 'largest [ms]', 'n'),
-        [(r.part, r.name, r.p50, r.p95, r.largest, r.count) for r in rows], strong),
-        '<p class="faint small">Critical path of the models: the longer of policy and image encoder, which run at the '
-        'same time, then head and selection.</p>'))
-    configuration = ''.join(
-        f'<h3 class="small">{escape(node)} <span class="faint">{escape(m.version)} {escape(m.model)} '
-        f'{escape(m.model_hash[:12])}</span></h3><pre>{escape(m.parameters)}</pre>'
-        for node, m in sorted(bag.configurations.items()))
-    parts.append(page.section('Configuration', configuration or '<p class="faint">not recorded</p>'))
-    return page.page(f'{episode.instruction}: {episode.outcome}', *parts)
+    notices = [f'Stand-in: {node} runs {what}' for node, what in summary['stand_ins'].items()]
+    notices += [f'Partial recording: {problem}' for problem in summary['problems']]
+    rows, film = latency_table(episode), folder / 'video.mp4'
+    actions = plots.action_figure(episode)
+    page.write(
+        folder / 'index.html', 'episode', title=f'{episode.instruction}: {episode.outcome}', label=label,
+        instruction=episode.instruction, outcome=episode.outcome, episode_id=episode.episode_id,
+        failure=summary['failure'], message=episode.message, facts=facts, notices=notices,
+        film=page.video(film) if film.exists() else None, values=plots.svg(plots.value_figure(episode)),
+        health=plots.svg(plots.health_figure(episode)), actions=plots.svg(actions) if actions is not None else None,
+        decisions=page.Table(('reason', 'steps'), list(summary['reasons'].items())),
+        latency=page.Table(('part', 'stage', 'p50 [ms]', 'p95 [ms]', 'largest [ms]', 'n'),
+                           [(r.part, r.name, r.p50, r.p95, r.largest, r.count) for r in rows],
+                           tuple(i for i, r in enumerate(rows) if r.name.startswith(('image stamp', 'added')))),
+        configurations=sorted(bag.configurations.items()))
 
 
 def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '') -> str:
@@ -141,28 +140,24 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '')
     summaries = {name: episode_report(path, label=name) for name, path in bags.items()}
     parts = [(opened[name], episodes[name], name) for name in bags if opened[name].image_stamps]
     first = next(iter(summaries.values()))
-    body = [f'<h1>{escape(first["instruction"])}</h1><p class="faint">task {escape(first["task"] or "–")}, seed '
-            f'{first["seed"]}: the same scene under {len(bags)} conditions</p>']
     notices = {f'Stand-in: {node} runs {what}' for s in summaries.values() for node, what in s['stand_ins'].items()}
-    body += [page.notice(text) for text in sorted(notices)]
     if parts:
         video.write_side_by_side(parts, folder / 'video.mp4')
         video.write_filmstrip(parts, folder / 'filmstrip.jpg')
-        body.append(page.section('Side by side', page.video(folder / 'video.mp4', narrow=True)))
     links = {name: os.path.relpath(Path(path) / 'report/index.html', folder) for name, path in bags.items()}
-    body.append(page.section('Outcomes', (f'<p>{escape(note)}</p>' if note else '') + page.table(
+    outcomes = page.Table(
         ('condition', 'outcome', 'failure', 'steps', 'seconds', 'steps / s', 'image → command p50 [ms]',
          'added by ROS p50 [ms]', 'report'),
-        [(name, page.tag(s['outcome']), s['failure'] or '–', s['steps'], s['seconds'], s['steps_per_second'],
+        [(name, page.Outcome(s['outcome']), s['failure'] or '–', s['steps'], s['seconds'], s['steps_per_second'],
           (s['image_to_command_ms'] or {}).get('p50'), (s['added_ros_latency_ms'] or {}).get('p50'),
-          f'<a href="{escape(links[name])}">details</a>') for name, s in summaries.items()])))
+          page.Link(links[name], 'details')) for name, s in summaries.items()])
     curves = {name: (np.array([s.index for s in e.steps]),
                      np.array([s.decision.value if s.decision is not None else np.nan for s in e.steps]))
               for name, e in episodes.items()}
-    body.append(page.section('Value of the executed candidate',
-                             plots.svg(plots.curves_figure(curves, 'Q (discounted return)'))))
-    (folder / 'index.html').write_text(page.page(first['instruction'], *body), encoding='utf-8')
-    (folder / 'summary.json').write_text(json.dumps(summaries, indent=2))
+    page.write(folder / 'index.html', 'comparison', title=first['instruction'], task=first['task'] or '–',
+               seed=first['seed'], conditions=len(bags), notices=sorted(notices), note=note, outcomes=outcomes,
+               film=page.video(folder / 'video.mp4') if parts else None,
+               curves=plots.svg(plots.curves_figure(curves, 'Q (discounted return)')))
     return '\n'.join([*(describe(name, s) for name, s in summaries.items()), *filter(None, [note]), *sorted(notices)])
 
 
@@ -184,10 +179,11 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('bag', type=Path, help='rosbag2 folder or file (MCAP, sqlite3)')
     parser.add_argument('--output', type=Path, help='report folder; default: BAG/report')
+    parser.add_argument('--camera', help='image topic, or its end, where several cameras were recorded')
     parser.add_argument('--episode', help='episode_id; default: the last in the bag')
     options = parser.parse_args()
     try:
-        summary = episode_report(options.bag, options.output, episode_id=options.episode)
+        summary = episode_report(options.bag, options.output, episode_id=options.episode, camera=options.camera)
     except BagError as error:
         sys.exit(f'vgps-report: {error}')
     for problem in summary['problems']:

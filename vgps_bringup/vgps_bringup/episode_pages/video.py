@@ -42,17 +42,25 @@ class VideoWriter:
         self._container.close()
 
 
-def episode_frames(bag: Bag, episode: EpisodeRecord, rate: float, label: str = '',
-                   below: bool = False) -> Iterator[np.ndarray]:
-    """Yield the composed frames of an episode at a constant rate, real time, outcome on the last ones."""
+def episode_frames(bag: Bag, episode: EpisodeRecord, rate: float, label: str = '', below: bool = False,
+                   camera: str | None = None, broken: list[str] | None = None) -> Iterator[np.ndarray]:
+    """Yield the composed frames of an episode at a constant rate, real time, outcome on the last ones.
+
+    A frame that cannot be decoded is passed over, and why is added to ``broken``.
+    """
     overlay = Overlay(episode, label, below)
     stamps = [step.stamp for step in episode.steps]
     first = min([episode.started, *stamps[:1]])
     period, due, begun, image = 1e9 / rate, None, 0, None
-    for frame in bag.frames():
+    for frame in bag.frames(camera):
         if frame.stamp < first or frame.received > episode.ended:
             continue
-        image = frame.image()
+        try:
+            image = frame.image()
+        except ValueError as error:  # the picture before stays: the rest of the episode is what people came for
+            if broken is not None:
+                broken.append(str(error))
+            continue
         while begun < len(stamps) and stamps[begun] <= frame.stamp:
             begun += 1
         due = frame.stamp if due is None else due
@@ -66,22 +74,29 @@ def episode_frames(bag: Bag, episode: EpisodeRecord, rate: float, label: str = '
             yield composed
 
 
-def frame_rate(bag: Bag) -> float:
+def frame_rate(bag: Bag, camera: str | None = None) -> float:
     """Return the camera's rate in frames per second, at most MAX_RATE."""
-    stamps = np.unique(bag.image_stamps[bag.image_topic()])
+    stamps = np.unique(bag.image_stamps[bag.image_topic(camera)])
     if len(stamps) < 2:
         return 5.0
     return float(np.clip(round(1e9 / np.median(np.diff(stamps)), 1), 1.0, MAX_RATE))
 
 
-def write_episode(bag: Bag, episode: EpisodeRecord, path: Path | str, label: str = '') -> int:
-    """Write the video of an episode; return the number of frames."""
-    rate, count = frame_rate(bag), 0
+def write_episode(bag: Bag, episode: EpisodeRecord, path: Path, label: str = '',
+                  camera: str | None = None) -> list[str]:
+    """Write the video of an episode, none where no frame can be drawn; return what was wrong with frames."""
+    broken: list[str] = []
+    rate = frame_rate(bag, camera)
+    frames = episode_frames(bag, episode, rate, label, camera=camera, broken=broken)
+    first = next(frames, None)
+    if first is None:
+        path.unlink(missing_ok=True)  # of an earlier report
+        return broken
     with VideoWriter(path, rate) as writer:
-        for frame in episode_frames(bag, episode, rate, label):
+        writer.write(first)
+        for frame in frames:
             writer.write(frame)
-            count += 1
-    return count
+    return broken
 
 
 def write_side_by_side(parts: list[tuple[Bag, EpisodeRecord, str]], path: Path | str) -> int:

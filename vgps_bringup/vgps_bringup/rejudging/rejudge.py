@@ -20,14 +20,16 @@ import yaml
 
 from vgps_critic.steering import Failure, Scores, Steerer, SteeringConfig, choose_each, step_seed
 from vgps_msgs_py import stamps
-from vgps_msgs_py.bags.reader import REASONS, Bag, EpisodeRecord, Step
+from vgps_msgs_py.bags.reader import Bag, EpisodeRecord, Step
 from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.robot_state import measured_state
+from vgps_msgs_py.vocabulary import SteeringReason, words
 from vgps_policy_bridge.errors import PolicyError
-from vgps_policy_bridge.loop.state7 import state7
 from vgps_policy_bridge.policy import Observation
 
 # Decisions the clock made: the same frame and candidates need not repeat them.
-TIMING_REASONS = ('frame missing', 'deadline missed')
+TIMING_REASONS = tuple(words(SteeringReason, reason) for reason in (
+    SteeringReason.FRAME_MISSING, SteeringReason.DEADLINE_MISSED))
 
 Item, Result = TypeVar('Item'), TypeVar('Result')
 
@@ -101,13 +103,13 @@ class JudgedStep:
 
 
 def recorded_steering(bag: Bag) -> SteeringConfig:
-    """Return the thresholds and fallback the live critic ran with; the defaults where the bag does not say."""
+    """Return the thresholds and fallback the live critic ran with; where the bag does not say, it sends something."""
     names = ('min_spread', 'max_disagreement', 'fallback', 'selection')
     for message in bag.configurations.values():
         if 'min_spread' in message.parameters:  # the critic's; parsing them all would take longer than judging
             parameters = yaml.safe_load(message.parameters)
             return SteeringConfig(**{name: parameters[name] for name in names if name in parameters})
-    return SteeringConfig()
+    return SteeringConfig(fallback='first')
 
 
 class Rejudge:
@@ -181,7 +183,7 @@ class Rejudge:
         state = None
         if states:
             _, measured = states[max(0, bisect_right(states, step.stamp, key=lambda item: item[0]) - 1)]
-            state = state7(measured.measured_pose, measured.gripper_position)
+            state = measured_state(measured.measured_pose, measured.gripper_position)
         try:
             return self.policy.propose(Observation(image, step.stamp * 1e-9, state), max(self.ks)).actions
         except PolicyError as error:
@@ -221,7 +223,8 @@ class Rejudge:
                 differs=own and decision is not None and result.chosen != executed,
                 value=result.value, executed_value=executed_value, regret=regret, spread=result.spread,
                 disagreement=result.disagreement, effective_sample_size=result.effective_sample_size,
-                reason=REASONS[result.reason], recorded_reason=REASONS[decision.reason] if decision is not None else '',
+                reason=words(SteeringReason, result.reason),
+                recorded_reason=words(SteeringReason, decision.reason) if decision is not None else '',
                 encode_ms=scored.encode_ms, score_ms=scored.score_ms)
 
 

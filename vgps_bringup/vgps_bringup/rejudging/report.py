@@ -3,8 +3,8 @@
 import heapq
 import json
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
-from html import escape
 from math import isfinite
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Collected:
     worst: list[tuple] = field(default_factory=list)              # heap of (regret, number, picture, caption)
     curves: dict[str, list] = field(default_factory=dict)         # recordings without candidates: name -> ValuePoints
     problems: list[str] = field(default_factory=list)
+    cameras: Counter = field(default_factory=Counter)             # image topic -> recordings
     recorded_seconds: float = 0.0
     judging_seconds: float = 0.0
 
@@ -54,7 +55,8 @@ class Collected:
         (heapq.heappush if len(self.worst) < GALLERY else heapq.heapreplace)(self.worst, item)
 
 
-def judge_bags(paths: list[Path], rejudge: Rejudge, instruction: str = '', topic: str | None = None) -> Collected:
+def judge_bags(paths: list[Path], rejudge: Rejudge, instruction: str = '', camera: str | None = None,
+               joints: str | None = None) -> Collected:
     """Re-judge every episode of every recording; recordings without candidates get value curves.
 
     A recording that cannot be used is named in ``problems`` and the others go on.
@@ -68,8 +70,12 @@ def judge_bags(paths: list[Path], rejudge: Rejudge, instruction: str = '', topic
         try:
             began = time.perf_counter()
             bag = Bag(path)
-            collected.problems += [f'{path}: {problem}' for problem in bag.problems]
-            _judge_bag(bag, rejudge, collected, instruction, topic)
+            try:
+                if bag.image_stamps:
+                    collected.cameras[bag.image_topic(camera)] += 1
+                _judge_bag(bag, rejudge, collected, instruction, camera, joints)
+            finally:  # reading its frames may add some
+                collected.problems += [f'{path}: {problem}' for problem in bag.problems]
             collected.judging_seconds += time.perf_counter() - began
         except BagError as error:
             collected.problems.append(f'not judged: {error}')
@@ -78,20 +84,21 @@ def judge_bags(paths: list[Path], rejudge: Rejudge, instruction: str = '', topic
     return collected
 
 
-def _judge_bag(bag: Bag, rejudge: Rejudge, collected: Collected, instruction: str, topic: str | None) -> None:
+def _judge_bag(bag: Bag, rejudge: Rejudge, collected: Collected, instruction: str, camera: str | None,
+               joints: str | None) -> None:
     episodes = [e for e in bag.episodes if any(s.candidates is not None for s in e.steps)
                 or (rejudge.policy is not None and e.steps)]
     if not episodes:
         spoken = instruction or next((e.instruction for e in bag.episodes), '')
         for name, critic in rejudge.critics.items():
-            points = foreign.value_curve(bag, critic, spoken, topic)
+            points = foreign.value_curve(bag, critic, spoken, camera, joints)
             collected.curves[f'{bag.path.name}, {name}'] = points
         collected.recorded_seconds += points[-1].seconds
         return
     for episode in episodes:
         collected.recorded_seconds += (episode.steps[-1].stamp - episode.steps[0].stamp) * 1e-9
         every = max(1, len(episode.steps) // SHEET_FRAMES)
-        for position, judged in enumerate(rejudge.run(bag, episode, topic)):
+        for position, judged in enumerate(rejudge.run(bag, episode, camera)):
             collected.add(judged, every, position, episode.episode_id)
 
 
@@ -101,7 +108,8 @@ def write(collected: Collected, output: Path) -> dict:
     lines = summarize(collected.rows)
     same, comparable = agreement(collected.rows)
     summary = {
-        'settings': lines, 'problems': collected.problems, 'recorded_seconds': collected.recorded_seconds,
+        'settings': lines, 'problems': collected.problems, 'cameras': dict(collected.cameras),
+        'recorded_seconds': collected.recorded_seconds,
         'judging_seconds': collected.judging_seconds,
         'times_real_time': collected.recorded_seconds / max(collected.judging_seconds, 1e-9),
         'live_and_offline_agree': {'same': same, 'of': comparable},
@@ -109,7 +117,7 @@ def write(collected: Collected, output: Path) -> dict:
     if collected.rows:
         pq.write_table(pa.Table.from_pylist([row._asdict() for row in collected.rows]), output / 'steps.parquet')
     (output / 'summary.json').write_text(json.dumps(_plain(summary), indent=2, allow_nan=False))
-    (output / 'index.html').write_text(_page(collected, summary), encoding='utf-8')
+    _write_page(output / 'index.html', collected, summary)
     return summary
 
 
@@ -122,47 +130,37 @@ def _plain(value):
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def _page(collected: Collected, summary: dict) -> str:
+def _write_page(path: Path, collected: Collected, summary: dict) -> None:
     lines = summary['settings']
-    recordings = len({row.bag for row in collected.rows}) + len(collected.curves)
-    parts = ['<h1>Re-judged recordings</h1>',
-             f'<p class="faint">{recordings} recordings, {len({(r.bag, r.episode_id) for r in collected.rows})} '
-             f'episodes, {len(lines)} settings; judged at {summary["times_real_time"]:.1f} times real time</p>']
-    same = summary['live_and_offline_agree']
-    if same['of']:
-        parts.append(page.cards({'live choices repeated': f'{same["same"]} of {same["of"]}'}))
-    parts += [page.notice(problem) for problem in collected.problems]
-    if lines:
-        head = ('critic', 'K', 'β', 'steps', 'differs [%]', 'value', 'regret', 'regret p95', 'spread', 'disagreement',
-                'ESS', 'fallbacks')
-        parts.append(page.section(
-            'What each setting would have chosen',
-            page.table(head, [(x['critic'], x['k'], f'{x["beta"]:g}', x['steps'], round(100 * x['differs']), x['value'],
-                               x['regret'], x['regret_p95'], x['spread'], x['disagreement'],
-                               x['effective_sample_size'], x['fallbacks']) for x in lines]),
-            '<p class="faint small">differs: from what was executed. Regret: the best candidate\'s value minus that of '
-            'the executed one, by this critic. Values are discounted returns.</p>'))
-        grids = [grid for critic in dict.fromkeys(x['critic'] for x in lines)
-                 if (grid := _grid([x for x in lines if x['critic'] == critic], critic)) is not None]
-        if grids:
-            parts.append(page.section('How often the choice differs', *(plots.svg(g) for g in grids)))
-        parts.append(page.section('Value along the episodes', *_value_curves(collected.rows)))
-    if collected.curves:
-        curves = {name: (np.array([p.seconds for p in points]), np.array([p.value for p in points]))
-                  for name, points in collected.curves.items()}
-        figure = plots.curves_figure(curves, 'Q of what was done')
-        figure.axes[0].set_xlabel('time [s]')
-        parts.append(page.section('Value of what was done', plots.svg(figure)))
-    if collected.worst:
-        pictures = ''.join(f'<figure><img class="wide" src="{plots.png_uri(image)}" alt="frame">'
-                           f'<figcaption>{escape(caption)}</figcaption></figure>'
-                           for _, _, image, caption in sorted(collected.worst, key=lambda w: -w[0]))
-        parts.append(page.section('Worst decisions', f'<div class="gallery">{pictures}</div>'))
-    sheets = [f'<figure><img class="wide" src="{plots.png_uri(_sheet(images))}" alt="contact sheet">'
-              f'<figcaption>{escape(name)}</figcaption></figure>' for name, images in collected.sheet.items()]
-    if sheets:
-        parts.append(page.section('Contact sheet', *sheets))
-    return page.page('Re-judged recordings', *parts)
+    head = ('critic', 'K', 'β', 'steps', 'differs [%]', 'value', 'regret', 'regret p95', 'spread', 'disagreement',
+            'ESS', 'fallbacks')
+    choices = page.Table(head, [
+        (x['critic'], x['k'], f'{x["beta"]:g}', x['steps'], round(100 * x['differs']), x['value'], x['regret'],
+         x['regret_p95'], x['spread'], x['disagreement'], x['effective_sample_size'], x['fallbacks']) for x in lines])
+    grids = [_grid([x for x in lines if x['critic'] == critic], critic)
+             for critic in dict.fromkeys(x['critic'] for x in lines)]
+    episodes = {row.episode_id for row in collected.rows}
+    page.write(
+        path, 'rejudged', title='Re-judged recordings',
+        recordings=len({row.bag for row in collected.rows}) + len(collected.curves),
+        episodes=len({(r.bag, r.episode_id) for r in collected.rows}), settings=len(lines),
+        times_real_time=summary['times_real_time'], agreement=summary['live_and_offline_agree'],
+        problems=collected.problems, choices=choices if lines else None,
+        grids=[plots.svg(grid) for grid in grids if grid is not None],
+        episode_curves=_value_curves(collected.rows) if lines else [], more_curves=max(0, len(episodes) - MOST_CURVES),
+        done=_done(collected.curves) if collected.curves else None,
+        worst=[(plots.png_uri(image), caption)
+               for _, _, image, caption in sorted(collected.worst, key=lambda item: -item[0])],
+        sheets=[(plots.png_uri(_sheet(images)), name) for name, images in collected.sheet.items()])
+
+
+def _done(points_by_name: dict[str, list]):
+    """The value of what was done, for recordings without candidates."""
+    curves = {name: (np.array([p.seconds for p in points]), np.array([p.value for p in points]))
+              for name, points in points_by_name.items()}
+    figure = plots.curves_figure(curves, 'Q of what was done')
+    figure.axes[0].set_xlabel('time [s]')
+    return plots.svg(figure)
 
 
 def _grid(lines: list[dict], critic: str) -> Figure | None:
@@ -177,14 +175,15 @@ def _grid(lines: list[dict], critic: str) -> Figure | None:
     axes = figure.subplots()
     axes.grid(False)
     axes.imshow(values, cmap='Blues', vmin=0, vmax=100, aspect='auto')
-    axes.set(yticks=range(len(ks)), yticklabels=ks, xlabel='β', ylabel='K', title=f'{critic}: differs [%]')
+    axes.set(yticks=range(len(ks)), yticklabels=ks, xlabel='β', ylabel='K')
+    axes.set_title(f'{plots.readable(critic)}: differs [%]')
     axes.set_xticks(range(len(betas)), [f'{b:g}' for b in betas])
     for i, j in np.ndindex(values.shape):
         axes.text(j, i, f'{values[i, j]:.0f}', ha='center', va='center', color='w' if values[i, j] > 60 else 'k')
     return figure
 
 
-def _value_curves(rows: list[Judgement]) -> list[str]:
+def _value_curves(rows: list[Judgement]) -> list[tuple[str, object]]:
     """Per episode a figure: value of the executed candidate and of the best, by each critic, for the largest K."""
     largest = max(row.k for row in rows)
     episodes: dict[str, dict[str, dict[int, Judgement]]] = {}
@@ -199,9 +198,7 @@ def _value_curves(rows: list[Judgement]) -> list[str]:
             executed = np.array([steps[i].executed_value for i in x])
             curves[f'{critic}: executed'] = (x, executed)
             curves[f'{critic}: best of {largest}'] = (x, executed + np.array([steps[i].regret for i in x]))
-        parts += [f'<h3>{escape(episode)}</h3>', plots.svg(plots.curves_figure(curves, 'Q (discounted return)'))]
-    if len(episodes) > MOST_CURVES:
-        parts.append(f'<p class="faint small">and {len(episodes) - MOST_CURVES} more episodes in steps.parquet</p>')
+        parts.append((episode, plots.svg(plots.curves_figure(curves, 'Q (discounted return)'))))
     return parts
 
 

@@ -36,7 +36,10 @@ VARIED = VisualRandomisation(camera_position=0.02, camera_target=0.012, field_of
                              table_textures=True)
 # What a fixed cell sees from day to day; the published study's demonstrations have these looks.
 LIGHT = VisualRandomisation(camera_position=0.004, camera_target=0.003, field_of_view=0.3, lighting=0.15, colours=0.06)
-LOOKS = {'plain': PLAIN, 'light': LIGHT, 'varied': VARIED}
+# One thing at a time, each as far as VARIED goes: what a change of the cell does to a critic.
+LOOKS = {'plain': PLAIN, 'light': LIGHT, 'varied': VARIED,
+         'camera': VisualRandomisation(camera_position=0.02, camera_target=0.012, field_of_view=1.5),
+         'lighting': VisualRandomisation(lighting=0.35), 'colours': VisualRandomisation(colours=0.15)}
 
 
 def _noise(rng: np.random.Generator, size: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:

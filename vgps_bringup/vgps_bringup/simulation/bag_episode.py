@@ -18,7 +18,6 @@ For step n, all in namespace ``/vgps`` and stamped with simulated time:
 import numpy as np
 
 from vgps_bringup.arm.kinematics import Kinematics
-from vgps_bringup.arm.reason import State
 from vgps_bringup.arm.step_controller import StepResult
 from vgps_bringup.simulation.environment import Observation
 from vgps_bringup.simulation.interbotix import STATE_NAMES, state_positions
@@ -26,6 +25,7 @@ from vgps_bringup.simulation.model import JOINT_NAMES
 from vgps_bringup.simulation.oracle import TaskState
 from vgps_bringup.simulation.widowx import SimulatedWidowX
 from vgps_msgs_py.bags.writer import BagWriter, Topic
+from vgps_msgs_py.vocabulary import ArmState as State
 
 RUNNING, SUCCESS, FAILURE = 0, 1, 2  # vgps_msgs/Episode.outcome
 CAMERA_FRAME, BASE_FRAME = 'camera_color_optical_frame', 'wx250s/base_link'
@@ -98,7 +98,9 @@ class EpisodeWriter:
                     beta=decision.beta, seed=decision.seed, critic_hash=critic_hash, verdict=int(decision.verdict),
                     reason=int(decision.reason), message=decision.message, spread=decision.spread,
                     disagreement=decision.disagreement, effective_sample_size=decision.effective_sample_size,
-                    value=decision.value, value_trend=decision.value_trend, **_stages(decision.stages))
+                    value=decision.value, value_trend=decision.value_trend, success_chance=decision.success_chance,
+                    chance_threshold=decision.chance_threshold, alarm=decision.alarm,
+                    feature_distance=decision.feature_distance, retries=decision.retries, **_stages(decision.stages))
 
     def end_step(self, result: StepResult, measured_pose: np.ndarray, accepted: int, refused: int) -> None:
         """Write what the guards made of the action and where the arm is after it."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgps_bringup.arm import previous_target
 from vgps_bringup.simulation.tasks import Task
 from vgps_bringup.simulation.widowx import SimulatedWidowX
+from vgps_msgs_py import robot_state
 
 _ARRIVED = 0.006  # m
 
@@ -124,6 +124,6 @@ class Demonstrator:
         distance = np.linalg.norm(difference)
         step = difference * min(1.0, self.config.speed / max(distance, 1e-9))
         step = step + self._rng.normal(0.0, 1.0, 3) * self.config.action_noise
-        yaw = previous_target.state7(target_pose, 1.0)[5]
+        yaw = robot_state.state_from_pose(target_pose, 1.0)[5]
         turn = np.clip(self._yaw - yaw, -0.1, 0.1) if self._phase in ('reach', 'descend') else 0.0
         return np.array([*np.clip(step, -0.05, 0.05), 0.0, 0.0, turn, openness])

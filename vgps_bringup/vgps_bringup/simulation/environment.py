@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.step_controller import StepController, StepControllerConfig, StepResult
 from vgps_bringup.simulation.appearance import PLAIN, VisualRandomisation
 from vgps_bringup.simulation.oracle import TaskState
 from vgps_bringup.simulation.tasks import DEFAULT_TASK
 from vgps_bringup.simulation.widowx import SimulatedWidowX
+from vgps_msgs_py import robot_state
 
 STEP_DURATION = 0.2  # s, BridgeData's 5 Hz
 MIN_HEIGHT = 0.0235  # m; the fingers reach 23.4 mm below ee_gripper_link, and the simulated table is at 0
@@ -48,7 +48,7 @@ class LockstepEnvironment:
     def observe(self) -> Observation:
         """Return the observation of this moment."""
         pose = self.controller.forward(self.robot.joint_positions())
-        state = previous_target.state7(pose, self.robot.gripper_openness())
+        state = robot_state.state_from_pose(pose, self.robot.gripper_openness())
         return Observation(self.robot.render() if self._camera else None, state, self.robot.task.instruction,
                            self.robot.time)
 

@@ -1,26 +1,16 @@
 """What the simulator knows about a task: is it done, is the object held, and how would a failure be called."""
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import mujoco
 import numpy as np
 
 from vgps_bringup.simulation.tasks import Task
+from vgps_msgs_py.vocabulary import TaskFailure
 
 _LIFTED = 0.01  # m above its resting height: the object has left the table
 _AT_REST = 0.05  # m/s
 _HOLD = 0.5  # s that the object must rest at the goal, released
-
-
-class Failure(IntEnum):
-    """How an episode would be called if it ended now; the numbers of vgps_msgs/TaskState."""
-
-    NONE = 0
-    NEVER_GRASPED = 1  # missed grasp
-    DROPPED_OUTSIDE = 2  # early drop
-    STILL_HOLDING = 3  # late drop
-    MISPLACED = 4  # released at the goal but not on it
 
 
 @dataclass(frozen=True)
@@ -33,7 +23,7 @@ class TaskState:
     success: bool  # the object has rested at the goal, released, for half a second
     grasped: bool  # both fingers touch the object
     ever_grasped: bool  # it was lifted between both fingers at some time
-    failure: Failure
+    failure: TaskFailure
     object_position: tuple[float, float, float]  # m, base frame
     goal_position: tuple[float, float, float]  # m
 
@@ -78,7 +68,8 @@ class Oracle:
         left, right = bool((mine == self._left).any()), bool((mine == self._right).any())
         position, task = self.object_position, self._task
         self.grasped = left and right
-        self.ever_grasped |= self.grasped and position[2] > task.rest_height + _LIFTED
+        # a bool of Python's own: Humble refuses numpy's in a message
+        self.ever_grasped |= self.grasped and bool(position[2] > task.rest_height + _LIFTED)
         offset = np.abs(position - self.goal_position)
         self.placed = bool(
             offset[0] <= task.placed_reach[0] and offset[1] <= task.placed_reach[1]
@@ -90,15 +81,15 @@ class Oracle:
         elif self._placed_since is None:
             self._placed_since = self._data.time
         else:
-            self.success = self._data.time - self._placed_since >= _HOLD
+            self.success = bool(self._data.time - self._placed_since >= _HOLD)
 
-    def failure(self) -> Failure:
+    def failure(self) -> TaskFailure:
         """Return how the episode would be called if it ended now; NONE while the object rests at the goal."""
         if self.placed:
-            return Failure.NONE
+            return TaskFailure.NONE
         if not self.ever_grasped:
-            return Failure.NEVER_GRASPED
+            return TaskFailure.NEVER_GRASPED
         if self.grasped:
-            return Failure.STILL_HOLDING
+            return TaskFailure.STILL_HOLDING
         near = np.linalg.norm((self.object_position - self.goal_position)[:2]) <= self._task.near_reach
-        return Failure.MISPLACED if near else Failure.DROPPED_OUTSIDE
+        return TaskFailure.MISPLACED if near else TaskFailure.DROPPED_OUTSIDE

@@ -4,6 +4,7 @@ The launch files (``ros2 launch vgps_bringup simulation.launch.py``) and the run
 is not installed (``vgps-run simulation``) both read this module, so they cannot drift apart. No ROS import here.
 """
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -33,8 +34,14 @@ class Process:
     parameter_files: tuple[str, ...] = ()  # in vgps_bringup's share/config, or absolute
     remappings: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0  # [s] after the start; later phases need the earlier ones
-    required: bool = True  # its end ends the system
+    required: bool = False  # its end ends the system; the others can be started again while the rest goes on
+    must_start: bool = False  # so does its refusal to start (exit code 2: a wrong configuration)
+    respawn: bool = False  # it is started again by itself: for nodes that move nothing
     environment: Mapping[str, str] = field(default_factory=lambda: NUMPY_ALONE)  # where the user has not set it
+
+
+REFUSED = 2  # exit code of a node whose configuration is wrong; it has said why
+RESPAWN_DELAY = 2.0  # s
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,12 @@ class System:
         return {**{argument.name: argument.default for argument in self.arguments}, **given}
 
 
+SECURE = (
+    Argument('machines', '', "which machines see the nodes: 'this' (default, or $VGPS_MACHINES), 'all', or addresses "
+                             'separated by commas'),
+    Argument('keystore', '', 'SROS2 keystore with an enclave per node (doc/security.md); empty: no security'),
+)
+
 STEERING = (
     Argument('namespace', 'vgps', 'namespace of every node and topic'),
     Argument('critic', 'default', "critic checkpoint: a folder, a hub id, 'default' (the one shipped) or 'untrained'"),
@@ -79,12 +92,43 @@ STEERING = (
     Argument('beta', '0.0', 'selection temperature; 0 takes the best candidate (live parameter of critic_node)'),
     Argument('selection', 'value', "how a candidate is chosen: by value, the first (the plain policy) or at random",
              ('value', 'first', 'random')),
+    Argument('fallback', 'hold', 'when the critic did not choose: hold, or the first candidate (the plain policy)',
+             ('hold', 'first')),
     Argument('max_steps', '60', 'control steps of 0.2 s after which an episode ends'),
     Argument('record', 'true', 'record every episode into a bag', ('true', 'false')),
     Argument('output', 'runs', 'folder for bags and reports'),
     Argument('decision_image', 'true', 'offer the camera frame with the decision drawn on it, for rqt and Foxglove',
              ('true', 'false')),
+    *SECURE,
 )
+
+
+def security(keystore: str) -> dict[str, str]:
+    """Return the variables that make every node ask for its enclave, or none without a keystore."""
+    return {'ROS_SECURITY_ENABLE': 'true', 'ROS_SECURITY_STRATEGY': 'Enforce',
+            'ROS_SECURITY_KEYSTORE': keystore} if keystore else {}
+
+
+def enclave(process: Process, namespace: str) -> str:
+    """Return the name of a process' enclave: that of its node."""
+    return f'/{namespace.strip("/")}/{process.name}'
+
+
+def ends_system(process: Process, code: int) -> bool:
+    """Return whether the others must not go on without this process."""
+    return process.required or (process.must_start and code == REFUSED)
+
+
+def obituary(system: str, process: Process, code: int, given: Mapping[str, str]) -> str:
+    """Say that a process has ended and how it comes back."""
+    how = f'was killed (signal {-code})' if code < 0 else f'ended with code {code}'
+    if ends_system(process, code):
+        return f'{process.name} {how}: the system ends'
+    if process.respawn and code != REFUSED:
+        return f'{process.name} {how}: it is started again'
+    words = ' '.join([f'vgps-run {system} --only {process.name}', *(
+        shlex.quote(f'{name}:={value}') for name, value in given.items())])
+    return f'{process.name} {how}: the others go on without it. It rejoins after: {words}'
 
 
 def _true(text: str) -> bool:
@@ -93,11 +137,14 @@ def _true(text: str) -> bool:
 
 def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping[str, str],
               calibration: str) -> list[Process]:
-    """Recorder, critic and policy: the same in every system; ``base`` names the frame of the commands."""
+    """Recorder, critic and policy: the same in every system; ``base`` names the frame of the commands.
+
+    None of them is required: without it the arm holds and says why, and it rejoins when it is started again.
+    """
     processes = [
         Process('vgps_critic', 'critic_node', 'critic_node',
                 {'critic': a['critic'], 'device': a['device'], 'beta': float(a['beta']), 'selection': a['selection'],
-                 **base},
+                 'fallback': a['fallback'], **base},
                 remappings=remappings),
         Process('vgps_policy_bridge', 'policy_node', 'policy_node',
                 {'policy': a['policy'], 'policy_options': a['policy_options'], 'num_candidates': int(a['k']),
@@ -106,10 +153,10 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
     ]
     if _true(a['record']):
         processes.insert(0, Process('vgps_bringup', 'recorder_node', 'recorder_node',
-                                    {'output_directory': a['output']}, remappings=remappings))
+                                    {'output_directory': a['output']}, remappings=remappings, respawn=True))
     if _true(a['decision_image']):
         processes.append(Process('vgps_bringup', 'decision_image_node', 'decision_image_node',
-                                 {'calibration': calibration}, remappings=remappings, required=False))
+                                 {'calibration': calibration}, remappings=remappings, respawn=True))
     return processes
 
 
@@ -122,7 +169,8 @@ def _simulation(a: Mapping[str, str]) -> list[Process]:
     size = int(a['image_size'])
     processes = [
         Process('vgps_bringup', 'simulation_node', 'simulation_node',
-                {'task': a['task'], 'image_width': size, 'image_height': size, 'renderer': a['renderer']}),
+                {'task': a['task'], 'image_width': size, 'image_height': size, 'renderer': a['renderer']},
+                required=True),
         # the simulated table is at 0, and the fingers reach 23.4 mm below the gripper's frame
         Process('vgps_bringup', 'widowx_node', 'widowx_node',
                 # BridgeData's stack, too, looks again before a step of 0.2 s is over (at 0.112 s); with what policy and
@@ -132,9 +180,11 @@ def _simulation(a: Mapping[str, str]) -> list[Process]:
                 {'arm': 'simulated', 'dry_run': False, 'min_height': 0.0235, 'step_duration': 0.1,
                  'joint_states_timeout': 0.5},
                 ('widowx.yaml',)),
+        Process('vgps_bringup', 'heartbeat_node', 'heartbeat_node', {'arm': 'simulated', 'heartbeat_timeout': 0.45},
+                respawn=True),
         *_steering(a, {}, {}, 'simulation_camera.yaml'),
     ]
-    return [replace(process, environment=ONE_THREAD) for process in processes]
+    return [replace(process, environment=ONE_THREAD, must_start=True) for process in processes]
 
 
 def _robot(a: Mapping[str, str]) -> list[Process | Include]:
@@ -147,9 +197,13 @@ def _robot(a: Mapping[str, str]) -> list[Process | Include]:
                        'use_sim': a['use_sim_driver']})]
     arm = Process('vgps_bringup', 'widowx_node', 'widowx_node',
                   {'arm': 'interbotix', 'robot_model': a['robot_model'], 'robot_name': robot,
-                   'dry_run': _true(a['dry_run']), **base},
+                   'dry_run': _true(a['dry_run']), 'require_efforts': True,
+                   'bus_watchdog': not _true(a['use_sim_driver']), **base},
                   ('widowx.yaml',), topics, delay=5.0)  # the driver needs a few seconds to find its motors
-    return [*(driver if _true(a['driver']) else []), *_steering(a, topics, base, a['camera_calibration']), arm]
+    heartbeat = Process('vgps_bringup', 'heartbeat_node', 'heartbeat_node', {'robot_name': robot}, respawn=True,
+                        delay=5.0)
+    return [*(driver if _true(a['driver']) else []), *_steering(a, topics, base, a['camera_calibration']), arm,
+            heartbeat]
 
 
 def _replay(a: Mapping[str, str]) -> list[Process]:
@@ -158,10 +212,11 @@ def _replay(a: Mapping[str, str]) -> list[Process]:
     return [
         Process('vgps_critic', 'critic_node', 'critic_node',
                 {'critic': a['critic'], 'device': a['device'], 'beta': float(a['beta']), 'selection': a['selection'],
+                 'fallback': a['fallback'],
                  'deadline_ms': 10000.0},  # the player waits for every decision: none is late
-                remappings={'decision': 'replayed_decision', 'command': 'replayed_command'}),
+                remappings={'decision': 'replayed_decision', 'command': 'replayed_command'}, required=True),
         Process('vgps_bringup', 'replay_node', 'replay_node',
-                {'bag': a['bag'], 'rate': float(a['rate']), 'output_directory': a['output']}, delay=3.0),
+                {'bag': a['bag'], 'rate': float(a['rate']), 'output_directory': a['output']}, required=True, delay=3.0),
     ]
 
 
@@ -172,8 +227,10 @@ SYSTEMS = {
          Argument('task', 'put_eggplant_in_basket', 'task of the simulation'),
          Argument('image_size', '256', 'camera width and height [pixels]'),
          Argument('renderer', 'auto', 'what draws the camera image', ('auto', 'egl', 'osmesa', 'rays')),
-         # what the shipped critic was measured with (doc/study.md); greedy choice exploits its errors
-         *(replace(a, default='1.0') if a.name == 'beta' else a for a in STEERING)), _simulation),
+         # beta: what the shipped critic was measured with (doc/study.md); greedy choice exploits its errors.
+         # fallback: a simulated arm hurts nobody, and an episode that goes on is worth more than one that waits.
+         *(replace(a, default={'beta': '1.0', 'fallback': 'first'}.get(a.name, a.default)) for a in STEERING)),
+        _simulation),
     'robot': System(
         'The real WidowX 250: Interbotix driver, policy, critic, guarded controller and recorder.',
         (Argument('policy', 'octo-small-1.5', 'which policy proposes actions (entry-point group vgps.policies)'),

@@ -8,6 +8,7 @@ Ctrl-C cancels the episode: the arm holds, the bag is closed.
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -24,11 +25,8 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from vgps_msgs.action import ExecuteInstruction
-from vgps_msgs.msg import Episode
-
-OUTCOMES = {getattr(Episode, name): name.lower()
-            for name in ('RUNNING', 'SUCCESS', 'FAILURE', 'TIMEOUT', 'CANCELLED', 'ABORTED')}
-
+from vgps_msgs_py import discovery, run_files
+from vgps_msgs_py.vocabulary import Outcome, words
 
 GONE = 5  # looks in a row, a second apart, in which the policy node is not there
 
@@ -68,6 +66,7 @@ class EpisodeClient:
 
     def __init__(self, namespace: str = 'vgps'):
         self.namespace = '/' + namespace.strip('/')
+        discovery.limit(os.environ)
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node('episode_client', namespace=self.namespace, context=self.context)
@@ -169,6 +168,7 @@ class EpisodeClient:
             EpisodeError: the goal was refused, or the policy node is gone.
 
         """
+        began = time.time()
         goal = ExecuteInstruction.Goal(instruction=instruction, task=task, seed=seed, max_steps=max_steps, reset=reset)
         sending = self.action.send_goal_async(goal, feedback_callback=lambda m: on_feedback(m.feedback))
         handle = self._complete(sending, 30.0, 'execute_instruction')
@@ -185,7 +185,8 @@ class EpisodeClient:
                     # known once its DDS lease ends; a starved machine may lose sight of it for a moment
                     missing = 0 if self.action.server_is_ready() else missing + 1
                     if missing >= GONE and not finished.done():
-                        raise EpisodeError('the policy node is gone; the arm holds. See its log, then start it again')
+                        raise EpisodeError(f'{self._who_ended(began) or "the policy node is gone"}; the arm holds. '
+                                           'See its log, then start it again')
             answer = finished.result()
         except KeyboardInterrupt:
             self._complete(handle.cancel_goal_async(), 5.0, 'cancel')
@@ -193,7 +194,13 @@ class EpisodeClient:
             raise
         if answer.status == GoalStatus.STATUS_UNKNOWN:
             raise EpisodeError('the policy node lost the episode')
+        if answer.result.outcome == Outcome.ABORTED and (who := self._who_ended(began)):
+            answer.result.message = f'{answer.result.message} ({who})'
         return answer.result
+
+    def _who_ended(self, since: float) -> str:
+        """Return which node of a system on this machine ended first: the others may have been ended because of it."""
+        return run_files.describe_ends(dict(list(run_files.ends_since(self.namespace, since).items())[:1]))
 
 
 def progress(feedback) -> None:
@@ -225,7 +232,7 @@ def main() -> None:
             for seed in range(options.seed, options.seed + options.episodes):
                 result = client.run(options.instruction, options.task, seed, options.max_steps, not options.no_reset,
                                     on_feedback=progress)
-                print(f'{result.episode_id}: {OUTCOMES[result.outcome]} after {result.steps} steps, '
+                print(f'{result.episode_id}: {words(Outcome, result.outcome)} after {result.steps} steps, '
                       f'{result.duration:.1f} s. {result.message}')
     except EpisodeError as error:
         sys.exit(f'vgps-episode: {error}')

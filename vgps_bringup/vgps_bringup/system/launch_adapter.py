@@ -4,14 +4,24 @@ import os
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, OpaqueFunction, TimerAction
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    IncludeLaunchDescription,
+    LogInfo,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    TimerAction,
+)
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from vgps_bringup.system import description
 from vgps_bringup.system.description import SYSTEMS, Include, Process
+from vgps_msgs_py import discovery, run_files
 
 
 def _include(include: Include):
@@ -19,7 +29,21 @@ def _include(include: Include):
     return IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=include.arguments.items())
 
 
-def _node(process: Process, namespace: str):
+def _at_exit(name: str, process: Process, arguments: dict[str, str], given: dict[str, str]):
+    """Say who has ended; end the others only where they must not go on."""
+    def act(event, context):
+        if context.is_shutdown:
+            return None
+        run_files.note_end(arguments['namespace'], process.name, event.returncode)
+        text = description.obituary(name, process, event.returncode, given)
+        if description.ends_system(process, event.returncode):
+            return [LogInfo(msg=text), EmitEvent(event=Shutdown(reason=text))]
+        return [LogInfo(msg=text)]
+    return act
+
+
+def _node(process: Process, name: str, arguments: dict[str, str], given: dict[str, str]):
+    namespace = arguments['namespace']
     share = get_package_share_directory('vgps_bringup')
     node = Node(
         package=process.package, executable=process.executable, name=process.name, namespace=namespace,
@@ -29,8 +53,9 @@ def _node(process: Process, namespace: str):
                      for name, value in process.parameters.items()}],
         remappings=list(process.remappings.items()),
         additional_env={name: value for name, value in process.environment.items() if name not in os.environ},
-        output='screen', emulate_tty=True, sigterm_timeout='5',
-        on_exit=[EmitEvent(event=Shutdown(reason=f'{process.name} ended'))] if process.required else None)
+        ros_arguments=['--enclave', description.enclave(process, namespace)] if arguments['keystore'] else [],
+        respawn=process.respawn, respawn_delay=description.RESPAWN_DELAY,
+        output='screen', emulate_tty=True, sigterm_timeout='5', on_exit=_at_exit(name, process, arguments, given))
     return TimerAction(period=process.delay, actions=[node]) if process.delay else node
 
 
@@ -41,8 +66,18 @@ def launch_description(name: str) -> LaunchDescription:
     def start(context):
         given = {a.name: LaunchConfiguration(a.name).perform(context) for a in system.arguments}
         arguments = system.resolve(given)
-        return [_include(part) if isinstance(part, Include) else _node(part, arguments['namespace'])
-                for part in system.build(arguments)]
+        # for every process that follows, the driver's launch file too
+        around = dict(os.environ)
+        discovery.limit(around, arguments['machines'])
+        around |= description.security(arguments['keystore'])
+        changed = {key: value for key, value in around.items() if os.environ.get(key) != value}
+        run_files.remove_leftovers()
+        run_files.forget_ends(arguments['namespace'])
+        told = {key: value for key, value in given.items()
+                if value != next(a.default for a in system.arguments if a.name == key)}
+        return [*(SetEnvironmentVariable(variable, value) for variable, value in changed.items()),
+                *(_include(part) if isinstance(part, Include) else _node(part, name, arguments, told)
+                  for part in system.build(arguments))]
 
     return LaunchDescription([
         *(DeclareLaunchArgument(a.name, default_value=a.default, description=a.description,

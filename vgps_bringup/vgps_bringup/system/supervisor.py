@@ -3,6 +3,11 @@
     vgps-run simulation task:=put_carrot_on_plate k:=50
     vgps-run simulation --show-args
 
+Only a required process ends the others with itself (``description.py`` says which are). One that died alone is started
+again, with the same arguments, by the line that the log shows::
+
+    vgps-run simulation --only critic_node k:=50
+
 Each child leads a process group of its own; on any way out (Ctrl-C, a node's end, an exception) all of them get SIGINT,
 then SIGTERM, then SIGKILL, and what a killed node left in shared memory is removed.
 """
@@ -18,10 +23,23 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 
 import yaml
 
-from vgps_bringup.system.description import SYSTEMS, Include, Process
+from vgps_bringup.system.description import (
+    REFUSED,
+    RESPAWN_DELAY,
+    SYSTEMS,
+    Include,
+    Process,
+    enclave,
+    ends_system,
+    obituary,
+    security,
+)
+from vgps_msgs_py import discovery, run_files
+from vgps_msgs_py.run_files import in_use, shared_memory
 
 GRACE = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))  # [s] to wait after each
 PR_SET_PDEATHSIG = 1
@@ -79,12 +97,21 @@ def _end_with_parent() -> None:
 class Runner:
     """The processes of one running system; a context manager that leaves none behind."""
 
-    def __init__(self, name: str, arguments: dict[str, str], log=print, quiet: bool = False):
+    def __init__(self, name: str, arguments: dict[str, str], log=print, quiet: bool = False, only: str = ''):
         system = SYSTEMS[name]
+        self.name, self.given, self.only = name, dict(arguments), only
         self.arguments = system.resolve(arguments)
         self.parts = system.build(self.arguments)
+        if only:
+            nodes = [part for part in self.parts if isinstance(part, Process)]
+            self.parts = [replace(part, delay=0.0, required=True) for part in nodes if part.name == only]
+            if not self.parts:
+                raise RunnerError(f"{name} has no node '{only}'; it has {', '.join(part.name for part in nodes)}")
         self.log, self.quiet = log, quiet
         self.children: dict[str, subprocess.Popen] = {}
+        self.environment = {**os.environ, **security(self.arguments['keystore'])}
+        discovery.limit(self.environment, self.arguments['machines'])
+        self._reported: set[subprocess.Popen] = set()
         self._folder = tempfile.TemporaryDirectory(prefix='vgps-')
         self._stopping = threading.Event()
         for part in self.parts:
@@ -94,11 +121,15 @@ class Runner:
 
     def __enter__(self):
         try:
+            run_files.remove_leftovers()
             self._before = shared_memory()
+            if not self.only:
+                run_files.forget_ends(self.arguments['namespace'])
             started = time.monotonic()
             for process in sorted(self.parts, key=lambda part: part.delay):
                 self._stopping.wait(max(0.0, started + process.delay - time.monotonic()))
                 self._start(process)
+            threading.Thread(target=self._watch, daemon=True).start()
         except BaseException:
             self.stop()
             raise
@@ -110,8 +141,10 @@ class Runner:
     def _start(self, process: Process) -> None:
         command = command_line(process, self.arguments['namespace'],
                                pathlib.Path(self._folder.name, f'{process.name}.yaml'))
+        if self.arguments['keystore']:
+            command += ['--enclave', enclave(process, self.arguments['namespace'])]
         # the ROS wheels re-execute Python once and mark it so; a child has to do it for itself
-        environment = {k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
+        environment = {k: v for k, v in self.environment.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
         for name, value in {'PYTHONUNBUFFERED': '1', **process.environment}.items():
             environment.setdefault(name, value)
         child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -124,10 +157,30 @@ class Runner:
             if not self.quiet or any(word in line for word in ('WARN', 'ERROR', 'FATAL', 'error', 'Traceback')):
                 self.log(f'[{name}] {line.rstrip()}')
 
+    def _watch(self) -> None:
+        """Say which node has ended, and start again what may be."""
+        while not self._stopping.wait(0.2):
+            for process in self.parts:
+                child = self.children[process.name]
+                if child.poll() is None or child in self._reported or self._stopping.is_set():
+                    continue
+                self._reported.add(child)
+                run_files.note_end(self.arguments['namespace'], process.name, child.returncode)
+                self.log(f'[{self.name}] {obituary(self.name, process, child.returncode, self.given)}')
+                if process.respawn and not ends_system(process, child.returncode) and child.returncode != REFUSED \
+                        and not self._stopping.wait(RESPAWN_DELAY):
+                    self._start(process)
+
     def ended(self) -> dict[str, int]:
-        """Return the exit codes of required nodes that are no longer running."""
-        required = {part.name for part in self.parts if part.required}
-        return {n: c.returncode for n, c in self.children.items() if n in required and c.poll() is not None}
+        """Return the exit codes of nodes that are no longer running and without which the others must not go on."""
+        return {part.name: child.returncode for part in self.parts
+                if (child := self.children.get(part.name)) is not None and child.poll() is not None
+                and ends_system(part, child.returncode)}
+
+    def why_not_ready(self) -> str:
+        """Return which nodes have ended, in words, whether or not the others go on; empty while all run."""
+        return run_files.describe_ends({name: child.returncode for name, child in self.children.items()
+                                        if child.poll() is not None})
 
     def wait(self) -> dict[str, int]:
         """Block until a required node ends; return exit codes."""
@@ -139,6 +192,9 @@ class Runner:
 
     def stop(self) -> None:
         """Stop every child, gently first; safe to repeat."""
+        for name, code in self.ended().items():  # a client must not take the others' end, which follows, for the cause
+            if not self._stopping.is_set() and self.children[name] not in self._reported:
+                run_files.note_end(self.arguments['namespace'], name, code)
         self._stopping.set()
         for number, grace in GRACE:
             alive = [child for child in self.children.values() if child.poll() is None]
@@ -152,26 +208,6 @@ class Runner:
         if any(child.returncode == -signal.SIGKILL for child in self.children.values()):
             for path in shared_memory() - self._before - in_use():
                 path.unlink(missing_ok=True)
-
-
-def shared_memory() -> set[pathlib.Path]:
-    """Return Fast DDS' shared-memory files: SIGKILLed nodes leave theirs behind."""
-    folder = pathlib.Path('/dev/shm')
-    return {p for pattern in ('fastdds_*', 'fastrtps_*', 'sem.fastdds_*', 'sem.fastrtps_*')
-            for p in folder.glob(pattern)}
-
-
-def in_use() -> set[pathlib.Path]:
-    """Return the shared-memory files that some process has mapped or open: another robot's, say."""
-    used = set()
-    for process in pathlib.Path('/proc').glob('[0-9]*'):
-        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-            used |= {pathlib.Path(line.split()[-1]) for line in (process / 'maps').read_text().splitlines()
-                     if '/dev/shm/' in line}
-            for link in (process / 'fd').iterdir():
-                with contextlib.suppress(OSError):  # closed meanwhile
-                    used.add(pathlib.Path(os.readlink(link)))
-    return used
 
 
 def parse(words: list[str]) -> dict[str, str]:
@@ -202,6 +238,7 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('system', choices=SYSTEMS, help='; '.join(f'{n}: {s.summary}' for n, s in SYSTEMS.items()))
     parser.add_argument('arguments', nargs='*', metavar='name:=value', help='see --show-args')
+    parser.add_argument('--only', default='', metavar='NODE', help='start this one node of the system: after it died')
     parser.add_argument('-s', '--show-args', action='store_true', help='list the arguments and exit')
     options = parser.parse_args()
     if options.show_args:
@@ -209,14 +246,14 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with Runner(options.system, parse(options.arguments)) as runner:
+        with Runner(options.system, parse(options.arguments), only=options.only) as runner:
             ended = runner.wait()
     except KeyboardInterrupt:
         ended = {}
     except (ValueError, RunnerError) as error:
         sys.exit(f'vgps-run: {error}')
     if ended:
-        sys.exit('vgps-run: ' + ', '.join(f'{name} ended with code {code}' for name, code in ended.items()))
+        sys.exit(f'vgps-run: {run_files.describe_ends(ended)}')
 
 
 if __name__ == '__main__':

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from vgps_bringup.trials.plan import Condition
+from vgps_critic import checkpoint
+from vgps_critic.outlook import Outlook
 from vgps_critic.steering import Steerer, SteeringConfig
 from vgps_policy_bridge.policy import load_policy
 
@@ -14,6 +16,7 @@ class Actors:
         """Take ``load_critic(name) -> Critic``; None where no condition names a critic."""
         self._load_critic = load_critic
         self._policies, self._critics = {}, {}
+        self._outlooks, self._vetoes = {}, {}
 
     def policy(self, condition: Condition):
         """Return the policy of a condition."""
@@ -26,9 +29,19 @@ class Actors:
         """Return a fresh Steerer; without critic it serves the controls."""
         if condition.critic and condition.critic not in self._critics:
             self._critics[condition.critic] = self._load_critic(condition.critic)
-        # no deadline: nothing waits here
-        return Steerer(self._critics.get(condition.critic),
-                       SteeringConfig(beta=condition.beta, selection=condition.selection))
+        critic = self._critics.get(condition.critic)
+        source = condition.outlook or condition.critic
+        if source not in self._outlooks:
+            on_disk = source not in ('', 'untrained') and critic is not None
+            self._outlooks[source] = Outlook.load(checkpoint.locate(source)) if on_disk else None
+        # no deadline: nothing waits here; a simulated arm may well do what the plain policy says
+        steerer = Steerer(critic, SteeringConfig(**{'beta': condition.beta, 'selection': condition.selection,
+                                                    'fallback': 'first', **condition.steering}),
+                          self._outlooks[source])
+        if critic is not None:  # asked once, not at every trial
+            key = condition.critic, source
+            self._vetoes[key] = steerer.veto = self._vetoes[key] if key in self._vetoes else steerer.examine()
+        return steerer
 
     def close(self) -> None:
         """Close the policies that hold something open."""

@@ -26,6 +26,8 @@ class Condition:
     k: int = 10                                   # candidates per step
     beta: float = 0.0                             # temperature of the selection; 0: argmax
     policy_options: Mapping[str, object] = field(default_factory=dict)
+    steering: Mapping[str, object] = field(default_factory=dict)  # further settings of SteeringConfig
+    outlook: str = ''                             # folder of a critic whose outlook is used; empty: the critic's own
 
     def __post_init__(self):
         if self.selection not in ('value', 'first', 'random'):
@@ -66,7 +68,11 @@ class Study:
 
     def as_dict(self) -> dict:
         """Return plain values, for the journal."""
-        return json.loads(json.dumps(asdict(self)))
+        values = json.loads(json.dumps(asdict(self)))
+        for condition in values['conditions']:  # what an older version did not know is said only where it is used
+            for name in ('steering', 'outlook'):
+                condition[name] or condition.pop(name)
+        return values
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -162,9 +161,9 @@ def _video_pairs(results: Results) -> list[tuple[dict, dict]]:
     return pairs[:MOST_VIDEOS]
 
 
-def write_pairs(results: Results, output: Path, load_critic: Callable[[str], object] | None) -> list[str]:
-    """Write side-by-side videos of the same seed failing and succeeding; return them as sections of the page."""
-    sections = []
+def write_pairs(results: Results, output: Path, load_critic: Callable[[str], object] | None) -> list[dict]:
+    """Write side-by-side videos of the same seed failing and succeeding; return what the page shows of them."""
+    pairs = []
     for number, pair in enumerate(_video_pairs(results)):
         parts = []
         try:
@@ -181,13 +180,12 @@ def write_pairs(results: Results, output: Path, load_critic: Callable[[str], obj
         path = output / f'side_by_side_{number}.mp4'
         video.write_side_by_side(parts, path)
         curves = {name: curve for name, curve in curves.items() if len(curve[0])}
-        figure = [plots.svg(plots.curves_figure(curves, f"Q of critic '{condition.critic}'"))] if curves else []
-        sections.append(page.section(
-            f'{plain["task"]}, seed {plain["seed"]}: {plain["condition"]} (left), {steered["condition"]} (right)',
-            page.video(path, narrow=True), *figure,
-            '<p class="faint small">Value of what was executed, by the critic that steered the right one; it judged '
-            'the left one afterwards. Among the seeds where the left failed and the right succeeded, the first.</p>'))
-    return sections
+        pairs.append({
+            'title': f'{plain["task"]}, seed {plain["seed"]}: {plain["condition"]} (left), '
+                     f'{steered["condition"]} (right)',
+            'film': page.video(path), 'curves': plots.svg(plots.curves_figure(
+                curves, f"Q of critic '{condition.critic}'")) if curves else None})
+    return pairs
 
 
 def executed_values(bag: Bag, episode: EpisodeRecord, critic) -> tuple[np.ndarray, np.ndarray]:
@@ -209,20 +207,14 @@ def write_report(output: Path, load_critic: Callable[[str], object] | None = Non
     text, data = markdown(results), results.as_dict()
     (output / 'results.md').write_text(text, encoding='utf-8')
     (output / 'results.json').write_text(json.dumps(data, indent=2))
-    parts = ['<h1>Trials</h1>', f'<p class="faint">{data["finished"]} of {data["planned"]} trials finished</p>']
-    if data['finished'] < data['planned']:
-        parts.append(page.notice('The study is not finished; call vgps-evaluate trials again to resume.'))
-    parts.append(page.section('Success', plots.svg(rates_figure(results)), page.table(
+    success = page.Table(
         ('task', 'condition', 'successes', 'trials', 'rate [95 %]', 'paired difference'),
         [(x['task'], x['condition'], x['successes'], x['trials'], percent(results.rate(x['condition'], x['task'])),
           difference(results.compare(next(c for c in results.study.conditions if c.name == x['condition']), x['task'])))
-         for x in data['table']], strong=tuple(i for i, x in enumerate(data['table']) if x['task'] == ALL))))
+         for x in data['table']], strong=tuple(i for i, x in enumerate(data['table']) if x['task'] == ALL))
     modes, counts = results.failures()
-    if modes:
-        parts.append(page.section('How trials failed', page.table(
-            ('condition', *modes), [(name, *values) for name, values in counts.items()])))
-    parts += write_pairs(results, output, load_critic)
-    parts.append(page.section('Method', f'<p class="small">{escape(text.rstrip().splitlines()[-1])} Blocks of one seed '
-                                        'under every condition, in random order within a block.</p>'))
-    (output / 'index.html').write_text(page.page('Trials', *parts), encoding='utf-8')
+    failures = page.Table(('condition', *modes), [(name, *values) for name, values in counts.items()])
+    page.write(output / 'index.html', 'trials', title='Trials', finished=data['finished'], planned=data['planned'],
+               rates=plots.svg(rates_figure(results)), success=success, failures=failures if modes else None,
+               pairs=write_pairs(results, output, load_critic), method=text.rstrip().splitlines()[-1])
     return results

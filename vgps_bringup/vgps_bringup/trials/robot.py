@@ -15,21 +15,21 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from vgps_bringup.system.episode_client import OUTCOMES, EpisodeClient, EpisodeError
+from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError
 from vgps_bringup.system.supervisor import Runner
 from vgps_bringup.trials.plan import Condition, Study, StudyError, Trial
-from vgps_bringup.trials.trials import FAILURE_MODES, AbandonedError, TrialResult
-from vgps_critic.steering import HEALTHY
+from vgps_bringup.trials.trials import AbandonedError, TrialResult
 from vgps_msgs.msg import ControllerState, Episode, TaskState
 from vgps_msgs.srv import JudgeEpisode
 from vgps_msgs_py import qos
+from vgps_msgs_py.bags.writer import is_complete
+from vgps_msgs_py.vocabulary import FAILURE_MODES, HEALTHY, ArmState, ControllerReason, Outcome, words
 
 KEYS = 'keys: s success, m missed grasp, e early drop, l late drop, o other failure; then Enter'
 JUDGEMENTS = {'s': (True, ''), 'm': (False, 'missed grasp'), 'e': (False, 'early drop'), 'l': (False, 'late drop'),
               'o': (False, 'other')}
-MODES = ('other', *(FAILURE_MODES[name] for name in ('never_grasped', 'dropped_outside', 'still_holding', 'misplaced')))
-DECIDED = {reason.name for reason in HEALTHY}
 PATIENCE = 600.0  # s for the operator's word on an episode that is over
+LAST_BAG = 60.0   # s for the recorder to close the last bag: a busy machine may need a while for what is queued
 
 
 class Keyboard:
@@ -76,8 +76,9 @@ class Witness:
         """Take the action's word on one step."""
         self.times.append(time.monotonic())
         self.values += [float(feedback.value)] if np.isfinite(feedback.value) else []
-        self.fallbacks += feedback.steering.split(':')[0] not in DECIDED
-        self.refused += feedback.controller.split(':')[0] not in ('ACCEPTED', 'READY', 'MOVING')
+        self.fallbacks += feedback.reason not in HEALTHY
+        self.refused += (feedback.controller_reason != ControllerReason.ACCEPTED
+                         or feedback.controller_state not in (ArmState.READY, ArmState.MOVING))
 
     def facts(self) -> dict:
         """Return loop rate and latencies of the trial, for the journal."""
@@ -125,6 +126,7 @@ class RobotRunner:
         """
         self._check(study)
         self._joined, self._before = system is None, {}  # node -> the parameters it had
+        self._bag: Path | None = None  # of the last trial
         self.max_steps, self.simulated, self.keyboard = study.max_steps, simulated, Keyboard()
         with contextlib.ExitStack() as stack:
             if system is not None:
@@ -133,8 +135,7 @@ class RobotRunner:
             self.client = stack.enter_context(EpisodeClient(namespace))
             self.witness = Witness(self.client)
             self._judge = self.client.node.create_client(JudgeEpisode, 'judge_episode')
-            self.client.wait_until_ready(timeout, lambda: ', '.join(
-                f'{name} ended with code {code}' for name, code in system.ended().items()) if system else '')
+            self.client.wait_until_ready(timeout, system.why_not_ready if system else lambda: '')
             if system is None:
                 self._check_loaded(study.conditions)
                 stack.callback(self._give_back)
@@ -170,7 +171,13 @@ class RobotRunner:
                 self.client.set_parameters(node, **values)
 
     def close(self) -> None:
-        """Stop the system that was started for the study, or give the one that was joined its parameters back."""
+        """Stop the system that was started for the study, or give the one that was joined its parameters back.
+
+        Not before the last recording is closed: interrupted, it would lack the outcome that the journal already has.
+        """
+        deadline = time.monotonic() + LAST_BAG
+        while self._bag is not None and not is_complete(self._bag) and time.monotonic() < deadline:
+            self.client.executor.spin_once(timeout_sec=0.05)
         self._stack.close()
 
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
@@ -197,17 +204,17 @@ class RobotRunner:
             answer = self.client.run_simulated(trial.task.name, **goal) if self.simulated else self.client.run(**goal)
         except EpisodeError as error:
             raise AbandonedError(str(error)) from error
-        outcome = OUTCOMES[answer.outcome]
-        if outcome in ('cancelled', 'aborted'):
-            raise AbandonedError(f'{trial.identity} was {outcome}: {answer.message}')
-        success, failure = outcome == 'success', answer.message
-        if outcome == 'timeout' and self.simulated:
-            failure = MODES[self.witness.truth.failure] if self.witness.truth is not None else 'time out'
-        elif outcome == 'timeout':
+        if answer.outcome in (Outcome.CANCELLED, Outcome.ABORTED):
+            raise AbandonedError(f'{trial.identity} was {words(Outcome, answer.outcome)}: {answer.message}')
+        success, failure = answer.outcome == Outcome.SUCCESS, answer.message
+        if answer.outcome == Outcome.TIMEOUT and self.simulated:
+            failure = FAILURE_MODES[self.witness.truth.failure] if self.witness.truth is not None else 'time out'
+        elif answer.outcome == Outcome.TIMEOUT:
             success, failure = self._ask(answer.episode_id)
         if bag is not None and not any((bag / answer.episode_id).glob('*')):
             raise AbandonedError(f'{trial.identity} was not recorded into {bag}: is recorder_node running, on this '
                                  'machine? Without bags: --no-record')
+        self._bag = None if bag is None else bag / answer.episode_id
         seen = self.witness
         return TrialResult(success=success, failure='' if success else failure or 'other', steps=int(answer.steps),
                            seconds=float(answer.duration), fallbacks=seen.fallbacks, refused=seen.refused,

@@ -12,10 +12,7 @@ from typing import Protocol
 
 from vgps_bringup.trials.journal import Journal, JournalError, read_lines
 from vgps_bringup.trials.plan import Study, StudyError, Trial, plan
-
-# The paper's names (its section 4) for what the simulator's oracle or the operator saw.
-FAILURE_MODES = {'never_grasped': 'missed grasp', 'dropped_outside': 'early drop', 'still_holding': 'late drop',
-                 'misplaced': 'misplaced', 'none': 'other'}
+from vgps_bringup.trials.sequential import Verdict, so_far
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,8 @@ class AbandonedError(RuntimeError):
 
 
 def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = True, shard: tuple[int, int] = (0, 1),
-              say: Callable[[str], None] = print, setting: dict | None = None) -> None:
+              say: Callable[[str], None] = print, setting: dict | None = None,
+              stop_early: float = 0.0) -> None:
     """Run what is not in the journal yet.
 
     A trial counts when its line is in the journal, and is played again otherwise; a half-written bag is removed.
@@ -61,25 +59,35 @@ def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = Tr
         shard: (index, count) for several processes on one study; each has a journal of its own.
         say: progress, without naming the condition (the operator is blind).
         setting: what else decides the results (runner, camera, looks); resuming under another one is refused.
+        stop_early: with two conditions and one process: end when they are known to differ, or can no longer be shown
+            to, with at most this chance of calling equal ones different; 0: play everything.
 
     Raises:
+        StudyError: ``stop_early`` with other than two conditions, or several processes.
         JournalError: the folder belongs to another study, setting, number of processes or process.
         AbandonedError: a trial could not be finished; call again to resume.
 
     """
     index, count = shard
+    if stop_early and (len(study.conditions) != 2 or count != 1):
+        raise StudyError(f'stopping early compares two conditions in one process, not {len(study.conditions)} in '
+                         f'{count}')
     mine = [trial for trial in plan(study) if trial.number % count == index]
     for path in output.glob('journal-*.jsonl'):  # under another division trials would be played, and counted, twice
         for begun in read_lines(path)[:1]:
             if begun.get('shards', count) != count:
                 raise JournalError(f'{output} was begun with --workers {begun["shards"]}: resume it with as many, or '
                                    'choose another --output')
-    header = {**study.as_dict(), **(setting or {}), 'shards': count}
+    header = {**study.as_dict(), **(setting or {}), 'shards': count, 'stop_early': stop_early}
     with Journal(output / f'journal-{index}.jsonl', header) as journal:
         left = [trial for trial in mine if trial.identity not in journal.results]
         if len(left) < len(mine):
             say(f'resuming: {len(mine) - len(left)} of {len(mine)} trials are done')
         for trial in left:
+            if stop_early and (known := so_far(
+                    mine, journal.results, stop_early, study.conditions[0].name)).verdict is not Verdict.OPEN:
+                say(known.words())
+                break
             say(f'trial {trial.number + 1} of {study.trials * len(study.tasks) * len(study.conditions)}: '
                 f'{trial.task.instruction or trial.task.name}, seed {trial.seed}')
             bag = output / 'bags' / trial.identity if record else None

@@ -4,13 +4,15 @@ Definitions come from the ``.msg`` files of the installed packages (comments inc
 turns constants into enum names) and from the standard set of ``rosbags``. Type hashes (RIHS01) are computed.
 """
 
+import contextlib
 import os
 from functools import cache
 from pathlib import Path
 
-from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
 SEPARATOR = '=' * 80
+ADDED = '# Fields below were added later'  # in a .msg file: what stands above is what older recordings hold
 # The oldest ROS we support; the standard messages used here are the same in every later one.
 BASE_STORE = Stores.ROS2_HUMBLE
 
@@ -115,8 +117,25 @@ class MessageTypes:
         self.require(type_name)
         try:
             return self.store.deserialize_cdr(data, type_name)
-        except (TypesysError, ValueError, IndexError, AssertionError, KeyError) as error:
+        except Exception as error:  # generated code on bytes of any origin: there is no list of what it raises
+            older = self._older(type_name)
+            if older is not None:
+                with contextlib.suppress(Exception):
+                    return older.deserialize_cdr(data, type_name)
             raise ValueError(f'{len(data)} bytes are not a {type_name}: {error}') from error
+
+    def _older(self, type_name: str):
+        """Return a store that knows a type without the fields added later, None where none were.
+
+        A recording that holds no definitions (sqlite3, Humble) may be older than the installed package.
+        """
+        text = _definition_text(type_name)
+        if text is None or ADDED not in text:
+            return None
+        store = get_typestore(BASE_STORE)
+        known = {name: value for name, value in self.store.fielddefs.items() if name not in store.fielddefs}
+        store.register({**known, **_parse(type_name, text.split(ADDED)[0], 'ros2msg')})
+        return store
 
     def serialize(self, message, type_name: str) -> bytes:
         """Return the CDR bytes of a message object of this store."""

@@ -8,22 +8,20 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from vgps_msgs_py import images, stamps
 from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
 from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
+from vgps_msgs_py.vocabulary import Outcome, SteeringReason, TaskFailure, words
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-OUTCOMES = ('running', 'success', 'failure', 'timeout', 'cancelled', 'aborted')
-REASONS = ('steered', 'control first', 'control random', 'frame missing', 'deadline missed', 'values not finite',
-           'flat values', 'members disagree', 'instruction unknown', 'action space mismatch', 'candidates invalid',
-           'critic failed')
-FAILURES = ('', 'never grasped', 'dropped outside', 'still holding', 'misplaced')
+JOINT_STATE = 'sensor_msgs/msg/JointState'
+OUT_OF_ORDER = 5_000_000_000  # ns that a recorder may write messages late
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class EpisodeRecord:
     instruction: str
     task: str
     seed: int
-    outcome: str                     # one of OUTCOMES; 'running' where the recording ends first
+    outcome: str                     # an Outcome in words; 'running' where the recording ends first
     message: str
     started: int                     # [ns]
     ended: int                       # [ns]
@@ -86,6 +84,7 @@ class Frame:
     type: str
     data: bytes
     types: MessageTypes
+    arrival: int = -1                # among all messages of the recording, in the order of the files
 
     def image(self) -> np.ndarray:
         """Return ``(H, W, 3) uint8`` RGB.
@@ -94,13 +93,15 @@ class Frame:
             ValueError: the bytes are not an image.
 
         """
-        message = self.types.deserialize(self.data, self.type)
-        if self.type.endswith('/Image'):
-            return images.to_array(message)
-        pixels = cv2.imdecode(np.asarray(message.data, np.uint8), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise ValueError(f"compressed image of format '{message.format}' cannot be decoded")
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return images.to_array(self.types.deserialize(self.data, self.type))
+
+
+class CameraError(BagError):
+    """A recording has several cameras and nothing says which one is meant."""
+
+    def __init__(self, path: Path, cameras: list[str]):
+        super().__init__(f'{path} has several cameras, say with --camera which one is meant: {", ".join(cameras)}')
+        self.cameras = cameras
 
 
 class Bag:
@@ -118,23 +119,34 @@ class Bag:
         # type -> (received [ns], message, topic)
         self.messages: dict[str, list[tuple[int, object, str]]] = defaultdict(list)
         self.image_stamps: dict[str, list[int]] = defaultdict(list)  # topic -> header stamps [ns]
+        # in step with the two above: which message of the recording each was. Stamps may repeat, this does not
+        self.arrivals: dict[str, list[int]] = defaultdict(list)
         self.counts: Counter = Counter()
         self.problems: list[str] = []
         undecoded: Counter = Counter()
         self.first, self.last = None, None
-        for raw in self.storage.messages(self.types):
+        newest, backwards = 0, 0
+        for arrival, raw in enumerate(self.storage.messages(self.types)):
             self.counts[raw.topic] += 1
+            newest, backwards = max(newest, raw.received), max(backwards, newest - raw.received)
             self.first = raw.received if self.first is None else min(self.first, raw.received)
             self.last = raw.received if self.last is None else max(self.last, raw.received)
             try:
                 if raw.type in IMAGE_TYPES:
                     self.image_stamps[raw.topic].append(_header_stamp(raw))
-                else:
+                    self.arrivals[raw.topic].append(arrival)
+                elif raw.type.startswith('vgps_msgs/') or raw.type == JOINT_STATE:  # not a lidar's point clouds
                     message = self.types.deserialize(raw.data, raw.type)
+                    if complaint := contradiction(raw.type, message):
+                        raise ValueError(complaint)
                     self.messages[raw.type].append((raw.received, message, raw.topic))
+                    self.arrivals[raw.type].append(arrival)
             except (UnknownTypeError, ValueError, struct.error) as error:
                 undecoded[f'{raw.topic}: {error}'] += 1
         self.problems = self.storage.problems + [f'{text} ({n} messages)' for text, n in undecoded.items()]
+        if backwards > OUT_OF_ORDER:
+            self.problems.append(f'times go back by {backwards * 1e-9:.0f} s in the recording: the clock was set, or '
+                                 'the files were merged; durations and order cannot be trusted')
         if not self.counts:
             raise BagError(f'{self.path} holds no message' + ''.join(f'; {p}' for p in self.problems))
 
@@ -153,6 +165,8 @@ class Bag:
         announced = defaultdict(list)
         for received, message, _ in self.of_type('Episode'):
             announced[message.episode_id].append((received, message))
+        for messages in announced.values():  # an outcome comes after the start, also where the clock was set back
+            messages.sort(key=lambda item: item[1].outcome != 0)
         parts = self._parts()
         # the tail of the episode before may be in the bag too: its steps count only where nothing was announced
         identities = list(announced) or list(dict.fromkeys(episode for episode, _ in parts))
@@ -188,49 +202,78 @@ class Bag:
         last = announced[-1][1] if announced else None
         received = [t for step in steps for t in step.received.values()]
         started = announced[0][0] if announced else min(received)
-        over = announced and last.outcome != 0
+        over = announced and last.outcome != Outcome.RUNNING
         return EpisodeRecord(
             episode_id=identity, steps=tuple(steps), started=started,
             instruction=last.instruction if last else steps[0].instruction,
             task=last.task if last else '', seed=int(last.seed) if last else 0,
-            outcome=OUTCOMES[last.outcome] if last else 'running',
+            outcome=words(Outcome, last.outcome if last else Outcome.RUNNING),
             message=last.message if last else 'the recording does not hold its Episode message',
             ended=announced[-1][0] if over else max([started, *received]),
             task_states=tuple(m for t, m, _ in self.of_type('TaskState')
                               if started <= t <= (announced[-1][0] if over else self.last)))
 
     def image_topic(self, topic: str | None = None) -> str:
-        """Return the topic of the frames the steps refer to; ``topic`` settles it where that cannot be told.
+        """Return the topic of the frames the steps refer to; ``topic``, or its end, settles it where that is open.
 
         Raises:
-            BagError: no images, no such topic, or several cameras and no steps.
+            BagError: no images, no such topic, or several cameras that could be meant.
 
         """
         known = ', '.join(sorted(self.image_stamps)) or 'none'
-        if topic is not None:
-            if topic not in self.image_stamps:
-                raise BagError(f'{self.path} has no image topic {topic}; image topics: {known}')
-            return topic
+        if topic:
+            found = [name for name in self.image_stamps if topic == name] or [
+                name for name in self.image_stamps if f'/{topic.strip("/")}/' in f'{name}/']
+            if len(found) != 1:
+                raise BagError(f'{self.path} has no camera {topic}; image topics: {known}')
+            return found[0]
         if not self.image_stamps:
             raise BagError(f'{self.path} holds no camera image ({", ".join(IMAGE_TYPES)})')
         wanted = {step.stamp for episode in self.episodes for step in episode.steps}
         matches = {name: len(wanted.intersection(values)) for name, values in self.image_stamps.items()}
         best = max(matches, key=matches.get)
-        if len(matches) > 1 and matches[best] == 0:
-            raise BagError(f'{self.path} has several cameras, say which one is meant: {known}')
+        # two synchronised cameras carry the same stamps: which one the policy looked at cannot be told from them
+        if len(matches) > 1 and (matches[best] == 0 or sum(2 * n > matches[best] for n in matches.values()) > 1):
+            raise CameraError(self.path, sorted(self.image_stamps))
         return best
 
     def frames(self, topic: str | None = None, wanted: set[int] | None = None) -> Iterator[Frame]:
         """Stream the frames of one camera, in order; only those with a header stamp in ``wanted`` if given."""
         topic = self.image_topic(topic)
-        for raw in BagStorage(self.path).messages(self.types):
+        for arrival, raw in enumerate(BagStorage(self.path).messages(self.types)):
             if raw.topic == topic:
                 try:
                     stamp = _header_stamp(raw)
                 except struct.error:
                     continue  # counted in problems already
                 if wanted is None or stamp in wanted:
-                    yield Frame(stamp, raw.received, raw.type, raw.data, self.types)
+                    yield Frame(stamp, raw.received, raw.type, raw.data, self.types, arrival)
+
+
+def contradiction(type_name: str, message) -> str:
+    """Say what in a message cannot be, or nothing: a bag is somebody else's file."""
+    if type_name == 'vgps_msgs/msg/Episode':
+        return _unknown('outcome', message.outcome, Outcome)
+    if type_name == 'vgps_msgs/msg/TaskState':
+        return _unknown('failure', message.failure, TaskFailure)
+    if type_name == 'vgps_msgs/msg/ActionCandidates':
+        expected = message.num_candidates * max(message.horizon, 1) * 7
+        if len(message.actions) != expected:
+            return f'{len(message.actions)} numbers are not {message.num_candidates} x {message.horizon} actions'
+    if type_name == 'vgps_msgs/msg/SteeringDecision':
+        k, values = message.num_candidates, len(message.q_values)
+        if values not in (0, k * message.num_members):
+            return f'{values} values are not those of {k} candidates by {message.num_members} members'
+        if not -1 <= message.chosen < max(k, 1):
+            return f'candidate {message.chosen} of {k} was chosen'
+        if len(message.stages) != len(message.stage_milliseconds):
+            return f'{len(message.stages)} stages took {len(message.stage_milliseconds)} times'
+        return _unknown('reason', message.reason, SteeringReason)
+    return ''
+
+
+def _unknown(what: str, code: int, kind: type[IntEnum]) -> str:
+    return '' if code in kind._value2member_map_ else f'{what} {code} is unknown to this version'
 
 
 def _header_stamp(raw: RawMessage) -> int:

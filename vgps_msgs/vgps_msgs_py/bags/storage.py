@@ -5,22 +5,22 @@ what is left of it; everything that was wrong is named in ``problems``.
 """
 
 import sqlite3
-import struct
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 import zstandard
-from mcap.exceptions import EndOfFile, McapError
-from mcap.records import Channel, Message, Schema
-from mcap.stream_reader import StreamReader
 
+from vgps_msgs_py.bags.mcap_file import McapFile, decompress
 from vgps_msgs_py.bags.message_types import MessageTypes
 
 # libyaml's, ten times as fast, where PyYAML was built with it
 _LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+COMPRESSED = b'\x28\xb5\x2f\xfd'  # how a zstd frame begins
+MAX_RATIO = 1000                   # a black picture compresses this well, nothing recorded better
+LOST_ROWS = 10_000                 # so many rows of a damaged table in a row: nothing more will come
 SUFFIXES = ('.mcap', '.db3', '.mcap.zstd', '.db3.zstd')
 
 
@@ -44,7 +44,6 @@ class BagStorage:
     def __init__(self, path: Path | str):
         self.path = Path(path)
         self.problems: list[str] = []
-        self.compression = ''
         self.files = self._locate()
 
     def _locate(self) -> list[Path]:
@@ -61,8 +60,9 @@ class BagStorage:
             text = (folder / 'metadata.yaml').read_text(encoding='utf-8')
             information = yaml.load(text, Loader=_LOADER)['rosbag2_bagfile_information']
             listed = [folder / Path(name).name for name in information['relative_file_paths']]
-            self.compression = (information.get('compression_mode') or '').lower()
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            if missing := (information.get('custom_data') or {}).get('missing'):
+                self.problems.append(f'the recorder could not write everything: {str(missing)[:500]}')
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError):
             if present:
                 self.problems.append('metadata.yaml is missing or unreadable: the files were read by their numbers')
             listed = present
@@ -82,17 +82,28 @@ class BagStorage:
                 if file.suffix == '.zstd':
                     file = self._decompress(file, Path(scratch))
                 reader = _read_mcap if file.suffix == '.mcap' else _read_sqlite3
+                damaged = 0
                 for message in reader(file, types, self.problems):
-                    if self.compression == 'message' and file.suffix == '.db3':
-                        message = RawMessage(message.topic, message.type, message.received,
-                                             zstandard.decompress(message.data))
+                    if message.data[:4] == COMPRESSED:  # each by itself; CDR never begins like this
+                        try:
+                            message = replace(message, data=decompress(message.data))
+                        except (ValueError, zstandard.ZstdError):
+                            damaged += 1
+                            continue
                     yield message
+                if damaged:
+                    self.problems.append(f'{file.name}: {damaged} messages do not decompress and were left out')
 
     def _decompress(self, file: Path, scratch: Path) -> Path:
         target = scratch / file.stem
         try:
-            with file.open('rb') as source, target.open('wb') as sink:
-                zstandard.ZstdDecompressor().copy_stream(source, sink)
+            with file.open('rb') as packed, target.open('wb') as sink:
+                source, written = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(packed), 0
+                while piece := source.read(1 << 20):
+                    written += len(piece)
+                    if written > MAX_RATIO * file.stat().st_size + (1 << 26):
+                        raise zstandard.ZstdError('it grows without end')
+                    sink.write(piece)
         except zstandard.ZstdError as error:
             self.problems.append(f'{file.name}: compressed file is damaged ({error}); what is before it was read')
         return target
@@ -104,33 +115,22 @@ def _order(file: Path) -> tuple:
 
 
 def _read_mcap(file: Path, types: MessageTypes, problems: list[str]) -> Iterator[RawMessage]:
-    if file.stat().st_size == 0:
-        problems.append(f'{file.name} is empty')
-        return
-    schemas: dict[int, Schema] = {}
-    channels: dict[int, Channel] = {}
-    count = 0
-    with file.open('rb') as stream:
-        try:
-            for record in StreamReader(stream).records:
-                if isinstance(record, Message):
-                    channel = channels[record.channel_id]
-                    if channel.message_encoding == 'cdr' and channel.schema_id in schemas:
-                        count += 1
-                        yield RawMessage(channel.topic, schemas[channel.schema_id].name, record.log_time, record.data)
-                elif isinstance(record, Channel):
-                    channels[record.id] = record
-                elif isinstance(record, Schema) and record.id not in schemas:
-                    schemas[record.id] = record
-                    _learn(types, record.name, record.data.decode(errors='replace'), record.encoding, problems)
-        except (EndOfFile, McapError, zstandard.ZstdError, struct.error, ValueError, KeyError, RuntimeError) as error:
-            problems.append(f'{file.name}: cut off or damaged near byte {stream.tell()} of {file.stat().st_size} '
-                            f'({type(error).__name__}); the {count} messages before were read')
+    source, learned = McapFile(file), 0
+    try:
+        for topic, kind, received, data in source.messages():
+            if learned < len(source.schemas):
+                for schema in list(source.schemas.values())[learned:]:
+                    _learn(types, schema.name, schema.data.decode(errors='replace'), schema.encoding, problems)
+                learned = len(source.schemas)
+            yield RawMessage(topic, kind, received, data)
+    finally:
+        problems += source.problems
 
 
 def _read_sqlite3(file: Path, types: MessageTypes, problems: list[str]) -> Iterator[RawMessage]:
     count = 0
     connection = sqlite3.connect(f'{file.resolve().as_uri()}?mode=ro', uri=True)
+    connection.text_factory = lambda data: data.decode(errors='replace')
     try:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {'topics', 'messages'} <= tables:
@@ -139,16 +139,42 @@ def _read_sqlite3(file: Path, types: MessageTypes, problems: list[str]) -> Itera
         if 'message_definitions' in tables:  # Iron and later
             for name, encoding, text in connection.execute(
                     'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions'):
-                _learn(types, name, text, encoding, problems)
-        topics = {row[0]: row[1:] for row in connection.execute('SELECT id, name, type FROM topics')}
-        for topic, stamp, data in connection.execute(
-                'SELECT topic_id, timestamp, data FROM messages ORDER BY timestamp'):
-            count += 1
-            yield RawMessage(*topics[topic], stamp, data)
-    except (sqlite3.Error, KeyError) as error:
-        problems.append(f'{file.name}: damaged ({error}); the {count} messages before were read')
+                _learn(types, str(name), str(text or ''), encoding, problems)
+        topics = {row[0]: (str(row[1]), str(row[2])) for row in connection.execute('SELECT id, name, type FROM topics')}
+        for topic, stamp, data in _rows(connection, file, problems):
+            if topic in topics and isinstance(data, bytes) and isinstance(stamp, int):
+                count += 1
+                yield RawMessage(*topics[topic], stamp, data)
+    except (sqlite3.Error, OverflowError) as error:
+        problems.append(f'{file.name}: damaged ({error}); {count} messages were read')
     finally:
         connection.close()
+
+
+def _rows(connection: sqlite3.Connection, file: Path, problems: list[str]) -> Iterator[tuple]:
+    """Yield (topic id, stamp, data) as they were written; after damage, what single rows still give."""
+    columns, seen = 'topic_id, timestamp, data', set()
+    try:
+        for row in connection.execute(f'SELECT id, {columns} FROM messages ORDER BY id'):
+            seen.add(row[0])
+            yield row[1:]
+        return
+    except sqlite3.DatabaseError as error:
+        problems.append(f'{file.name}: damaged ({error}); its rows were read one by one')
+    lost, number = 0, 0
+    while lost < LOST_ROWS:  # rows are numbered without gaps
+        number += 1
+        if number in seen:
+            continue
+        try:
+            row = connection.execute(f'SELECT {columns} FROM messages WHERE id = ?', (number,)).fetchone()
+        except sqlite3.DatabaseError:
+            row = None
+        if row is None:
+            lost += 1
+            continue
+        lost = 0
+        yield row
 
 
 def _learn(types: MessageTypes, name: str, text: str, encoding: str, problems: list[str]) -> None:

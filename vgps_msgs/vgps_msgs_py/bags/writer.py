@@ -5,11 +5,12 @@ is of version 8: Jazzy (9) reads it, Humble (5) cannot read 9's list of qualitie
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from mcap.writer import CompressionType, Writer
+from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 
 from vgps_msgs_py.bags.message_types import MessageTypes
 
@@ -35,28 +36,47 @@ class Topic:
             'liveliness_lease_duration': INFINITE, 'avoid_ros_namespace_conventions': False}], sort_keys=False)
 
 
+def is_complete(folder: Path | str) -> bool:
+    """Tell whether the recording in a bag's folder was closed: an MCAP file ends with the bytes it begins with."""
+    try:
+        with (Path(folder) / f'{Path(folder).name}_0.mcap').open('rb') as stream:
+            stream.seek(-len(MCAP0_MAGIC), os.SEEK_END)
+            return stream.tell() > 0 and stream.read() == MCAP0_MAGIC
+    except OSError:  # not there, or nothing in it yet
+        return False
+
+
 class BagWriter:
     """Writes serialised messages; ``flush`` makes everything written so far survive a kill -9.
 
+    After an exception of ``write``, ``flush`` or ``close`` only ``abandon`` may follow.
+
     Raises:
         FileExistsError: the folder is there already; a bag is never overwritten.
+        OSError: it cannot be written there. Nothing is left behind.
 
     """
 
     def __init__(self, folder: Path | str, types: MessageTypes | None = None):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True)
+        self.missing: list[str] = []          # what this bag ought to hold and does not, in words
         self.types = types or MessageTypes()
         self.file = self.folder / f'{self.folder.name}_0.mcap'
-        self._stream = self.file.open('wb')
-        self._writer = Writer(self._stream, compression=CompressionType.ZSTD)
-        self._writer.start(profile='ros2', library='vgps_bringup')
         self._schemas: dict[str, int] = {}
         self._channels: dict[Topic, int] = {}
         self._counts: dict[Topic, int] = {}
         self._first, self._last = None, None
+        self._kept = (0, {})                  # bytes and counts that the last flush made safe
         self.closed = False
-        self.flush()
+        self.folder.mkdir(parents=True)
+        try:
+            self._stream = self.file.open('wb')
+            self._writer = Writer(self._stream, compression=CompressionType.ZSTD)
+            self._writer.start(profile='ros2', library='vgps_bringup')
+            self.flush()
+        except OSError:
+            self._discard()
+            raise
 
     def write(self, topic: Topic, data: bytes, stamp: int) -> None:
         """Append one message: CDR bytes and the time it was received, in nanoseconds.
@@ -83,20 +103,68 @@ class BagWriter:
         self._counts[topic] = 0
 
     def flush(self) -> None:
-        """Hand everything to the operating system, and bring metadata.yaml up to date."""
+        """Hand everything to the operating system, and bring metadata.yaml up to date.
+
+        Raises:
+            OSError: the disk is full, or the folder is gone or not writable.
+
+        """
         self._writer.flush()
+        self._stream.flush()
+        self._kept = (self._stream.tell(), dict(self._counts))
+        if os.fstat(self._stream.fileno()).st_nlink == 0:  # writing into it goes well, and nobody will ever read it
+            raise FileNotFoundError(f'{self.file} was removed')
         self._write_metadata()
 
     def close(self) -> None:
-        """Write the index and the final metadata; a second call does nothing."""
+        """Write the index and the final metadata; a second call does nothing.
+
+        Raises:
+            OSError: as ``flush``.
+
+        """
         if self.closed:
             return
-        self.closed = True
         # rosbag2's MCAP storage keeps a copy of the metadata inside, for files that left their folder
         self._writer.add_metadata('rosbag2', {'serialized_metadata': yaml.safe_dump(self._information())})
         self._writer.finish()
         self._stream.close()
         self._write_metadata()
+        self.closed = True
+
+    @property
+    def unsafe(self) -> int:
+        """Return how many messages no flush has made safe."""
+        return sum(self._counts.values()) - sum(self._kept[1].values())
+
+    def abandon(self, reason: str) -> bool:
+        """Give up a bag that cannot be written any more; never raises.
+
+        What the last flush made safe stays and ends between two records; metadata.yaml says what is missing, where it
+        can still be written. Returns whether a message is left; an empty bag is removed.
+        """
+        self.closed = True
+        self.missing.append(reason)
+        with suppress(Exception):
+            self._stream.close()              # tries once more to write what it buffers
+        size, self._counts = self._kept
+        if not any(self._counts.values()):
+            self._discard()
+            return False
+        with suppress(Exception):
+            os.truncate(self.file, size)      # half a record goes, and makes room for the metadata
+        with suppress(Exception):
+            self._write_metadata()
+        return self.file.exists()
+
+    def _discard(self) -> None:
+        with suppress(Exception):
+            self._stream.close()
+        for path in (self.file, self._temporary, self.folder / 'metadata.yaml'):
+            with suppress(OSError):
+                path.unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def _information(self) -> dict:
         first = 0 if self._first is None else self._first
@@ -109,12 +177,22 @@ class BagWriter:
                 {'topic_metadata': {'name': topic.name, 'type': topic.type, 'serialization_format': 'cdr',
                                     'offered_qos_profiles': topic.quality_of_service(),
                                     'type_description_hash': self.types.definition(topic.type)[1]},
-                 'message_count': self._counts[topic]} for topic in self._channels],
+                 'message_count': self._counts.get(topic, 0)} for topic in self._channels],
             'compression_format': '', 'compression_mode': '', 'relative_file_paths': [self.file.name],
             'files': [{'path': self.file.name, 'starting_time': start, 'duration': duration, 'message_count': count}],
-            'custom_data': None, 'ros_distro': os.environ.get('ROS_DISTRO', '')}
+            'custom_data': {'missing': '; '.join(self.missing)} if self.missing else None,
+            'ros_distro': os.environ.get('ROS_DISTRO', '')}
+
+    @property
+    def _temporary(self) -> Path:
+        return self.folder / '.metadata.yaml.tmp'
 
     def _write_metadata(self) -> None:
-        temporary = self.folder / '.metadata.yaml.tmp'
-        temporary.write_text(yaml.safe_dump({'rosbag2_bagfile_information': self._information()}, sort_keys=False))
-        temporary.replace(self.folder / 'metadata.yaml')  # never half a file
+        try:
+            self._temporary.write_text(
+                yaml.safe_dump({'rosbag2_bagfile_information': self._information()}, sort_keys=False))
+            self._temporary.replace(self.folder / 'metadata.yaml')  # never half a file
+        except OSError:
+            with suppress(OSError):
+                self._temporary.unlink()
+            raise

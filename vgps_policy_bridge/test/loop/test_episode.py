@@ -15,7 +15,7 @@ from vgps_policy_bridge.loop.events import (
     ResetScene,
     Sample,
     StepDone,
-    StopArm,
+    WithdrawReset,
 )
 
 LIMITS = Limits(camera=2.0, policy=10.0, critic=3.0, controller=4.0, reset=20.0, unmoved_steps=3)
@@ -59,15 +59,70 @@ def test_scene_then_arm_are_reset_before_the_episode_is_announced():
     assert machine.arm(ready(1002), 9.0) == [Announce(Outcome.RUNNING)]
 
 
-def test_refused_reset_of_the_arm_is_asked_again_then_named():
+def resetting():
     machine = EpisodeMachine(LIMITS)
-    machine.start(Goal('e', 'x', reset=True), 0.0)
-    assert machine.arm_reset(False, 'JOINT_JUMP', 1, 0.1) == []
-    assert machine.tick(0.2) == [] and machine.tick(0.7) == [ResetArm()] and machine.tick(0.9) == []
-    machine.arm_reset(False, 'MOTOR_ERROR', 1, 1.0)
-    assert machine.tick(1.6) == [ResetArm()]
-    effects = machine.tick(20.1)
-    assert effects[0].outcome is Outcome.ABORTED and 'refused: MOTOR_ERROR' in effects[0].message
+    assert machine.start(Goal('e', 'x', reset=True), 0.0) == [ResetArm()]
+    return machine
+
+
+def homing():
+    machine = resetting()
+    assert machine.arm_reset(True, 'on the way', 1000, 0.1) == [] and machine.phase is Phase.HOMING
+    return machine
+
+
+@pytest.mark.parametrize('begin', [resetting, homing])
+def test_start_pose_is_asked_for_again_and_again_while_it_is_wanted_and_not_longer(begin):
+    machine = begin()
+    asked = sum(machine.tick(0.2 + 0.05 * i) == [ResetArm()] for i in range(40))
+    assert 12 <= asked <= 22
+    machine.arm_reset(True, 'on the way', 1000, 2.2)
+    assert machine.arm(ready(2000), 2.3) == [Announce(Outcome.RUNNING)]
+    assert all(machine.tick(2.4 + 0.05 * i) == [] for i in range(40))
+
+
+@pytest.mark.parametrize('begin', [resetting, homing])
+def test_refused_reset_ends_the_goal_and_is_not_asked_again(begin):
+    machine = begin()
+    effects = machine.arm_reset(False, 'MOTOR_ERROR: servo elbow', 1, 0.3)
+    assert effects == [WithdrawReset(), Finish(
+        Outcome.ABORTED, 'the arm could not be reset: MOTOR_ERROR: servo elbow', 0)]
+    assert all(machine.tick(0.3 + 0.1 * i) == [] for i in range(300))
+
+
+@pytest.mark.parametrize('end', [
+    lambda m: m.cancel('by the client'), lambda m: m.tick(99.0), lambda m: m.arm_reset(False, 'no', 1, 1.0),
+    lambda m: m.arm(ready(2000, state=ArmState.STOPPED, reason='STOP_REQUESTED'), 1.0),
+    lambda m: m.arm(ready(2000, state=ArmState.STOPPED, reason='FAULT'), 1.0)])
+@pytest.mark.parametrize('begin', [resetting, homing])
+def test_goal_that_ends_before_its_start_pose_withdraws_what_it_asked_for(begin, end):
+    machine = begin()
+    assert [type(effect) for effect in end(machine)] == [WithdrawReset, Finish]
+    assert not machine.running and machine.tick(200.0) == []
+
+
+@pytest.mark.parametrize('report', [
+    dict(state=ArmState.HOLDING, reason='STALE_JOINT_STATES'), dict(reason='POLICY_LOST'),
+    dict(reason='HOLD_REQUESTED')])
+def test_controller_that_gave_the_move_up_is_not_taken_for_one_that_arrived(report):
+    effects = homing().arm(ready(2000, **report), 1.0)
+    assert effects[-1].outcome is Outcome.ABORTED and 'could not be reset' in effects[-1].message
+
+
+def test_operator_who_moves_the_arm_ends_the_episode():
+    effects = sampling().arm(ready(2000, state=ArmState.HOMING), 1.0)
+    assert [e.outcome for e in effects] == [Outcome.CANCELLED] * 2
+
+
+def test_scene_that_disturbed_the_arm_is_waited_for_and_nothing_else_is():
+    machine = EpisodeMachine(LIMITS)
+    machine.start(Goal('e', 'x', task='carrot'), 0.0)
+    machine.scene_reset(True, '', '', 1.0)
+    machine.arm(ready(5, state=ArmState.HOLDING, reason='JOINT_JUMP'), 1.1)
+    assert machine.tick(1.6) == [] and machine.tick(2.0) == []
+    machine.arm(ready(6), 2.1)
+    assert machine.tick(2.2) == [ResetArm()]
+    assert machine.arm_reset(False, 'JOINT_JUMP', 7, 2.3)[-1].outcome is Outcome.ABORTED
 
 
 def test_arm_that_stops_on_the_way_to_its_start_pose_aborts_without_announcing():
@@ -75,7 +130,7 @@ def test_arm_that_stops_on_the_way_to_its_start_pose_aborts_without_announcing()
     machine.start(Goal('e', 'x', reset=True), 0.0)
     machine.arm_reset(True, '', 1, 0.1)
     effects = machine.arm(ready(2, state=ArmState.STOPPED, reason='JOINT_STEP'), 1.0)
-    assert len(effects) == 1 and 'JOINT_STEP' in effects[0].message
+    assert [type(effect) for effect in effects] == [WithdrawReset, Finish] and 'JOINT_STEP' in effects[1].message
 
 
 def test_goals_own_instruction_wins_over_the_tasks():
@@ -208,10 +263,20 @@ def test_fault_of_the_arm_is_waited_for_then_named():
     assert effects[0].message.startswith('controller lost') and 'MOTOR_ERROR' in effects[0].message
 
 
-def test_stopped_controller_cancels_in_any_phase():
-    for machine in (started(), sampling()):
-        effects = machine.arm(ready(300, state=ArmState.STOPPED, reason='STOP_REQUESTED'), 1.0)
-        assert [e.outcome for e in effects] == [Outcome.CANCELLED] * 2
+def test_stopped_controller_ends_the_goal_in_any_phase():
+    scene = EpisodeMachine(LIMITS)
+    scene.start(Goal('e', 'x', task='carrot'), 0.0)
+    deciding, moving = sampling(), sampling()
+    for machine in (deciding, moving):
+        machine.sampled(0.3)
+    moving.decision(DecisionReport('e', 0, 0), 0.3)
+    frame = started()
+    frame.arm(ready(100), 0.1)
+    for machine in (scene, resetting(), homing(), started(), frame, sampling(), deciding, moving):
+        phase = machine.phase
+        effects = machine.arm(ready(2000, state=ArmState.STOPPED, reason='STOP_REQUESTED'), 1.0)
+        assert effects[-1].outcome is Outcome.CANCELLED, phase
+        assert not machine.running
 
 
 @pytest.mark.parametrize('phase, limit, word', [
@@ -230,7 +295,7 @@ def test_each_silent_part_is_named(phase, limit, word):
     if phase is Phase.MOVE:
         machine.decision(DecisionReport('e', 0, 0), 0.0)
     assert machine.phase is phase
-    assert machine.tick(limit) == []
+    assert machine.tick(limit) in ([], [ResetArm()])
     effects = machine.tick(limit + 0.1)
     assert effects[-1].outcome is Outcome.ABORTED and effects[-1].message.startswith(f'{word} lost')
     assert machine.tick(limit + 99) == []
@@ -249,14 +314,6 @@ def test_cancel_ends_the_episode_and_late_candidates_are_unwanted():
     assert machine.cancel('by the client') == [Announce(Outcome.CANCELLED, 'by the client'),
                                                Finish(Outcome.CANCELLED, 'by the client', 0)]
     assert not machine.expects_candidates('e', 0) and machine.cancel('again') == []
-
-
-def test_cancel_on_the_way_to_the_start_pose_stops_the_arm():
-    machine = EpisodeMachine(LIMITS)
-    assert machine.start(Goal('e', 'put carrot on plate', reset=True), 0.0) == [ResetArm()]
-    machine.arm_reset(True, '', 1000, 0.1)
-    machine.arm(ready(1001, state=ArmState.HOMING), 0.2)
-    assert machine.cancel('by the client') == [StopArm(), Finish(Outcome.CANCELLED, 'by the client', 0)]
 
 
 def test_judge_ends_a_running_episode_and_may_correct_one_that_is_over():

@@ -7,12 +7,14 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 from action_msgs.msg import GoalStatus  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 
+from vgps_msgs.action import ExecuteInstruction  # noqa: E402
 from vgps_msgs.msg import ControllerState, Episode  # noqa: E402
 from vgps_msgs.srv import JudgeEpisode  # noqa: E402
 from vgps_msgs_py import parameters  # noqa: E402
-from vgps_policy_bridge import policy_node  # noqa: E402
+from vgps_policy_bridge.loop import goals  # noqa: E402
 from vgps_policy_bridge.loop.episode import Phase  # noqa: E402
 from vgps_policy_bridge.policy_node import PolicyNode  # noqa: E402
 
@@ -83,7 +85,7 @@ def test_goal_that_follows_a_judgement_at_once_waits_for_the_unwanted_sample(sys
 
 
 def test_goal_cancelled_while_it_waits_does_not_begin(system, monkeypatch):
-    monkeypatch.setattr(policy_node, 'BUSY_PATIENCE', 30.0)
+    monkeypatch.setattr(goals, 'BUSY_PATIENCE', 30.0)
     release = threading.Event()
     system.policy.trouble = lambda: release.wait(10.0)
     first = system.begin()
@@ -99,13 +101,47 @@ def test_goal_cancelled_while_it_waits_does_not_begin(system, monkeypatch):
     assert not system.peers.calls and not system.node.machine.running
 
 
-def test_cancel_on_the_way_to_the_start_pose_stops_the_arm(system):
+def test_cancel_on_the_way_to_the_start_pose_withdraws_it(system):
     system.peers.arm.state = ControllerState.HOMING
     handle = system.begin(reset=True)
     system.until(lambda: system.node.machine.phase is Phase.HOMING)
     system.until(handle.cancel_goal_async().done)
     assert system.result(handle).result.outcome == Episode.CANCELLED
-    system.until(lambda: system.peers.calls == [('arm',), ('stop',)])
+    episode = system.node.machine.goal.episode_id
+    system.until(lambda: system.peers.calls == [('arm', episode), ('withdraw', episode)])
+
+
+def test_refused_start_pose_ends_the_goal_at_once_and_nothing_is_asked_again(system):
+    system.peers.refuses_reset = 'MOTOR_ERROR: servo elbow reports overload'
+    wrapped = system.run(reset=True)
+    assert wrapped.result.outcome == Episode.ABORTED and 'servo elbow' in wrapped.result.message
+    episode = system.node.machine.goal.episode_id
+    system.until(lambda: ('withdraw', episode) in system.peers.calls)
+    system.peers.refuses_reset, system.peers.calls = '', []
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        system.executor.spin_once(timeout_sec=0.05)
+    assert system.peers.calls == []
+
+
+def test_stop_while_the_start_pose_is_asked_for_ends_the_goal(system):
+    system.peers.arm.state = ControllerState.HOMING
+    handle = system.begin(reset=True)
+    system.until(lambda: system.node.machine.phase is Phase.HOMING)
+    system.peers.arm.state, system.peers.arm.reason = ControllerState.STOPPED, ControllerState.STOP_REQUESTED
+    assert system.result(handle).result.outcome == Episode.CANCELLED
+    episode = system.node.machine.goal.episode_id
+    system.until(lambda: ('withdraw', episode) in system.peers.calls)
+
+
+def test_goal_of_a_client_that_is_gone_is_cancelled(system, monkeypatch):
+    monkeypatch.setattr(goals, 'CLIENT_GONE', 2)
+    system.begin(max_steps=10000)
+    system.until(lambda: system.peers.candidates)
+    system.client.destroy()
+    system.client = ActionClient(system.peers, ExecuteInstruction, 'of_somebody_else')
+    system.until(lambda: system.peers.episodes[-1].outcome == Episode.CANCELLED)
+    assert 'client is gone' in system.peers.episodes[-1].message
 
 
 def test_policy_that_hangs_blocks_neither_the_node_nor_cancelling(system):

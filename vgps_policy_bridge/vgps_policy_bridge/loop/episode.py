@@ -27,13 +27,16 @@ from vgps_policy_bridge.loop.events import (
     ResetScene,
     Sample,
     StepDone,
-    StopArm,
+    WithdrawReset,
 )
 
 # The controller takes no command while it holds for one of these; for any other reason the next good command resumes.
 ARM_FAULTS = frozenset({'STALE_JOINT_STATES', 'BAD_JOINT_STATES', 'JOINT_JUMP', 'EFFORT', 'MOTOR_ERROR', 'TEMPERATURE',
-                        'DRIVER_LOST', 'STOP_REQUESTED', 'NOT_READY', 'FAULT'})
-RESET_RETRY = 0.5  # [s] between two attempts to reset the arm, and from a new scene to the first
+                        'DRIVER_LOST', 'STOP_REQUESTED', 'NOT_READY', 'FAULT', 'TWO_PUBLISHERS'})
+# Why the controller is ready although the start pose was not reached: this goal did not want it any more.
+GIVEN_UP = frozenset({'HOLD_REQUESTED', 'POLICY_LOST'})
+SETTLES = 0.5  # [s] from a new scene to the request for the start pose: the arm stands elsewhere
+RENEW = 0.1  # [s] between two requests: the controller moves for a goal only while it goes on asking
 
 
 class Phase(Enum):
@@ -58,7 +61,7 @@ class Limits:
     policy: float = 60.0  # [s] for K candidates
     critic: float = 5.0  # [s] for a decision
     controller: float = 5.0  # [s] for one step, or for a fault of the arm to clear
-    reset: float = 30.0  # [s] for reset_scene and for homing, each; a refused reset is asked again that long
+    reset: float = 30.0  # [s] for reset_scene, for the controller to take the reset and for homing, each
     unmoved_steps: int = 10  # steps in a row that did not move the arm
 
 
@@ -80,7 +83,8 @@ class EpisodeMachine:
         self._arm: ArmReport | None = None  # newest report
         self._before: ArmReport | None = None  # report when the candidates went out
         self._unmoved = 0
-        self._refusal, self._retry_at = '', math.inf  # of the arm's reset
+        self._ask_at = math.inf  # [s] the next request for the start pose
+        self._asked = False  # whether the controller may still act on one
         self._reset_stamp = -1  # [ns]
         self._decision: DecisionReport | None = None
 
@@ -103,7 +107,7 @@ class EpisodeMachine:
     def start(self, goal: Goal, now: float) -> Effects:
         """Take a goal. The caller makes sure that none is running."""
         self.goal, self.outcome, self.step = goal, None, 0
-        self._decision, self._unmoved = None, 0
+        self._decision, self._unmoved, self._asked = None, 0, False
         if goal.task:
             self._enter(Phase.SCENE, now)
             return [ResetScene()]
@@ -119,12 +123,12 @@ class EpisodeMachine:
         return self._scene_ready(now)
 
     def arm_reset(self, success: bool, message: str, stamp: int, now: float) -> Effects:
-        """Take the controller's answer to the reset, given at stamp: the motion begins now, or is refused."""
-        if self.phase is not Phase.ARM:
+        """Take the controller's answer to a request, given at stamp: the motion is under way, or refused for good."""
+        if self.phase not in (Phase.ARM, Phase.HOMING):
             return []
         if not success:
-            # The scene was just reset: the joints may have jumped, which the controller forgives after a moment.
-            self._refusal, self._retry_at = message, now + RESET_RETRY
+            return self._over(Outcome.ABORTED, f'the arm could not be reset: {message}')
+        if self.phase is Phase.HOMING:
             return []
         self._reset_stamp = stamp  # older reports speak of the time before the motion
         self._enter(Phase.HOMING, now)
@@ -133,14 +137,17 @@ class EpisodeMachine:
     def arm(self, report: ArmReport, now: float) -> Effects:
         """Take a report of the controller."""
         self._arm = report
+        if self.running and report.state is ArmState.STOPPED:
+            outcome = Outcome.CANCELLED if report.reason == 'STOP_REQUESTED' else Outcome.ABORTED
+            return self._over(outcome, f'the controller was stopped: {report.words()}')
         if self.phase is Phase.HOMING and report.stamp > self._reset_stamp:
-            if report.state is ArmState.STOPPED:
+            if report.state is ArmState.HOLDING or report.reason in GIVEN_UP:
                 return self._over(Outcome.ABORTED, f'the arm could not be reset: {report.words()}')
             return self._begin(now) if report.state is ArmState.READY else []
         if self.outcome is not Outcome.RUNNING:
             return []
-        if report.state is ArmState.STOPPED:
-            return self._over(Outcome.CANCELLED, f'the controller was stopped: {report.message}')
+        if self.phase is not Phase.START and report.state is ArmState.HOMING:
+            return self._over(Outcome.CANCELLED, 'the operator moves the arm')
         if self.phase is Phase.START and self._takes_commands(report):
             return self._next_frame(report.stamp, now)
         return self._step_over(now)
@@ -186,11 +193,8 @@ class EpisodeMachine:
         return [Announce(outcome, message)], ''
 
     def cancel(self, message: str) -> Effects:
-        """Stop the episode. The arm gets no further command; only on the way to its start pose it must be told."""
-        if not self.running:
-            return []
-        stop = [StopArm()] if self.phase is Phase.HOMING else []
-        return stop + self._over(Outcome.CANCELLED, message)
+        """Stop the episode. The arm gets no further command."""
+        return self._over(Outcome.CANCELLED, message) if self.running else []
 
     def tick(self, now: float) -> Effects:
         """Check the limits; call a few times a second."""
@@ -203,10 +207,7 @@ class EpisodeMachine:
             Phase.MOVE: (self.limits.controller, 'controller lost'),
         }.get(self.phase, (math.inf, ''))
         if silent <= limit:
-            if self.phase is Phase.ARM and now >= self._retry_at:
-                self._retry_at = math.inf
-                return [ResetArm()]
-            return []
+            return self._ask(now) if self.phase in (Phase.ARM, Phase.HOMING) and now >= self._ask_at else []
         return self._over(Outcome.ABORTED, f'{who}: waited {silent:.1f} s for {self.phase.value}{self._detail()}')
 
     # --- transitions --------------------------------------------------------------------------------------------
@@ -218,19 +219,25 @@ class EpisodeMachine:
         if not self.goal.instruction.strip():
             return self._over(Outcome.ABORTED, 'the goal has no instruction and names no task to take one from')
         if self.goal.task or self.goal.reset:
-            self._refusal = ''
             self._enter(Phase.ARM, now)
             if self.goal.task:
                 # The new scene put the arm elsewhere: homing that begins before the controller has seen its joints
                 # jump would be stopped by that jump.
-                self._retry_at = now + RESET_RETRY
+                self._ask_at = now + SETTLES
                 return []
-            self._retry_at = math.inf
-            return [ResetArm()]
+            return self._ask(now)
         return self._begin(now)
 
+    def _ask(self, now: float) -> Effects:
+        """Ask for the start pose. Of a simulated task only once the arm is well: a scene's jump is nobody's fault."""
+        self._ask_at = now + RENEW
+        if self.goal.task and not self._asked and self._arm is not None and not self._takes_commands(self._arm):
+            return []
+        self._asked = True
+        return [ResetArm()]
+
     def _begin(self, now: float) -> Effects:
-        self.outcome = Outcome.RUNNING
+        self.outcome, self._asked = Outcome.RUNNING, False
         self._arm = None  # reports from before the start say nothing about now
         self._enter(Phase.START, now)
         return [Announce(Outcome.RUNNING)]
@@ -270,7 +277,9 @@ class EpisodeMachine:
         self.phase = Phase.IDLE
         if announced:
             self.outcome = outcome
-        return ([Announce(outcome, message)] if announced else []) + [Finish(outcome, message, self.step)]
+        asked, self._asked = self._asked, False
+        withdrawal, announcement = [WithdrawReset()] if asked else [], [Announce(outcome, message)] if announced else []
+        return withdrawal + announcement + [Finish(outcome, message, self.step)]
 
     def _detail(self) -> str:
         if self.phase is Phase.FRAME:
@@ -278,9 +287,7 @@ class EpisodeMachine:
                 return '; none ever arrived'
             behind = (self._frame_after - self._frame_stamp) * 1e-9
             return f'; the newest is {behind:.3f} s older than the last motion (are the clocks synchronised?)'
-        if self.phase is Phase.ARM and self._refusal:
-            return f'; it refused: {self._refusal}'
-        if self.phase in (Phase.HOMING, Phase.START, Phase.MOVE):
+        if self.phase in (Phase.ARM, Phase.HOMING, Phase.START, Phase.MOVE):
             return f'; it last said {self._arm.words()}' if self._arm else '; it said nothing'
         return ''
 

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum
 
-
-class Outcome(IntEnum):
-    """As in Episode.msg."""
-
-    RUNNING, SUCCESS, FAILURE, TIMEOUT, CANCELLED, ABORTED = range(6)
-
-
-class ArmState(IntEnum):
-    """As in ControllerState.msg."""
-
-    READY, MOVING, HOLDING, STOPPED, HOMING, STARTING = range(6)
+from vgps_msgs_py.vocabulary import ArmState, Outcome
 
 
 @dataclass(frozen=True)
@@ -43,6 +32,7 @@ class ArmReport:
     message: str = ''
     accepted: int = 0  # commands accepted since the controller started
     refused: int = 0  # commands refused since the controller started
+    code: int = 0  # number of the reason's constant
 
     def last_command(self) -> tuple:
         """Return what changes when a command has been dealt with, and not when a report is merely repeated."""
@@ -63,6 +53,7 @@ class DecisionReport:
     chosen: int
     value: float = math.nan
     words: str = ''
+    code: int = 0  # SteeringDecision.reason
 
 
 @dataclass(frozen=True)
@@ -72,12 +63,12 @@ class ResetScene:
 
 @dataclass(frozen=True)
 class ResetArm:
-    """Effect: bring the arm to its start pose."""
+    """Effect: ask for the arm's start pose, or say that it is still wanted."""
 
 
 @dataclass(frozen=True)
-class StopArm:
-    """Effect: cut the way to the start pose short."""
+class WithdrawReset:
+    """Effect: say that the start pose is wanted no more; the arm stays where it is."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
+from vgps_msgs_py.vocabulary import Outcome
 from vgps_policy_bridge.loop.episode import episode_name
-from vgps_policy_bridge.loop.events import Goal, Outcome
+from vgps_policy_bridge.loop.events import Goal
 
 BUSY_PATIENCE = 2.0  # [s] a new goal waits for a sample that the episode before no longer wants
+CLIENT_GONE = 5  # looks in a row, a second apart
 BUSY = 'the policy is still busy with a request of an earlier episode'
 
 
@@ -54,6 +56,39 @@ class GoalAnswers:
         else:
             handle.succeed()
         return result
+
+
+class ClientWatch:
+    """Notices that the action client is gone: one that was killed cancels nothing. `count` tells how many listen."""
+
+    def __init__(self, count: Callable[[], int]):
+        self._count, self._missing, self._next = count, 0, 0.0
+
+    def gone(self, running: bool, now: float) -> bool:
+        """Tell whether nobody listened in several looks in a row; a starved machine may lose sight for a moment."""
+        if not running:
+            self._missing = 0
+        elif now >= self._next:
+            self._next = now + 1.0
+            self._missing = 0 if self._count() else self._missing + 1
+        return self._missing >= CLIENT_GONE
+
+
+class Renewals:
+    """Requests that are sent again and again, each with its own time; only the newest answer is waited for."""
+
+    def __init__(self, client):
+        self._client, self._pending = client, None
+
+    def send(self, request, on_answer: Callable[[Any], None] = lambda answer: None,
+             wanted: Callable[[], bool] = lambda: False) -> None:
+        """Send if the service is there. An unanswered request is forgotten here: a hung server answers none of them."""
+        if not self._client.service_is_ready():
+            return
+        if self._pending is not None and not self._pending.done():
+            self._client.remove_pending_request(self._pending)
+        self._pending = self._client.call_async(request)
+        self._pending.add_done_callback(lambda future: wanted() and on_answer(future.result()))
 
 
 class PatientCall:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from array import array
 
-from vgps_policy_bridge.loop.events import ArmReport, ArmState, DecisionReport
-from vgps_policy_bridge.loop.reasons import ControllerReason, SteeringReason, name
+from vgps_msgs_py.vocabulary import ArmState, ControllerReason, SteeringReason, name
+from vgps_policy_bridge.loop.events import ArmReport, DecisionReport
 from vgps_policy_bridge.policy import Candidates
 
 
@@ -17,14 +17,15 @@ def nanoseconds(stamp) -> int:
 def arm_report(message) -> ArmReport:
     """Return what the episode needs of a ControllerState."""
     return ArmReport(nanoseconds(message.header.stamp), message.episode_id, message.step, ArmState(message.state),
-                     name(ControllerReason, message.reason), message.message, message.accepted, message.refused)
+                     name(ControllerReason, message.reason), message.message, message.accepted, message.refused,
+                     message.reason)
 
 
 def decision_report(message) -> DecisionReport:
     """Return what the episode needs of a SteeringDecision."""
     reason = name(SteeringReason, message.reason)
     words = f'{reason}: {message.message}' if message.message else reason
-    return DecisionReport(message.episode_id, message.step, message.chosen, message.value, words)
+    return DecisionReport(message.episode_id, message.step, message.chosen, message.value, words, message.reason)
 
 
 def fill_candidates(message, candidates: Candidates):

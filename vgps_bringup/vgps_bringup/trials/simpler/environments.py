@@ -232,5 +232,5 @@ class TemporalAverage:
 def axis_angle(roll: float, pitch: float, yaw: float) -> np.ndarray:
     """Return the (3,) rotation vector [rad] of Rz(yaw) Ry(pitch) Rx(roll)."""
     from vgps_bringup.arm.kinematics import rotation_vector
-    from vgps_bringup.arm.previous_target import rotation_from_euler
+    from vgps_msgs_py.robot_state import rotation_from_euler
     return np.asarray(rotation_vector(rotation_from_euler(roll, pitch, yaw)))

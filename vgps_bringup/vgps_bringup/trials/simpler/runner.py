@@ -27,8 +27,9 @@ from vgps_bringup.trials.simpler.scripted import SCRIPTED, ScriptedGoogle, Scrip
 from vgps_bringup.trials.trials import TrialResult
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.images import resize
-from vgps_critic.steering import HEALTHY, step_seed
+from vgps_critic.steering import step_seed
 from vgps_msgs_py.bags.reader import EpisodeRecord, Step
+from vgps_msgs_py.vocabulary import HEALTHY
 from vgps_policy_bridge.policy import Observation, check_candidates
 
 IMAGE_SIZE = 256  # pixels, what policy and critic see

@@ -6,10 +6,12 @@ import hashlib
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vgps_msgs_py.safetensors_header import UntrustedFileError, parse_json, read_header
 from vgps_policy_bridge.errors import PolicyError
 from vgps_policy_bridge.policies.small.binned import BinnedNetwork
 from vgps_policy_bridge.policies.small.config import SmallConfig
@@ -42,16 +44,28 @@ def load(path: Path) -> tuple[nn.Module, str]:
     if not path.is_file():
         raise PolicyError(f'no checkpoint at {path}; train one with vgps-train-policy')
     try:
-        with safe_open(path, 'pt') as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise PolicyError(f'{path} is not a safetensors file: {error}') from error
-    if metadata.get('format') != FORMAT:
-        raise PolicyError(f'{path} is not a checkpoint of a small policy ({FORMAT}): {metadata.get("format")!r}')
-    network = build_network(SmallConfig.from_dict(json.loads(metadata['config'])))
+        header = read_header(path)
+        if header.metadata.get('format') != FORMAT:
+            raise PolicyError(f'{path} is not a checkpoint of a small policy ({FORMAT}): '
+                              f'{header.metadata.get("format")!r}')
+        config = SmallConfig.from_dict(parse_json(header.metadata.get('config', '')))
+        with torch.device('meta'):  # sizes only: nothing is allocated before they are known to be the file's
+            expected = {name: tuple(tensor.shape) for name, tensor in build_network(config).state_dict().items()}
+    except UntrustedFileError as error:
+        raise PolicyError(str(error)) from error
+    except (PolicyError, ValueError) as error:
+        raise PolicyError(f'{path}: {error}') from error
+    wrong = sorted(name for name in expected.keys() | header.shapes.keys()
+                   if expected.get(name) != header.shapes.get(name))
+    if wrong:
+        raise PolicyError(f'{path}: weights do not fit the configuration: {wrong[0]} has shape '
+                          f'{header.shapes.get(wrong[0])}, expected {expected.get(wrong[0])}')
     try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise PolicyError(f'{path}: weights do not fit the configuration: {error}') from error
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise PolicyError(f'{path} is not a safetensors file: {error}') from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+        raise PolicyError(f'{path}: the weights hold NaN or inf')
+    network = build_network(config)
+    network.load_state_dict(weights)
     return network.eval(), hashlib.sha256(path.read_bytes()).hexdigest()[:12]

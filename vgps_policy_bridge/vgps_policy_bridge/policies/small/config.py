@@ -29,15 +29,30 @@ class SmallConfig:
     instructions: tuple[str, ...] = ()  # seen in training, for the record
 
     def __post_init__(self):
-        for field in fields(self):
-            if isinstance(getattr(self, field.name), list):
-                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+        # the largest sizes are far beyond any small policy and keep a hostile checkpoint from being built
+        for name, low, high in (('image_size', 32, 256), ('channels', 1, 1024), ('width', 1, 8192),
+                                ('horizon', 1, 1000), ('bins', 2, 256), ('integration_steps', 1, 1000)):
+            if type(getattr(self, name)) is not int or not low <= getattr(self, name) <= high:
+                raise PolicyError(f'{name} must be an integer within {low} and {high}, '
+                                  f'not {str(getattr(self, name))[:80]!r}')
+        for name in ('uses_state', 'binary_gripper'):
+            if not isinstance(getattr(self, name), bool):
+                raise PolicyError(f'{name} must be true or false, not {str(getattr(self, name))[:80]!r}')
+        for name in ('state_mean', 'state_scale', 'action_mean', 'action_scale', 'action_low', 'action_high'):
+            values = getattr(self, name)
+            if not isinstance(values, (list, tuple)) or len(values) != 7 or not all(
+                    isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < 1e6 for x in values):
+                raise PolicyError(f'{name} must be 7 finite numbers, not {str(values)[:80]}')
+            object.__setattr__(self, name, tuple(values))
+        if not isinstance(self.instructions, (list, tuple)) or not all(isinstance(x, str) for x in self.instructions):
+            raise PolicyError('instructions must be a list of texts')
+        object.__setattr__(self, 'instructions', tuple(self.instructions))
         if self.kind not in ('flow', 'binned'):
-            raise PolicyError(f"kind must be 'flow' or 'binned', not {self.kind!r}")
-        if self.image_size % 8 or not 32 <= self.image_size <= 256:
+            raise PolicyError(f"kind must be 'flow' or 'binned', not {str(self.kind)[:80]!r}")
+        if self.image_size % 8:
             raise PolicyError(f'image_size must be a multiple of 8 within 32 .. 256, not {self.image_size}')
-        if not 2 <= self.bins <= 256 or self.horizon < 1 or (self.kind == 'binned' and self.horizon != 1):
-            raise PolicyError('bins must be 2 .. 256 and horizon >= 1 (1 for a binned policy)')
+        if self.kind == 'binned' and self.horizon != 1:
+            raise PolicyError(f'a binned policy has horizon 1, not {self.horizon}')
 
     def to_dict(self) -> dict:
         """Return plain values for JSON."""
@@ -46,7 +61,11 @@ class SmallConfig:
     @classmethod
     def from_dict(cls, values: dict) -> SmallConfig:
         """Build from `to_dict`; unknown keys raise PolicyError (a checkpoint of a newer version)."""
+        if not isinstance(values, dict):
+            raise PolicyError('the checkpoint holds no table of settings')
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise PolicyError(f'checkpoint holds unknown settings {sorted(unknown)}: it is newer than this package')
+        if 'kind' not in values:
+            raise PolicyError("the checkpoint's settings lack 'kind'")
         return cls(**values)

@@ -1,0 +1,105 @@
+"""Actions that no arm can have made are refused, and the reason says what they look like and what converts them."""
+import numpy as np
+import pytest
+
+from vgps_training.data.checks import check, suspicious
+from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
+
+FRAME = np.zeros((8, 8, 3), np.uint8)
+NAMES = ('dx', 'dy', 'dz', 'droll', 'dpitch', 'dyaw', 'gripper')
+
+
+def motions(count=30, size=0.01, seed=0):
+    actions = np.random.default_rng(seed).normal(0, size, (count, 7)).astype(np.float32)
+    actions[:, 6] = np.arange(count) % 8 > 3
+    return actions
+
+
+def episode(actions, rate=5.0, **more):
+    return Episode([FRAME] * len(actions), actions, 'x', True, 'here', rate=rate, **more)
+
+
+def reason(actions, rate=5.0, reading=PLAIN, **more):
+    checked = check(episode(actions, rate, **more), reading)
+    return checked.reason if isinstance(checked, Malformed) else None
+
+
+def with_columns(actions, **columns):
+    actions = actions.copy()
+    for name, values in columns.items():
+        actions[:, NAMES.index(name)] = values
+    return actions
+
+
+def libero(count=30):
+    return with_columns(np.random.default_rng(1).uniform(-0.8, 0.8, (count, 7)).astype(np.float32),
+                        gripper=np.where(np.arange(count) < 12, -1, 1))
+
+
+@pytest.mark.parametrize('rate', [3, 5, 10, 30, None])
+def test_motions_of_an_arm_pass_at_every_rate(rate):
+    assert reason(motions(size=0.05 / (rate or 5)), rate) is None
+
+
+@pytest.mark.parametrize('actions, words', [
+    (libero(), ('-1 to 1 are no openness', 'LIBERO', '-1 is open', '--gripper minus-one-open')),
+    (with_columns(motions(), gripper=np.where(np.arange(30) < 9, -1, 1)), ('LIBERO', 'minus-one-closed')),
+    (np.cumsum(np.random.default_rng(2).normal(0, 2, (30, 7)), 0) + [40, -80, 60, 5, 20, -9, 55], ('degrees',)),
+    (np.cumsum(np.random.default_rng(3).normal(0, .01, (30, 7)), 0) + [.4, -1.2, .9, .1, .6, -.2, .5],
+     ('absolute positions',)),
+    (with_columns(motions(), dx=7.5, dy=-4), ('no metres', 'millimetres', '--translation-unit 0.001')),
+    (with_columns(motions(), dyaw=np.resize([12, -9, 15], 30)), ('no radians', 'degrees', '--rotation-unit')),
+    (with_columns(motions(), gripper=np.arange(30) % 2 * 100), ('0 to 100 are no openness', 'per cent')),
+    (with_columns(motions(), dx=0.1), ('add up to 3 m', 'reach'))])
+def test_what_cannot_be_a_motion_is_named_for_what_it_looks_like(actions, words):
+    text = reason(actions.astype(np.float32))
+    assert text is not None and all(word in text for word in words), text
+
+
+def test_a_size_that_is_a_motion_at_three_steps_a_second_is_none_at_thirty():
+    actions = with_columns(motions(), dx=np.resize([0.09, -0.09], 30))
+    assert reason(actions, 3) is None and 'no metres at 30' in reason(actions, 30)
+
+
+def test_the_named_options_convert_libero_and_its_kind():
+    checked = check(episode(libero(), 20), Reading(gripper='minus-one-open', translation_unit=0.05, rotation_unit=0.5))
+    np.testing.assert_allclose(checked.actions[:, :3], libero()[:, :3] * 0.05, rtol=1e-6)
+    assert checked.actions[:12, 6].tolist() == [1] * 12 and checked.actions[12:, 6].tolist() == [0] * 18
+    assert check(episode(libero(), 20), Reading(gripper='minus-one-closed', translation_unit=0.05,
+                                                rotation_unit=0.5)).actions[:12, 6].tolist() == [0] * 12
+    with pytest.raises(ValueError, match='minus-one-open'):
+        Reading(gripper='open')
+
+
+def test_a_gripper_that_runs_against_the_fingers_is_refused():
+    actions = motions()
+    fingers = np.append(actions[0, 6], actions[:-1, 6]) * 0.03  # metres, one step behind
+    states = np.zeros((30, 7), np.float32)
+    states[:, 6] = fingers
+    assert reason(actions, states=states) is None
+    inverted = with_columns(actions, gripper=1 - actions[:, 6])
+    assert '--gripper closedness' in reason(inverted, states=states)
+    assert reason(inverted, reading=Reading(gripper='closedness'), states=states) is None
+    assert isinstance(check(episode(inverted), fingers=fingers), Malformed)
+
+
+def test_a_first_step_of_zeros_is_dropped_with_its_frame_and_state_or_kept_on_request():
+    actions = motions()
+    actions[0] = 0
+    frames = [np.full((8, 8, 3), i, np.uint8) for i in range(30)]
+    states = np.arange(210, dtype=np.float32).reshape(30, 7)
+    whole = Episode(frames, actions, 'x', True, 'here', states)
+    dropped, kept = check(whole), check(whole, Reading(first_zero_step='keep'))
+    assert len(dropped.actions) == 29 and dropped.frames[0][0, 0, 0] == 1 and dropped.states[0, 0] == 7
+    assert 'first step dropped' in dropped.notes[0] and len(kept.actions) == 30
+    actions[0, 6] = 1  # an arm that holds still with an open hand did that
+    assert len(check(whole).actions) == 30
+
+
+def test_frozen_and_clipped_dimensions_are_named():
+    actions = with_columns(motions(200, 0.02), dz=0.0)
+    actions[:, 0] = actions[:, 0].clip(-0.01, 0.01)
+    actions[:, 6] *= 0.03
+    text = '\n'.join(suspicious(actions, NAMES))
+    assert 'dz is 0 in every step' in text and 'dx sits at its largest size 0.01' in text and 'finger travel' in text
+    assert not suspicious(motions(200), NAMES)

@@ -1,0 +1,157 @@
+"""What every episode passes before it is used: its actions must be ones that a robot at that rate can make.
+
+A reader promises metres, radians and openness. Joint angles, normalised commands and inverted grippers look like any
+other seven numbers to a network, so their sizes are held against what arms can do, and the reason says what they look
+like.
+"""
+from dataclasses import replace
+
+import numpy as np
+
+from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Malformed, Reading
+
+MIN_STEPS = 2        # a shorter episode holds no transition
+SLOWEST = 3.0        # [Hz] Fractal, the slowest data here: assumed where the rate is not known
+SPEED = 2.5          # [m/s] no manipulator's hand is faster
+USUAL_SPEED = 1.2    # [m/s] half of the steps are slower than this on any arm
+TURN = 4 * np.pi     # [rad/s]
+REACH = 2.5          # [m] how far the steps of an episode may lead from where it began: a mobile arm's workspace
+TURNS = 4 * np.pi    # [rad] likewise
+MARGIN = 0.05        # of openness beyond 0..1: overshoot of a measured finger
+
+
+def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None = None) -> Episode | Malformed:
+    """Return the episode in this project's convention if it can be trained on, else the reason why not.
+
+    `fingers` (T,) is any recorded measure that grows as the gripper opens. Looks at the first frame only.
+    """
+    try:
+        actions = np.asarray(episode.actions, np.float32)
+    except (ValueError, TypeError) as error:
+        return Malformed(episode.source, f'actions are not numbers: {error}')
+    reason = _shape(actions, episode)
+    if reason is None and reading.first_zero_step == 'drop' and len(actions) > MIN_STEPS and not actions[0].any():
+        episode = _without_first(episode, 'first step dropped: its action is zero throughout, gripper included')
+        actions, fingers = actions[1:], None if fingers is None else fingers[1:]
+    if reason is None:
+        actions = converted(actions, reading)
+        reason = implausible(actions, episode.rate) or _inverted(actions, episode, fingers) or _first_frame(episode)
+    return Malformed(episode.source, reason) if reason else replace(episode, actions=actions)
+
+
+def converted(actions: np.ndarray, reading: Reading) -> np.ndarray:
+    """Return actions (T, 7) in metres, radians and openness, by the units and the gripper the user named."""
+    if (reading.translation_unit, reading.rotation_unit, reading.gripper) == (1.0, 1.0, 'openness'):
+        return actions
+    return np.concatenate([actions[:, :3] * reading.translation_unit, actions[:, 3:6] * reading.rotation_unit,
+                           GRIPPERS[reading.gripper](actions[:, 6:])], 1).astype(np.float32)
+
+
+def _shape(actions: np.ndarray, episode: Episode) -> str | None:
+    if actions.ndim != 2 or actions.shape[1] != 7:
+        return f'actions of shape {actions.shape}, not (T, 7)'
+    if len(actions) < MIN_STEPS:
+        return f'fewer than {MIN_STEPS} steps'
+    if not np.isfinite(actions).all():
+        return 'NaN or infinity in the actions'
+    if episode.states is not None and np.shape(episode.states) != actions.shape:
+        return 'states and actions differ in shape'
+    if len(episode.frames) != len(actions):
+        return 'frames and actions differ in number'
+    return None
+
+
+def _without_first(episode: Episode, note: str) -> Episode:
+    frames = episode.frames
+    return replace(episode, frames=frames.since(1) if hasattr(frames, 'since') else frames[1:],
+                   actions=episode.actions[1:], states=None if episode.states is None else episode.states[1:],
+                   notes=(*episode.notes, note))
+
+
+def implausible(actions: np.ndarray, rate: float | None) -> str | None:
+    """Return why no arm can have made these actions (T, 7) at this rate [Hz], or None."""
+    rate = rate or SLOWEST
+    steps, turns, gripper = np.linalg.norm(actions[:, :3], axis=1), np.abs(actions[:, 3:6]), actions[:, 6]
+    if gripper.min() < -MARGIN or gripper.max() > 1 + MARGIN:
+        problem = f'gripper values from {gripper.min():.3g} to {gripper.max():.3g} are no openness 0..1'
+    elif steps.max() * rate > SPEED or np.median(steps) * rate > USUAL_SPEED:
+        problem = (f'translations of up to {steps.max():.3g} and usually {np.median(steps):.3g} a step are no metres '
+                   f'at {rate:g} steps a second')
+    elif turns.max() * rate > TURN:
+        problem = f'rotations of up to {turns.max():.3g} a step are no radians at {rate:g} steps a second'
+    elif (far := np.abs(np.cumsum(actions[:, :3], 0, np.float64)).max()) > REACH:
+        problem = f'the steps add up to {far:.3g} m, out of reach of any arm'
+    elif (far := np.abs(np.cumsum(actions[:, 3:6], 0, np.float64)).max()) > TURNS:
+        problem = f'the steps add up to a rotation of {far:.3g} rad'
+    else:
+        return None
+    return f'{problem}: {looks_like(actions)}'
+
+
+def looks_like(actions: np.ndarray) -> str:
+    """Return what actions (T, 7) outside the convention look like, and which option converts them, where one can."""
+    motion, gripper = np.abs(actions[:, :6]), actions[:, 6]
+    # positions change little from step to step, motions as much as they are large
+    positions = np.abs(np.diff(actions[:, :6], axis=0)).mean() < 0.25 * motion.mean()
+    unit = motion[:, :3].max() <= 1.01 and motion[:, 3:].max() <= 1.01
+    if -1.01 <= gripper.min() < -0.5 and gripper.max() <= 1.01 and motion.max() <= 1.01:
+        scale = ' --translation-unit 0.05 --rotation-unit 0.5' if motion[:, :3].max() > 0.3 else ''
+        return ('they look like LIBERO or robosuite commands, gripper -1 is open and 1 closed (--gripper '
+                f'minus-one-open{scale}); where -1 is closed, --gripper minus-one-closed')
+    if motion.max() > 2 * np.pi + 1:
+        if motion[:, 3:].max() < 1 and motion[:, :3].max() > 1:
+            return ('they look like translations in millimetres (--translation-unit 0.001) or centimetres '
+                    '(--translation-unit 0.01)')
+        if not positions and motion[:, :3].max() < 0.5:
+            return 'they look like rotations in degrees (--rotation-unit 0.0174533)'
+        return ('they look like joint positions in degrees; this project needs end-effector motions: take a recording '
+                'of the joints through `vgps-data convert`')
+    if positions and motion.mean() > 0.05:
+        return ('they look like absolute positions (of joints in radians, or of the hand), not motions; this project '
+                'needs end-effector motions')
+    if gripper.max() > 1.5:
+        return 'they look like a gripper in per cent, millimetres or counts, which no option converts'
+    if unit:
+        return ('they look like commands normalised to -1..1 (--translation-unit and --rotation-unit say what a 1 '
+                'stands for)')
+    return 'the units of the data are unknown (--translation-unit, --rotation-unit, --gripper)'
+
+
+def _inverted(actions: np.ndarray, episode: Episode, fingers: np.ndarray | None) -> str | None:
+    """Return a reason where the commanded gripper runs against the fingers that were measured afterwards."""
+    if fingers is None and episode.states is not None:
+        fingers = episode.states[:, 6]
+    if fingers is None or len(fingers) < 4:
+        return None
+    command, after = actions[:-1, 6].astype(np.float64), np.asarray(fingers, np.float64)[1:]
+    if np.ptp(command) < 0.3 or not np.ptp(after) > 1e-3 or not np.isfinite(after).all():
+        return None
+    if np.corrcoef(command, after)[0, 1] > -0.5:
+        return None
+    return ('the gripper runs against the measured fingers (it says open where they close): it looks like closedness '
+            '(--gripper closedness)')
+
+
+def _first_frame(episode: Episode) -> str | None:
+    try:
+        frame = np.asarray(episode.frames[0])
+    except Exception as error:  # a decoder raises whatever its library has; the data set goes on without this episode
+        return f'frame cannot be decoded: {type(error).__name__}: {error}'
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        return f'frame is {frame.dtype} {frame.shape}, not uint8 (H, W, 3)'
+    return None
+
+
+def suspicious(actions: np.ndarray, names: tuple[str, ...]) -> list[str]:
+    """Return what is odd about the actions (N, 7) of a whole data set, though each could be true."""
+    found = []
+    for i, name in enumerate(names):
+        column = np.abs(actions[:, i])
+        largest = column.max()
+        if np.ptp(actions[:, i]) == 0:
+            found.append(f'{name} is {actions[0, i]:g} in every step')
+        elif i < 6 and len(column) >= 50 and (share := (column >= 0.999 * largest).mean()) > 0.2:
+            found.append(f'{name} sits at its largest size {largest:g} in {share:.0%} of the steps: clipped commands')
+    if 1e-3 < np.ptp(actions[:, 6]) and 0 <= actions[:, 6].min() and actions[:, 6].max() < 0.15:
+        found.append(f'the gripper never opens beyond {actions[:, 6].max():.3g}: it looks like metres of finger travel')
+    return found

@@ -1,0 +1,143 @@
+"""What the numbers of a LeRobot feature are, by the names in its metadata."""
+import re
+
+import numpy as np
+import pyarrow as pa
+
+from vgps_training.data.episode import DataError
+
+SLOTS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'gripper')
+_SLOT_WORDS = {
+    **{f'{prefix}{axis}': axis for axis in 'xyz' for prefix in ('', 'd', 't', 'delta', 'pos')},
+    **{f'{axis}pos': axis for axis in 'xyz'},
+    **{f'{prefix}{name}': name for name in ('roll', 'pitch', 'yaw') for prefix in ('', 'd', 'delta')},
+    **{f'{prefix}{axis}': name for axis, name in zip('xyz', ('roll', 'pitch', 'yaw')) for prefix in ('r', 'rot')},
+    **{word: 'gripper' for word in ('gripper', 'grip', 'openness', 'open', 'opening', 'grasp', 'closedness', 'close',
+                                    'closed', 'closing')}}
+_FILLER = {'action', 'delta', 'd', 'eef', 'ee', 'end', 'effector', 'tcp', 'hand', 'cmd', 'command', 'world', 'vector',
+           'translation', 'trans', 'position', 'pos', 'rotation', 'rot', 'orientation', 'rel', 'relative', 'arm',
+           'robot', 'state', 'value', 'val', 'motors', 'axes', 'euler',
+           'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs'}
+_JOINTS = {'joint', 'joints', 'waist', 'shoulder', 'elbow', 'forearm', 'wrist', 'finger', 'qpos', 'j', 'base', 'lift',
+           'pan', 'flex'}
+_TURNS = {'rot', 'rotation', 'orientation', 'euler'}
+_ABSOLUTE = {'abs', 'absolute', 'target', 'goal', 'qw', 'quat', 'quaternion', 'qx', 'qy', 'qz'}
+
+
+def names(feature: dict) -> list[str]:
+    """Return the names of a feature's numbers in order, [] where it has none: list, nested, dict, indexed or null."""
+    def flatten(value) -> list[str]:
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, dict):
+            if value and all(isinstance(v, int) and not isinstance(v, bool) for v in value.values()):
+                return [str(key) for key, _ in sorted(value.items(), key=lambda item: item[1])]
+            return [text for part in value.values() for text in flatten(part)]
+        if isinstance(value, list):
+            return [text for part in value for text in flatten(part)]
+        return []
+    return flatten(feature.get('names') if isinstance(feature, dict) else None)
+
+
+def slot(name: str) -> str | None:
+    """Return which of SLOTS a name means, None where it means none of them."""
+    words = _words(name)
+    for word in reversed(words):  # 'gripper_x' names the axis of a hand, 'x_gripper' does not exist
+        if word in _SLOT_WORDS and not (_JOINTS & set(words)):
+            meant = _SLOT_WORDS[word]
+            return SLOTS[3 + SLOTS.index(meant)] if meant in SLOTS[:3] and _TURNS & set(words) else meant
+        if word not in _FILLER:
+            return None
+    return None
+
+
+def _words(name: str) -> list[str]:
+    split = re.sub(r'([a-z])([A-Z])', r'\1_\2', name).lower()
+    return [word for word in re.split(r'[^a-z]+', split) if word]
+
+
+def action_places(feature: dict, width: int) -> tuple[list[int], tuple[str, ...], bool]:
+    """Return (places of the seven numbers in an action of `width`, notes, whether the gripper is a closedness).
+
+    Raises DataError, naming them, where the names say that these are no end-effector motions.
+    """
+    given = names(feature)
+    if len(given) == width:
+        slots = [slot(name) for name in given]
+        listed = ', '.join(given[:16])
+        joints = [name for name in given
+                  if _JOINTS & set(_words(name)) or re.fullmatch(r'(.*\.)?(motor|joint|j)_?\d+(\.pos)?', name)]
+        if len(joints) >= 3 and not set(SLOTS) <= set(slots):
+            raise DataError(f'the action is made of joints ({listed}), not of end-effector motions; record motions, or '
+                            'take a bag of the same arm through `vgps-data convert --actions joint_states`')
+        if any(_ABSOLUTE & set(_words(name)) for name in given):
+            raise DataError(f'the action is an absolute pose ({listed}), not an end-effector motion')
+        if set(SLOTS) <= set(slots):
+            if len([s for s in slots if s]) > len(SLOTS):
+                raise DataError(f'the action holds two arms ({listed}); this project steers one')
+            places = [slots.index(name) for name in SLOTS]
+            closed = any(word.startswith('clos') for word in _words(given[places[6]]))
+            return places, (), closed
+        if len([s for s in slots if s]) >= 3:
+            missing = ', '.join(name for name in SLOTS if name not in slots)
+            raise DataError(f'the action is ({listed}): {missing} is missing or has a name that is not known')
+    if width != len(SLOTS):
+        listed = f' ({", ".join(given[:16])})' if given else ''
+        raise DataError(f'the action has {width} numbers{listed}, not the seven of an end-effector motion and '
+                        'a gripper')
+    return list(range(7)), ('the data do not name their actions: taken as x y z roll pitch yaw gripper by their sizes',
+                            ), False
+
+
+def state_places(feature: dict, width: int) -> tuple[list[int] | None, list[int]]:
+    """Return (places of x y z roll pitch yaw openness or None, places of numbers that grow as the gripper opens)."""
+    given = names(feature)
+    if len(given) != width:
+        return None, []
+    slots = [slot(name) for name in given]
+    closed = {i for i, name in enumerate(given) if any(word.startswith('clos') for word in _words(name))}
+    fingers = [i for i, name in enumerate(given) if i not in closed
+               and {'gripper', 'finger', 'openness', 'opening'} & set(_words(name))]
+    places = [slots.index(name) for name in SLOTS] if set(SLOTS) <= set(slots) else None
+    return (None if places is None or places[6] in closed else places), fingers
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column of equally long lists of numbers as (T, n) float32; raises DataError for anything else."""
+    rows = len(column)
+    try:
+        flat, kind = column.combine_chunks(), column.type
+        width = 1
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            if flat.null_count:
+                raise DataError('holds empty cells')
+            width, rest = divmod(len(flat.flatten()), max(rows, 1))
+            if rest or any(len(cell) != len(flat[0]) for cell in flat):
+                raise DataError('holds lists of different lengths')
+            flat, kind = flat.flatten(), kind.value_type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)) or flat.null_count:
+            raise DataError(f'holds {kind} or empty cells, not numbers')
+        return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(rows, width)
+    except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f'cannot be read as numbers: {error}') from error
+
+
+def vector(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column of one number per row as (T,) float64, NaN where a cell is empty; raises DataError."""
+    try:
+        values = [cell[0] if isinstance(cell, list) and len(cell) == 1 else cell for cell in column.to_pylist()]
+        return np.array([np.nan if value is None else float(value) for value in values])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f'cannot be read as numbers: {error}') from error
+
+
+def outcome(column: pa.ChunkedArray) -> tuple[bool | None, tuple[str, ...]]:
+    """Return (success, notes) of an episode's success column: any True is a success, nothing but null is unjudged."""
+    values = vector(column)
+    if np.isnan(values).all():
+        return None, ()
+    if np.nanmax(values) > 0:
+        return True, ()
+    return False, ('the success column is False throughout: counted as a failure; many recorders never set it',)

@@ -1,0 +1,215 @@
+"""Episodes of LeRobot data sets, v2.0, v2.1 and v3.0 (Parquet tables with videos or images).
+
+Rows, pictures and meaning are taken from nowhere but the data set's own words: the rows by `episode_index` (a stale
+file index is found out), the frames by `timestamp` within the episode's own window, the actions by
+`features.action.names`. Where they disagree the episode is refused with the reason.
+"""
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from vgps_msgs_py import images
+from vgps_training.data.checks import check
+from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
+from vgps_training.data.lerobot import columns, meta, video
+
+STORED_RATE_SLACK = 1.5  # times the usual step: a longer one is a gap
+
+
+class StoredFrames(Frames):
+    """Frames kept as encoded images in the table, or in files beside it."""
+
+    def __init__(self, cells: pa.ChunkedArray, folder: Path):
+        self.cells, self.folder = cells, folder
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def since(self, step: int) -> 'StoredFrames':
+        """Return the frames from a step on."""
+        return StoredFrames(self.cells.slice(step), self.folder)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return (H, W, 3) uint8 RGB. Raises ValueError where there is none."""
+        cell = self.cells[range(len(self))[index]].as_py()
+        if isinstance(cell, dict):
+            if cell.get('bytes'):
+                return images.decode(cell['bytes'])
+            if cell.get('path') and '..' not in Path(cell['path']).parts and not Path(cell['path']).is_absolute():
+                return images.decode((self.folder / cell['path']).read_bytes())
+        if isinstance(cell, bytes):
+            return images.decode(cell)
+        if isinstance(cell, list):
+            pixels = np.asarray(cell)
+            if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype.kind in 'iu' and 0 <= pixels.min() <= 255:
+                return pixels.astype(np.uint8)
+        raise DataError('the cell holds no picture')
+
+
+def is_lerobot(folder: Path) -> bool:
+    """Tell whether a folder is a LeRobot data set."""
+    return (folder / 'meta/info.json').exists()
+
+
+def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed]:
+    """Yield the episodes, in the order of the metadata.
+
+    An episode is a success if any `success` or `next.success` of it is True, a failure if all are False, unjudged if
+    they are null, and a success where there is no such column: published data sets are demonstrations.
+
+    Raises DataError for a version, an action or a camera that is not there or cannot be used.
+    """
+    folder = Path(folder)
+    info = meta.Info(folder)
+    parts = [name for name in info.features if name.startswith('action')]
+    if parts and 'action' not in parts:
+        raise DataError(f"{folder} has no feature 'action'; features with that beginning: {', '.join(parts)}")
+    camera, texts = info.camera(reading.camera), meta.tasks(info)
+    listed = list(meta.entries(info, camera))
+    if isinstance(info.episodes, int) and info.episodes != len(listed):
+        yield Malformed(str(folder), f'info.json promises {info.episodes} episodes, the metadata list {len(listed)}')
+    source = _Source(info, camera, texts, [e for e in listed if isinstance(e, meta.Entry)])
+    for entry in listed:
+        if isinstance(entry, DataError):
+            yield Malformed(str(folder), str(entry))
+            continue
+        name = f'{folder}#{entry.index}'
+        try:
+            episode, fingers = source.episode(entry, name)
+        except DataError as error:
+            yield Malformed(name, str(error))
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            yield Malformed(name, f'{type(error).__name__}: {error}')
+        else:
+            yield check(episode, reading, fingers)
+
+
+class _Source:
+    """The files of a data set: the last table that was read, the rows of every episode, the frames of every video."""
+
+    def __init__(self, info: meta.Info, camera: str, texts: dict[int, str], listed: list[meta.Entry]):
+        self.info, self.camera, self.texts, self.listed = info, camera, texts, listed
+        self.rows = None if info.old else meta.row_ranges(info)
+        self._tables: dict[Path, pa.Table] = {}
+        self._windows: dict[Path, dict] = {}
+
+    def episode(self, entry: meta.Entry, source: str) -> tuple[Episode, np.ndarray | None]:
+        """Return an episode and a measure of its fingers, if any; raises DataError."""
+        table, notes = self._table(entry)
+        if 'action' not in table.column_names:
+            raise DataError("the table has no column 'action'")
+        numbers = columns.matrix(table.column('action'))
+        places, unnamed, closed = columns.action_places(self.info.features.get('action', {}), numbers.shape[1])
+        actions = numbers[:, places]
+        if closed:
+            actions[:, 6] = 1 - actions[:, 6]
+            notes = (*notes, 'the gripper is a closedness by its name: turned into openness')
+        times = self._times(table)
+        if entry.video is None:
+            if self.camera not in table.column_names:
+                raise DataError(f"the table has no column '{self.camera}'")
+            frames: Frames = StoredFrames(table.column(self.camera), self.info.folder)
+        else:
+            frames, note = self._video(entry, times)
+            notes = (*notes, *note)
+        success, judged = self._success(table, entry)
+        states, fingers = self._states(table)
+        rate = 1 / float(np.median(np.diff(times))) if len(times) > 1 else self.info.fps
+        episode = Episode(frames, actions, self._instruction(table, entry), success, source, states, self.camera, rate,
+                          (*notes, *unnamed, *judged))
+        return episode, fingers
+
+    def _table(self, entry: meta.Entry) -> tuple[pa.Table, tuple[str, ...]]:
+        notes = ()
+        if self.rows is None:
+            table = meta.read_parquet(entry.file)
+            if 'episode_index' in table.column_names:
+                held = set(table.column('episode_index').to_pylist())
+                if held != {entry.index}:
+                    raise DataError(f'{entry.file.name} holds rows of episode {", ".join(map(str, list(held)[:5]))}')
+        else:
+            places = self.rows.get(entry.index, [])
+            if not places:
+                meta.read_parquet(entry.file, [])  # says so where the file is missing or damaged
+                raise DataError('no data file holds rows of this episode')
+            if {path for path, _ in places} != {entry.file}:
+                notes = ('the file index in the metadata is stale: the rows were found in another file',)
+            table = pa.concat_tables(self._file(path).take(rows) for path, rows in places)
+        if entry.length is not None and table.num_rows != entry.length:
+            raise DataError(f'the table has {table.num_rows} rows, the metadata say {entry.length}')
+        if 'frame_index' in table.column_names:
+            order = columns.vector(table.column('frame_index'))
+            if len(np.unique(order)) != len(order):
+                raise DataError('two rows have the same frame_index')
+            if (np.diff(order) < 0).any():
+                table = table.take(np.argsort(order))
+        return table, notes
+
+    def _file(self, path: Path) -> pa.Table:
+        if path not in self._tables:
+            self._tables = {path: meta.read_parquet(path)}  # one at a time: they may be large
+        return self._tables[path]
+
+    def _times(self, table: pa.Table) -> np.ndarray:
+        """Return the rows' times (T,) [s]."""
+        if 'timestamp' not in table.column_names:
+            return np.arange(table.num_rows) / self.info.fps
+        times = columns.vector(table.column('timestamp'))
+        if len(times) > 1:
+            steps = np.diff(times)
+            if not np.isfinite(times).all() or steps.min() <= 0:
+                raise DataError('timestamps do not increase from row to row')
+            if steps.max() > STORED_RATE_SLACK * np.median(steps):
+                raise DataError(f'timestamps jump by {steps.max():.3g} s after row {int(steps.argmax())}, usually '
+                                f'{np.median(steps):.3g} s: rows are missing')
+        return times
+
+    def _video(self, entry: meta.Entry, times: np.ndarray) -> tuple[video.VideoFrames, tuple[str, ...]]:
+        frames = video.frame_times(entry.video)
+        if entry.video not in self._windows:
+            self._windows[entry.video] = video.locate(frames, {
+                e.index: e.window for e in self.listed if e.video == entry.video})
+        found = self._windows[entry.video][entry.index]
+        if isinstance(found, DataError):
+            raise found
+        first, after, note = found
+        if after - first < 1:
+            raise DataError('its window holds no frame of the video')
+        chosen, moved = video.match(frames[first:after], times)
+        return video.VideoFrames(entry.video, chosen), tuple(filter(None, (note, moved)))
+
+    def _success(self, table: pa.Table, entry: meta.Entry) -> tuple[bool | None, tuple[str, ...]]:
+        for name in ('next.success', 'success'):
+            if name in table.column_names:
+                return columns.outcome(table.column(name))
+        if entry.success is not None:
+            return columns.outcome(pa.chunked_array([pa.array([entry.success])]))
+        return True, ('no success column: counted as a demonstration that succeeded',)
+
+    def _states(self, table: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None]:
+        name = 'observation.state'
+        if name not in table.column_names or name not in self.info.features:
+            return None, None
+        try:
+            numbers = columns.matrix(table.column(name))
+        except DataError:
+            return None, None  # actions and pictures do without
+        places, fingers = columns.state_places(self.info.features[name], numbers.shape[1])
+        return (None if places is None else numbers[:, places], np.abs(numbers[:, fingers]).sum(1) if fingers else None)
+
+    def _instruction(self, table: pa.Table, entry: meta.Entry) -> str:
+        for name in ('task_index', 'language_instruction', 'task'):
+            if name not in table.column_names or (name == 'task_index' and not self.texts):
+                continue
+            values = list(dict.fromkeys(table.column(name).to_pylist()))
+            if len(values) != 1:
+                raise DataError(f'{len(values)} tasks within one episode')
+            text = self.texts.get(values[0]) if name == 'task_index' else values[0]
+            if not isinstance(text, str):
+                raise DataError(f'task {values[0]} is not in the list of tasks')
+            return text
+        if len(entry.tasks) == 1:
+            return entry.tasks[0]
+        raise DataError('no instruction: neither a list of tasks nor a text in the table')

@@ -1,0 +1,78 @@
+"""Whether the controller still lives, judged by somebody else. No ROS; time is passed in.
+
+The beat is the controller's own report, ten times a second. A controller that is killed or hangs in mid-motion leaves
+joints that go to their last goal (a servo's or simulation's own business, 0.2 s) and fingers that push for ever.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vgps_bringup.arm.gripper import STALE, GripperLoop
+from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
+
+_LONGEST_PERIOD = 0.1   # s between two looks; what is more was our own pause, not the controller's
+_NEAR = 0.1             # rad: an arm this close to its command is where it was told to be
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What to send to an arm whose controller is lost; None leaves the joints where their servos keep them."""
+
+    positions: np.ndarray | None   # (6,) rad
+    openness: float                # 0 closed to 1 open, for an arm whose gripper takes positions
+
+
+class Heartbeat:
+    """Remembers the last beat and the last reading. Every method takes `now`, monotonic seconds."""
+
+    def __init__(self, timeout):
+        self.timeout = timeout      # s
+        self.lost = False
+        self._beat = self._reading = None
+        self._beat_at = self._read_at = self._ticked = -np.inf
+        self._moving, self._command, self._gripper = False, None, 1.0
+        self._fingers = GripperLoop()
+
+    @property
+    def heard(self):
+        """Whether there was ever a beat."""
+        return self._beat_at > -np.inf
+
+    def silence(self, now):
+        """Return the seconds since the last beat."""
+        return now - self._beat_at
+
+    def beat(self, moving, joint_command, gripper, now):
+        """Take a report: whether the arm was moving, (6,) joints [rad] and openness it was told last."""
+        self._beat_at, self.lost = now, False
+        self._moving, self._command = moving, np.asarray(joint_command, float)
+        if gripper != self._gripper:
+            self._gripper = gripper
+            self._fingers.set_goal(gripper, now)
+
+    def reading(self, reading, now):
+        """Take a Reading of the joints."""
+        self._reading, self._read_at = reading, now
+        self._fingers.watch(reading.finger, now)
+
+    def tick(self, now):
+        """Return whether the controller has just been found lost."""
+        paused = max(0.0, now - self._ticked - _LONGEST_PERIOD) if np.isfinite(self._ticked) else 0.0
+        self._ticked = now
+        self._beat_at += paused
+        if self.lost or not self.heard or self.silence(now) <= self.timeout:
+            return False
+        self.lost = True
+        return True
+
+    def hold(self, now):
+        """Return the Hold for this moment, or None where the arm was not measured lately."""
+        r = self._reading
+        if r is None or now - self._read_at > STALE or not np.isfinite(r.positions).all():
+            return None
+        near = self._command is not None and np.abs(r.positions - self._command).max() <= _NEAR
+        # An arm at rest keeps its goal: the measured pose sags, and as a goal would sink.
+        positions = None if near and not self._moving else np.clip(r.positions, JOINT_LOWER, JOINT_UPPER)
+        stay = np.isfinite(r.finger) and self._fingers.moving(now)
+        return Hold(positions, r.openness if stay else self._gripper)

@@ -1,0 +1,188 @@
+"""Holds the arm and says so when widowx_node hangs or dies; offers a ~/stop that answers even then.
+
+::
+
+    ros2 run vgps_bringup heartbeat_node --ros-args -p arm:=simulated
+    ros2 service call /vgps/heartbeat_node/stop std_srvs/srv/Trigger
+
+A process of its own, and a small one: it listens to ``controller_state``, the joints, and talks to the arm's driver
+only while the controller is silent or after its own ``~/stop``. In a dry run it moves nothing.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from vgps_bringup.arm.arms import reading_from_joint_state
+from vgps_bringup.arm.heartbeat import Heartbeat
+from vgps_bringup.arm.kinematics import JOINT_NAMES
+from vgps_msgs.msg import ControllerState
+from vgps_msgs_py import node_main, parameters, qos
+from vgps_msgs_py.vocabulary import ArmState as State
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
+
+PERIOD = 0.02         # s
+REPORT_PERIOD = 0.1   # s, while the controller is lost
+DIAGNOSE_PERIOD = 1.0  # s
+ASK_PERIOD = 0.5       # s between two attempts to stop a controller that does not answer
+_MOVING = (State.MOVING, State.HOMING)
+
+
+@dataclass(frozen=True)
+class HeartbeatConfig:
+    """Whose heart, and how long it may pause."""
+
+    arm: str = field(default='interbotix', metadata={
+        'description': 'which arm is held: as of widowx_node', 'choices': ('interbotix', 'simulated'),
+        'read_only': True})
+    robot_name: str = field(default='wx250s', metadata={
+        'description': "namespace of Interbotix' driver", 'read_only': True})
+    heartbeat_timeout: float = field(default=0.35, metadata={
+        'description': 'silence of widowx_node, which reports every 0.1 s, after which the arm is held [s]',
+        'range': (0.25, 0.45), 'read_only': True})
+
+
+class SimulatedDriver:
+    """Holds the simulated arm by one joint command."""
+
+    def __init__(self, node):
+        self._node = node
+        self._publisher = node.create_publisher(JointState, 'joint_command', 10)
+
+    def hold(self, hold, command):
+        """Send a Hold; `command` is what the arm was told last, (6,) rad."""
+        positions = command if hold.positions is None else hold.positions
+        message = JointState(name=[*JOINT_NAMES, 'gripper'], position=[*map(float, positions), float(hold.openness)])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def relax(self):
+        """Nothing pushes on."""
+
+
+class InterbotixDriver:
+    """Holds the real arm through its driver's topics."""
+
+    def __init__(self, node, robot_name):
+        from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
+        self._group, self._single = JointGroupCommand, JointSingleCommand
+        self._joints = node.create_publisher(JointGroupCommand, f'/{robot_name}/commands/joint_group', 10)
+        self._gripper = node.create_publisher(JointSingleCommand, f'/{robot_name}/commands/joint_single', 10)
+
+    def hold(self, hold, command):
+        """Send the joints of a Hold, once: repeated, the arm would sink."""
+        if hold.positions is not None:
+            self._joints.publish(self._group(name='arm', cmd=[float(p) for p in hold.positions]))
+
+    def relax(self):
+        """Have the gripper push no more."""
+        self._gripper.publish(self._single(name='gripper', cmd=0.0))
+
+
+class HeartbeatNode(Node):
+    """Listens, and holds the arm in the controller's place."""
+
+    def __init__(self):
+        super().__init__('heartbeat_node')
+        config = parameters.declare(self, HeartbeatConfig)
+        simulated = config.arm == 'simulated'
+        self._heart = Heartbeat(config.heartbeat_timeout)
+        self._driver = SimulatedDriver(self) if simulated else InterbotixDriver(self, config.robot_name)
+        self._last = None               # the controller's last report
+        self._said = self._diagnosed = self._asked = float('-inf')
+        self._stopping, self._stop = False, None
+        self._states = self.create_publisher(ControllerState, 'controller_state', qos.EVENT)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_subscription(ControllerState, 'controller_state', self._on_state, qos.EVENT)
+        self.create_subscription(JointState, 'joint_states' if simulated else f'/{config.robot_name}/joint_states',
+                                 self._on_joint_states, 10)
+        self._controller = self.create_client(Trigger, 'widowx_node/stop')
+        self.create_service(Trigger, '~/stop', self._on_stop)
+        self.create_timer(PERIOD, self._on_period, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _on_state(self, message):
+        if message.reason == Reason.CONTROLLER_LOST:    # our own
+            return
+        now = time.monotonic()
+        if self._heart.lost:
+            self.get_logger().info(f'widowx_node answers again after {self._heart.silence(now):.1f} s')
+        self._last = message
+        self._heart.beat(message.state in _MOVING, message.joint_command, message.gripper_target, now)
+
+    def _on_joint_states(self, message):
+        reading = reading_from_joint_state(message.name, message.position, message.effort)
+        if reading is not None:
+            self._heart.reading(reading, time.monotonic())
+
+    def _on_stop(self, _request, response):
+        self._hold(time.monotonic())
+        self._stopping = True           # until the controller has said that it is stopped, however late it wakes
+        response.success = True
+        response.message = 'the arm is held; widowx_node ' + (
+            'hangs or is dead: it will be stopped when it answers' if self._heart.lost else
+            'is being stopped' if self._heart.heard else 'has not been heard yet')
+        return response
+
+    def _on_period(self):
+        now = time.monotonic()
+        if self._heart.tick(now):
+            self._hold(now)
+            self.get_logger().error(self._what(now))
+        if self._heart.lost and now - self._said >= REPORT_PERIOD:
+            self._said = now
+            self._say(now)
+        if now - self._diagnosed >= DIAGNOSE_PERIOD:
+            self._diagnosed = now
+            self._diagnose(now)
+        self._pass_on_stop(now)
+
+    def _pass_on_stop(self, now):
+        if self._stop is not None and self._stop.done():
+            self._stopping, self._stop = not self._stop.result().success, None
+        elif self._stopping and now - self._asked >= ASK_PERIOD and self._controller.service_is_ready():
+            if self._stop is not None:   # asked of a process that died: its successor is asked again
+                self._controller.remove_pending_request(self._stop)
+            self._asked, self._stop = now, self._controller.call_async(Trigger.Request())
+
+    def _hold(self, now):
+        if self._last is None or self._last.dry_run:
+            return
+        self._driver.relax()
+        if (hold := self._heart.hold(now)) is not None:
+            self._driver.hold(hold, self._last.joint_command)
+
+    def _what(self, now):
+        return (f'widowx_node has said nothing for {self._heart.silence(now):.2f} s: it hangs or is dead; '
+                + ('a dry run, nothing is sent' if self._last.dry_run else 'the arm is held'))
+
+    def _say(self, now):
+        message = self._last
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.state, message.reason = int(State.STOPPED), int(Reason.CONTROLLER_LOST)
+        message.message = self._what(now)
+        self._states.publish(message)
+        if not message.dry_run:
+            self._driver.relax()
+
+    def _diagnose(self, now):
+        lost, heard = self._heart.lost, self._heart.heard
+        status = DiagnosticStatus(level=DiagnosticStatus.ERROR if lost else DiagnosticStatus.OK,
+                                  name=f'{self.get_name()}: controller',
+                                  message=self._what(now) if lost else 'alive' if heard else 'not heard yet')
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def main(args=None):
+    """Run the node."""
+    node_main.run(HeartbeatNode, args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,71 @@
+"""The way through one or more poses, waypoint by waypoint, and how it can fail. Decides nothing about who asked."""
+
+import numpy as np
+
+from vgps_bringup.arm.collision import UnsafePathError
+from vgps_bringup.arm.kinematics import JOINT_NAMES
+from vgps_bringup.arm.motion import Motion
+from vgps_msgs_py.vocabulary import ControllerReason as Reason
+
+FAR = 0.6        # rad: an arm further behind its command is blocked, or its joint states are wrong
+SETTLE = 0.4     # s after a move, the time the arm needs to catch up
+_REACHED = 0.1   # rad, BridgeData's check of the neutral pose
+
+
+class Homing:
+    """One way through `waypoints`, (6,) joint positions each [rad], begun at monotonic second `started`."""
+
+    def __init__(self, waypoints, started):
+        self.started = started
+        self._waypoints, self._motion, self._elapsed = list(waypoints), None, 0.0
+
+    @property
+    def moving(self):
+        """Whether the arm is between two poses, and not waiting to set off."""
+        return self._motion is not None
+
+    @property
+    def over(self):
+        """Whether the last pose is reached."""
+        return not self._waypoints and not self.moving
+
+    def set_off(self, start, config, steps):
+        """Leave (6,) `start` for the next pose, at the speeds of the ControllerConfig `config`.
+
+        Table, fingers and the arm's shapes are those of the StepController `steps`. Returns None, or
+        (Reason, what is in the way) where there is no safe way; nothing has changed then.
+        """
+        try:
+            self._motion = Motion(start, self._waypoints[0], config.move_speed, config.max_gripper_speed,
+                                  steps.config.floor, steps.finger, steps.collision)
+        except UnsafePathError as error:
+            return error.reason, str(error)
+        self._waypoints.pop(0)
+        self._elapsed = 0.0
+        return None
+
+    def pause(self):
+        """Wait where the arm is; the next `set_off` goes on to the same pose."""
+        if self.moving:
+            self._waypoints.insert(0, self._motion.goal)
+            self._motion = None
+
+    def advance(self, period, measured):
+        """Let `period` seconds pass; return (joint positions to send, None) or (None, (Reason, what went wrong)).
+
+        At a pose the motion ends and what is returned is the pose itself: the target of whatever comes next is what
+        was commanded, for the measured pose sags and would sag further with each step.
+        """
+        self._elapsed += period
+        wanted = self._motion.at(self._elapsed)
+        behind = np.abs(wanted - measured)
+        worst = int(behind.argmax())
+        if behind[worst] > FAR:
+            return None, (Reason.JOINT_STEP, f'{JOINT_NAMES[worst]} is {behind[worst]:.2f} rad behind on the way: is '
+                                             'something in the way? ~/reset tries again')
+        if self._elapsed >= self._motion.duration + SETTLE:
+            if behind[worst] > _REACHED:
+                return None, (Reason.NOT_READY, f'{JOINT_NAMES[worst]} stopped {behind[worst]:.2f} rad short of the '
+                                                'pose; ~/reset tries again')
+            self._motion = None
+        return wanted, None

@@ -1,0 +1,86 @@
+"""``vgps-serve``: a steered policy behind openpi's protocol, for other people's evaluation suites."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from dataclasses import dataclass
+
+import tyro
+import yaml
+
+from vgps_policy_bridge.errors import PolicyError
+
+
+@dataclass
+class Serve:
+    """Serve policy and critic as one policy that speaks openpi's websocket protocol.
+
+    Whatever talks to openpi's serve_policy.py (openpi-client, inspect-robots, vla-eval) is then steered: each request
+    gets the chunk that the critic chose among K proposals, in metres, radians and openness.
+
+    Example: vgps-serve --policy octo-small-1.5 --critic /models/vgps --k 50
+
+    Then, on the client's side: openpi_client.websocket_client_policy.WebsocketClientPolicy('127.0.0.1', 8000)
+    """
+
+    policy: str = 'flow'
+    """entry-point name (group vgps.policies)"""
+    policy_options: str = '{}'
+    """the policy's options, YAML"""
+    critic: str = 'default'
+    """checkpoint: folder, owner/name on the hub, default (shipped) or untrained"""
+    k: int = 10
+    """proposals per frame, 1 .. 1000"""
+    beta: float = 1.0
+    """temperature of the choice, >= 0; 0 takes the best"""
+    selection: str = 'value'
+    """value: by the critic; first: the plain policy; random: the control"""
+    image_key: str = 'observation/image'
+    """name of the camera in the client's requests, (H, W, 3) uint8 RGB"""
+    state_key: str = 'observation/state'
+    """name of the 7-D robot state in the client's requests"""
+    host: str = '127.0.0.1'
+    """address to listen on; there is no password: use an SSH tunnel from other machines"""
+    port: int = 8000
+    """port to listen on; 0 takes a free one"""
+    seed: int = 0
+    """of the first episode; each later one counts up"""
+
+
+def main() -> None:
+    """Command line."""
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+    options = tyro.cli(Serve, prog='vgps-serve')
+    logging.basicConfig(level=logging.INFO, format='%(name)s: %(message)s')
+    logging.getLogger('websockets').setLevel(logging.ERROR)
+    from vgps_bringup.commands.evaluate import load_critic
+    from vgps_bringup.system.steered_server import LOG, ServedPolicy, listen
+    from vgps_critic.steering import Steerer, SteeringConfig
+    from vgps_policy_bridge.policy import MAX_CANDIDATES
+    from vgps_policy_bridge.proposals import build_policy
+    from vgps_policy_bridge.server.server import is_loopback
+    if not 1 <= options.k <= MAX_CANDIDATES or options.beta < 0:
+        raise SystemExit(f'vgps-serve: --k must be 1 .. {MAX_CANDIDATES} and --beta >= 0')
+    if options.selection not in ('value', 'first', 'random'):
+        raise SystemExit(f'vgps-serve: --selection must be value, first or random, not {options.selection}')
+    if not is_loopback(options.host):
+        raise SystemExit(f'vgps-serve: {options.host} can be reached from other machines; there is no password and no '
+                         'encryption. Listen on 127.0.0.1 and use an SSH tunnel')
+    try:
+        policy = build_policy(options.policy, yaml.safe_load(options.policy_options))
+        steerer = Steerer(load_critic(options.critic), SteeringConfig(
+            beta=options.beta, selection=options.selection, deadline_ms=10000.0))
+        served = ServedPolicy(policy, steerer, options.k, options.image_key, options.state_key, seed=options.seed)
+        with listen(served, options.host, options.port) as server:
+            LOG.info('policy %s steered by critic %s (K = %d, beta = %g) on ws://%s:%d; ready', options.policy,
+                     options.critic, options.k, options.beta, *server.socket.getsockname()[:2])
+            with contextlib.suppress(KeyboardInterrupt):
+                server.serve_forever()
+    except (PolicyError, OSError) as error:
+        raise SystemExit(f'vgps-serve: {error}') from error
+
+
+if __name__ == '__main__':
+    main()
