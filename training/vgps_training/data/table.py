@@ -4,7 +4,7 @@ import json
 import logging
 import mmap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,7 +144,9 @@ class Report:
 
 def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'train', lazy: bool = False,
                unjudged: str = 'skip', failures: str = 'failures', progress: bool = True,
-               reading: Reading = PLAIN) -> tuple[StepTable, Report]:
+               reading: Reading = PLAIN,
+               source: Callable[[Path, str, Reading], Iterator[Episode | Malformed]] = read_episodes
+               ) -> tuple[StepTable, Report]:
     """Read every episode under the paths once.
 
     Args:
@@ -156,6 +158,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
         failures: 'skip' leaves failed episodes out; any other value keeps them for the labels to tell apart.
         progress: show a bar.
         reading: which camera, which units.
+        source: reads the episodes under one path.
 
     Raises:
         FileNotFoundError: no data set at a path. ValueError: not one usable episode.
@@ -171,7 +174,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
         if is_saved(Path(path)):
             episodes = _saved_episodes(Path(path), image_size)
         else:
-            episodes = read_episodes(path, split, reading)
+            episodes = source(path, split, reading)
         for episode in tqdm(episodes, desc=f'reading {path}', unit=' episodes', disable=not progress):
             episode = _accept(episode, unjudged, failures, report)
             if episode is None:

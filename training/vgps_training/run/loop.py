@@ -18,6 +18,7 @@ from vgps_critic.config import CriticConfig
 from vgps_critic.network import CriticNetwork
 from vgps_training.data import normalisation
 from vgps_training.data.augmentation import AugmentationConfig
+from vgps_training.data.index import embed, read_indexed
 from vgps_training.data.sampling import Sampler, hash_pair
 from vgps_training.data.table import StepTable, held_out, read_table
 from vgps_training.run import guards
@@ -57,7 +58,10 @@ class Run:
         self.report = ''
         self.table = table or self._read()
         self.encoder = instruction_encoder(config.data.instruction_encoder)
-        self.embeddings = np.stack([self.encoder.encode(i) for i in self.table.instructions])
+        if config.data.instruction_encoder.endswith('.npz'):  # nothing is computed, and a file may hold anything
+            self.embeddings = np.stack([self.encoder.encode(text) for text in self.table.instructions])
+        else:
+            self.embeddings = embed(self.encoder, self.table.instructions)
         training, validation = held_out(self.table, config.data.validation_share)
         self.frozen = None
         if config.encoder:  # why not everybody sees the outcome: see frozen.py
@@ -112,9 +116,10 @@ class Run:
         data = self.config.data
         if not data.paths:
             raise ValueError('no data: give --data PATH ...')
-        table, report = read_table(data.paths, self.config.network.image_size, split=data.split, lazy=data.lazy,
-                                   unjudged=data.unjudged, reading=data.reading, failures=data.labels.failures,
-                                   progress=not self.quiet and self.shard.rank == 0)
+        read = read_indexed if data.lazy else read_table
+        table, report = read(data.paths, self.config.network.image_size, split=data.split, unjudged=data.unjudged,
+                             reading=data.reading, failures=data.labels.failures,
+                             progress=not self.quiet and self.shard.rank == 0)
         if self.shard.rank == 0:
             self.report = report.text()
             logger.warning('%s', self.report)
