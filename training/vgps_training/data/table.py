@@ -274,7 +274,7 @@ def is_saved(folder: Path) -> bool:
 def _mapped(folder: Path) -> StepTable:
     """Return a saved table whose frames stay in their file: read at random, shared by all processes."""
     texts = json.loads((folder / 'table.json').read_text())
-    arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='r' if name == 'frames' else None) for name in ARRAYS}
+    arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='c' if name == 'frames' else None) for name in ARRAYS}
     if hasattr(mmap, 'MADV_RANDOM'):
         arrays['frames']._mmap.madvise(mmap.MADV_RANDOM)
     states = np.load(folder / 'states.npy') if (folder / 'states.npy').exists() else None

@@ -24,6 +24,7 @@ from vgps_training.data.table import StepTable, held_out, read_table
 from vgps_training.run import guards
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
 from vgps_training.run.frozen import ContinuedCritic, FrozenEncoder
+from vgps_training.run.heartbeat import Heartbeat
 from vgps_training.run.learner import Learner, float32_encoder
 from vgps_training.run.progress import Progress
 from vgps_training.run.storage import Storage, load_state
@@ -53,8 +54,9 @@ class Run:
         self.config, self.quiet = config, quiet
         self.shard = guards.place()
         self.device = self._device()
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        local = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+        if config.threads or local > 1:  # torchrun sets OMP_NUM_THREADS to 1, whatever the machine has
+            torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // local))
         self.report = ''
         self.table = table or self._read()
         self.encoder = instruction_encoder(config.data.instruction_encoder)
@@ -143,11 +145,19 @@ class Run:
         history = self._restore(storage.load() if storage else load_state(config.out))
         start = self.learner.step
         progress = self._begin(start) if storage else None
+        shard = self.shard
+        self.heartbeat = Heartbeat(shard.rank, shard.world, config.hang_after) if shard.world > 1 else None
         try:
             return self._updates(start, stop, history, storage, progress)
         finally:
+            if self.heartbeat:
+                self.heartbeat.close()
             if progress:
                 progress.close()
+
+    def _doing(self, what: str) -> None:
+        if self.heartbeat:
+            self.heartbeat.doing(what)
 
     def _updates(self, start: int, stop: int, history: dict, storage: Storage | None,
                  progress: Progress | None) -> dict[str, float]:
@@ -157,9 +167,12 @@ class Run:
             step = self.learner.step
             generator = torch.Generator().manual_seed(hash_pair(config.seed + 1, step))
             noise = {name: value[part] for name, value in self.algorithm.draw(config.batch_size, generator).items()}
+            self._doing(f'update {step + 1}')
             parts = parts or self.learner.micro_batches(batch, noise)
             metrics = self.learner.update(batch, noise, parts)
             step = self.learner.step
+            if self.heartbeat:
+                self.heartbeat.finished()
             log = step % config.log_every == 0 or step == stop
             validate = step == config.steps or (config.validate_every and step % config.validate_every == 0)
             save = step == stop or step % config.save_every == 0
@@ -168,6 +181,7 @@ class Run:
             if validate or save:
                 guards.check_weights(step, {**self.learner.networks, **self.learner.targets})
                 guards.agree('the weights', guards.weights_digest(self.learner.networks))
+            self._doing(f'reading batch {step + 1}')
             if not storage:
                 continue
             storage.check()
@@ -179,13 +193,16 @@ class Run:
                 progress.log(step, {**{k: float(v) for k, v in metrics.items()}, 'steps_per_second': rate})
             best = False
             if validate:
+                self._doing('validating')
                 result = self.validate()
                 progress.log(step, {f'validation/{k}': v for k, v in result.items()})
                 best = is_better(result.get(BEST_BY), history.get('best'))
                 if best:
                     history['best'] = {'step': step, BEST_BY: result[BEST_BY]}
             if save or best:  # last: a run killed before it has its validation ahead
+                self._doing('saving')
                 storage.save(*self.snapshot(history), best=best)
+            self._doing(f'reading batch {step + 1}')
         return result
 
     def _restore(self, state: dict | None) -> dict:
