@@ -19,8 +19,9 @@ demo: setup ## the same seed with the plain policy and steered, recorded, with a
 test: setup lint ## every test; needs no network and no robot
 	@$(ACTIVATE) && vgps_bringup/workspace/test.sh
 
-lint: setup ## ruff over the whole workspace
+lint: setup ## ruff over the whole workspace, and who may import whom
 	@$(ACTIVATE) && ruff check --quiet . && echo "ruff: clean"
+	@$(ACTIVATE) && { out=$$(lint-imports --no-cache 2>&1) && echo "imports: clean" || { echo "$$out"; exit 1; }; }
 
 bench: setup ## the benchmarks the README quotes
 	@$(ACTIVATE) && vgps_bringup/workspace/bench.sh

@@ -23,7 +23,7 @@ setup(
     ],
     extras_require={'test': ['pytest']},
     zip_safe=True,
-    entry_points={'console_scripts': [
+    entry_points={'vgps.arms': ['wx250s = vgps_bringup.arm.kinematics:Kinematics'], 'console_scripts': [
         'widowx_node = vgps_bringup.arm.widowx_node:main',
         'heartbeat_node = vgps_bringup.arm.heartbeat_node:main',
         'decision_image_node = vgps_bringup.episode_pages.decision_image_node:main',

@@ -37,8 +37,7 @@ from vgps_msgs.msg import (  # noqa: E402
     StepStarted,
 )
 from vgps_msgs_py import images, qos  # noqa: E402
-from vgps_msgs_py.vocabulary import SteeringReason as Reason  # noqa: E402
-from vgps_msgs_py.vocabulary import Verdict  # noqa: E402
+from vgps_msgs_py.vocabulary import SteeringReason as Reason, Verdict  # noqa: E402
 
 torch.set_num_threads(1)
 INSTRUCTION = 'put the eggplant in the basket'

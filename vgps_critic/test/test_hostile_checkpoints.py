@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from vgps_critic import CheckpointError, Critic, checkpoint
-from vgps_critic import network as network_module
+from vgps_critic import CheckpointError, Critic, checkpoint, network as network_module
 from vgps_critic.config import CriticConfig, NetworkConfig
 from vgps_critic.text import load_instruction_encoder
 

@@ -10,7 +10,8 @@ import torch
 from vgps_critic import Critic
 from vgps_critic.corrections import FRESH, Corrections
 from vgps_critic.outlook import FEATURES, Outlook, Probes
-from vgps_critic.steering import Reason, Scores, Steerer, SteeringConfig, Verdict
+from vgps_critic.steering import Scores, Steerer, SteeringConfig
+from vgps_msgs_py.vocabulary import SteeringReason as Reason, Verdict
 
 torch.set_num_threads(1)
 WORDS = np.full(512, 0.0442, np.float32)

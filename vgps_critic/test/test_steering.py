@@ -9,8 +9,7 @@ import torch
 
 from vgps_critic import Critic, steering
 from vgps_critic.steering import MAX_CANDIDATES, Failure, Scores, Steerer, SteeringConfig
-from vgps_msgs_py.vocabulary import SteeringReason as Reason
-from vgps_msgs_py.vocabulary import Verdict
+from vgps_msgs_py.vocabulary import SteeringReason as Reason, Verdict
 
 torch.set_num_threads(1)
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from vgps_critic.action_space import ACTION_DIM
 from vgps_critic.decision import Decision
-from vgps_msgs_py.vocabulary import SteeringReason as Reason
-from vgps_msgs_py.vocabulary import Verdict
+from vgps_msgs_py.vocabulary import SteeringReason as Reason, Verdict
 
 FRESH = 0.5  # s, older corrections are not sent: the arm has moved on
 

@@ -22,11 +22,9 @@ from vgps_critic.config import CriticNodeConfig
 from vgps_critic.corrections import Corrections
 from vgps_critic.steering import Failure, Steerer, SteeringConfig, step_seed
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode, SteeringDecision, StepStarted
-from vgps_msgs_py import images, node_main, parameters, qos
+from vgps_msgs_py import images, node_main, parameters, qos, stamps
 from vgps_msgs_py.configuration import ConfigurationPublisher
-from vgps_msgs_py.stamps import nanoseconds
-from vgps_msgs_py.vocabulary import HEALTHY, PASSING, Verdict
-from vgps_msgs_py.vocabulary import SteeringReason as Reason
+from vgps_msgs_py.vocabulary import HEALTHY, PASSING, SteeringReason as Reason, Verdict
 
 FRAMES_KEPT_NS = 2_000_000_000  # two seconds, measured by the frames' own stamps
 TICK_S = 0.02  # how finely deadlines are kept
@@ -55,8 +53,7 @@ class CriticNode(Node):
         super().__init__('critic_node')
         self.config = parameters.declare(self, CriticNodeConfig)
         steering_config = parameters.declare(self, SteeringConfig, live=self._reconfigure)
-        self._steerer = self._load(steering_config)
-        self._corrections = Corrections()
+        self._steerer, self._corrections = self._load(steering_config), Corrections()
         self._frames: OrderedDict[int, Image] = OrderedDict()  # stamp in ns -> message
         self._episode: Episode | None = None
         self._step: Step | None = None
@@ -99,7 +96,7 @@ class CriticNode(Node):
         self._reconfigured = True
 
     def _on_image(self, message: Image) -> None:
-        stamp = nanoseconds(message.header.stamp)
+        stamp = stamps.nanoseconds(message.header.stamp)
         self._frames[stamp] = message
         for old in list(self._frames):
             if not 0 <= stamp - old <= FRAMES_KEPT_NS:  # also drops a future left behind by a clock set back
@@ -136,7 +133,7 @@ class CriticNode(Node):
 
     def _begin(self, message: StepStarted | ActionCandidates) -> Step | None:
         """Return the step a message belongs to, None if it is over; a new one supersedes what is open."""
-        key = (message.episode_id, message.step, nanoseconds(message.header.stamp))
+        key = (message.episode_id, message.step, stamps.nanoseconds(message.header.stamp))
         step = self._step
         if step is not None and step.episode_id == message.episode_id and message.step < step.step:
             return None

@@ -13,8 +13,7 @@ import numpy as np
 
 from vgps_critic.action_space import ACTION_DIM
 from vgps_critic.selection import Selection, select_each
-from vgps_msgs_py.vocabulary import SteeringReason as Reason
-from vgps_msgs_py.vocabulary import Verdict
+from vgps_msgs_py.vocabulary import SteeringReason as Reason, Verdict
 
 MAX_CANDIDATES = 1000  # K of one step, policy_node's limit too: more would keep the critic busy for seconds
 _SELECTION_STREAM = int.from_bytes(b'select', 'big')  # keeps these seeds apart from the policy's of the same step

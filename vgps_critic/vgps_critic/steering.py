@@ -27,8 +27,7 @@ from vgps_critic.decision import (
 )
 from vgps_critic.outlook import SAME_WORDS, Outlook, Tracker
 from vgps_critic.text import UnknownInstructionError
-from vgps_msgs_py.vocabulary import SteeringReason as Reason
-from vgps_msgs_py.vocabulary import Verdict
+from vgps_msgs_py.vocabulary import SteeringReason as Reason, Verdict
 
 __all__ = ['ALWAYS_HOLD', 'MAX_CANDIDATES', 'Decision', 'Failure', 'Reason', 'Scores', 'Steerer', 'SteeringConfig',
            'Verdict', 'choose_each', 'first_actions', 'step_seed']

@@ -8,10 +8,9 @@ import zlib
 import numpy as np
 import pytest
 import zstandard
-from mcap.writer import CompressionType
-from mcap.writer import Writer as McapWriter
+from mcap.writer import CompressionType, Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from vgps_msgs_py.bags.mcap_file import MAGIC
 from vgps_msgs_py.bags.reader import Bag, BagError, CameraError
@@ -186,3 +185,19 @@ def test_two_synchronised_cameras_need_a_choice_by_name(tmp_path):
     assert bag.image_topic('wrist') == '/wrist/image_raw' == bag.image_topic('/wrist/image_raw')
     with pytest.raises(BagError, match='no camera front'):
         bag.image_topic('front')
+
+
+def test_messages_without_a_field_of_theirs_are_refused_by_name(tmp_path):
+    path = tmp_path / 'a.mcap'
+    definition = b'string episode_ix\nuint8 outcome\n'
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    kind = 'vgps_msgs/msg/Episode'
+    store.register(get_types_from_msg(definition.decode(), kind))
+    with path.open('wb') as stream:
+        writer = McapWriter(stream)
+        writer.start('ros2', 'test')
+        channel = writer.register_channel('/episode', 'cdr', writer.register_schema(kind, 'ros2msg', definition))
+        writer.add_message(channel, 1, bytes(store.serialize_cdr(store.types[kind]('a', 1), kind)), 1)
+        writer.finish()
+    with pytest.raises(BagError, match=r'episode_id.*definitions in the recording are damaged'):
+        Bag(path).episodes  # noqa: B018

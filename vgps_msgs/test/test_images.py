@@ -171,3 +171,12 @@ def test_damaged_pictures_and_bombs_raise_nothing_but_the_named_error():
         assert picture.dtype == np.uint8 and picture.ndim == 3
     with pytest.raises(images.ImageError, match='pixels'):
         images.decode(encoded(Image_.new('1', (9_000, 9_000)), 'PNG'))
+
+
+def test_an_episode_begins_with_a_scene_not_with_a_single_level():
+    source, pixels = message('rgb8', 3)
+    np.testing.assert_array_equal(images.first_picture(source), pixels)
+    source.data = bytes([7]) * len(source.data)
+    assert images.to_array(source).max() == 7
+    with pytest.raises(images.ImageError, match=r'single level \(7\).*covered lens'):
+        images.first_picture(source)

@@ -63,6 +63,20 @@ def to_array(message) -> np.ndarray:
     return np.array(pixels[:, :, list(order)] if order != (0, 1, 2) else pixels[:, :, :3])
 
 
+def first_picture(message) -> np.ndarray:
+    """Return what ``to_array`` does, for the frame an episode begins with.
+
+    Raises:
+        ImageError: as ``to_array``; or the picture has one level throughout, which no scene has.
+
+    """
+    picture = to_array(message)
+    if picture.min() == picture.max():
+        raise ImageError(f'the camera sends a picture of a single level ({picture.flat[0]}): a depth topic, a covered '
+                         'lens or a camera that has not started')
+    return picture
+
+
 def decode(data: bytes, format: str = '') -> np.ndarray:
     """Return JPEG, PNG or WebP bytes as ``(H, W, 3) uint8`` RGB, turned upright where EXIF says how.
 

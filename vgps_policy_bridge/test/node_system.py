@@ -59,6 +59,7 @@ class Peers(Node):
         self.calls, self.candidates, self.started, self.episodes, self.configurations = [], [], [], [], []
         self.ready_stamps = []
         self.image = self.create_publisher(Image, 'image_raw', 10)
+        self.picture = np.arange(48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8)
         self.state = self.create_publisher(ControllerState, 'controller_state', qos.EVENT)
         self.decision = self.create_publisher(SteeringDecision, 'decision', qos.EVENT)
         self.create_subscription(ActionCandidates, 'candidates', self.on_candidates, qos.EVENT)
@@ -74,7 +75,9 @@ class Peers(Node):
     def publish_image(self):
         if self.camera_on:
             header = Header(stamp=self.get_clock().now().to_msg(), frame_id='camera')
-            self.image.publish(images.to_message(np.full((48, 64, 3), 77, np.uint8), header))
+            message = self.picture if isinstance(self.picture, Image) else images.to_message(self.picture, header)
+            message.header = header
+            self.image.publish(message)
 
     def publish_state(self):
         if self.controller_on:

@@ -20,9 +20,8 @@ from sensor_msgs.msg import Image
 from vgps_msgs.action import ExecuteInstruction
 from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision, StepStarted
 from vgps_msgs.srv import JudgeEpisode, ResetForEpisode, ResetScene
-from vgps_msgs_py import images, node_main, parameters, qos
+from vgps_msgs_py import images, node_main, parameters, qos, robot_state
 from vgps_msgs_py.configuration import ConfigurationPublisher
-from vgps_msgs_py.robot_state import measured_state
 from vgps_policy_bridge.loop import events, goals
 from vgps_policy_bridge.loop.episode import Effects, EpisodeMachine
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
@@ -202,8 +201,8 @@ class PolicyNode(Node):
         goal, frame = self.machine.goal, self.frame
         self.step_started.publish(StepStarted(header=frame.header, episode_id=goal.episode_id, step=effect.step,
                                               instruction=goal.instruction))
-        pose = None if self.arm is None else measured_state(self.arm.measured_pose, self.arm.gripper_position)
-        job = partial(self.session.propose, partial(images.to_array, frame),
+        pose = self.arm and robot_state.measured_state(self.arm.measured_pose, self.arm.gripper_position)
+        job = partial(self.session.propose, partial(images.to_array if effect.step else images.first_picture, frame),
                       nanoseconds(frame.header.stamp) * 1e-9, pose, self.config.num_candidates, self.config.temperature)
         self.worker.submit(job, partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
 

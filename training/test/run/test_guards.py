@@ -17,8 +17,7 @@ from synthetic import config, make
 
 from vgps_critic import checkpoint
 from vgps_training.data.table import read_table, save
-from vgps_training.run import config as configuration
-from vgps_training.run import guards, storage
+from vgps_training.run import config as configuration, guards, storage
 from vgps_training.run.learner import Learner, fewest_parts
 from vgps_training.run.loop import Run
 from vgps_training.run.storage import RunError, Storage, checkpoints, load_state

@@ -14,7 +14,7 @@ from vgps_msgs_py.bags.reader import Bag, CameraError, EpisodeRecord, Frame
 from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.robot_state import measured_state
 from vgps_training.data.checks import check
-from vgps_training.data.episode import PLAIN, CameraChoiceError, Episode, Frames, Malformed, Reading
+from vgps_training.data.episode import PLAIN, CameraChoiceError, DataError, Episode, Frames, Malformed, Reading
 
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 SUCCESS = {'success': True, 'failure': False, 'timeout': False}  # what else an episode ended with was never judged
@@ -35,8 +35,11 @@ class RecordedFrames(Frames):
         return RecordedFrames(self.frames[step:])
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Return (H, W, 3) uint8 RGB. Raises ValueError where the bytes are no picture."""
-        return self.frames[index].image()
+        """Return (H, W, 3) uint8 RGB. Raises DataError where the bytes are no picture."""
+        try:
+            return self.frames[index].image()
+        except ValueError as error:
+            raise DataError(str(error)) from error
 
 
 def is_bag(path: Path) -> bool:
@@ -61,6 +64,8 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
         raise CameraChoiceError(str(error), folder, error.cameras) from error
     except BagError as error:
         yield Malformed(str(folder), f'recording cannot be read: {error}')
+    except (AttributeError, TypeError, ValueError, IndexError) as error:  # by its own definitions, which are damaged
+        yield Malformed(str(folder), f'recording cannot be read: its messages have other fields ({error})')
 
 
 def _episodes(bag: Bag, camera: str, reading: Reading) -> Iterator[Episode | Malformed]:
@@ -87,7 +92,7 @@ def _episodes(bag: Bag, camera: str, reading: Reading) -> Iterator[Episode | Mal
         return check(Episode(RecordedFrames(found), np.stack([action for _, action in steps]), episode.instruction,
                              SUCCESS.get(episode.outcome), source,
                              None if any(state is None for state in measured) else np.stack(measured), camera,
-                             notes=problems), reading)
+                             notes=problems, extras=_candidates(episode, [stamp for stamp, _ in steps])), reading)
 
     for frame in bag.frames(camera, asked):
         if frame.stamp in have:
@@ -110,6 +115,22 @@ def _actions(episode: EpisodeRecord, commanded: bool) -> list[tuple[int, np.ndar
     chosen = [step.command if commanded else step.decision for step in episode.steps]
     return [(stamps.nanoseconds(m.header.stamp), np.asarray(m.action, np.float32)) for m in chosen
             if m is not None and getattr(m, 'kind', ACTION) == ACTION and getattr(m, 'chosen', 0) >= 0]
+
+
+def _candidates(episode: EpisodeRecord, moments: list[int]) -> tuple[tuple[str, np.ndarray], ...]:
+    """Return the candidates' values (ensemble minimum) and which was chosen, where every step was decided alike."""
+    decisions = {stamps.nanoseconds(s.decision.header.stamp): s for s in episode.steps if s.decision is not None}
+    found = [decisions.get(moment) for moment in moments]
+    count = max((step.decision.num_candidates for step in found if step is not None), default=0)
+    if not count:
+        return ()
+    values, chosen = np.full((len(found), count), np.nan, np.float32), np.full(len(found), -1, np.int64)
+    for row, step in enumerate(found):  # NaN where nothing was scored
+        if step is not None:
+            chosen[row] = step.decision.chosen
+            if step.q_values is not None:
+                values[row, :step.decision.num_candidates] = step.q_values.min(0)
+    return (('steering.values', values), ('steering.chosen', chosen))
 
 
 def _states(bag: Bag) -> list[tuple[int, np.ndarray | None]]:

@@ -65,6 +65,7 @@ def _without_first(episode: Episode, note: str) -> Episode:
     frames = episode.frames
     return replace(episode, frames=frames.since(1) if hasattr(frames, 'since') else frames[1:],
                    actions=episode.actions[1:], states=None if episode.states is None else episode.states[1:],
+                   extras=tuple((name, values[1:]) for name, values in episode.extras),
                    notes=(*episode.notes, note))
 
 

@@ -40,6 +40,7 @@ class Episode:
     camera: str = ''              # whose pictures these are
     rate: float | None = None     # steps a second, None where the data does not say
     notes: tuple[str, ...] = ()   # what a person should know about how it was read
+    extras: tuple[tuple[str, np.ndarray], ...] = ()  # (name, (T,) or (T, n)) that an export passes on
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 vgps-data inspect PATH ... --out report/     # figures on the screen, a contact sheet and histograms as pictures
 vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once, for `vgps-train --data table/`
+vgps-data export PATH ... --out set/ --format lerobot   # a LeRobot v3.0 data set
+vgps-data convert BAG ... --out bags/ --instruction 'put the carrot on the plate' --outcome ask   # of a teleoperation
 """
 import logging
 import sys
@@ -17,7 +19,9 @@ from PIL import Image, ImageDraw
 
 from vgps_critic.model_card import DIMENSIONS
 from vgps_training.data import normalisation
+from vgps_training.data.convert import ConvertConfig, convert
 from vgps_training.data.episode import CameraChoiceError, DataError, Episode, Reading
+from vgps_training.data.export import ExportConfig, export
 from vgps_training.data.labels import LabelConfig
 from vgps_training.data.sources import read_episodes
 from vgps_training.data.table import Report, StepTable, read_table, save, thin
@@ -151,7 +155,8 @@ def prepare(config: SaveConfig) -> None:
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(level=logging.WARNING, format='%(message)s')
-    commands = {'inspect': (InspectConfig, inspect), 'save': (SaveConfig, prepare)}
+    commands = {'inspect': (InspectConfig, inspect), 'save': (SaveConfig, prepare), 'export': (ExportConfig, export),
+                'convert': (ConvertConfig, convert)}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         print(__doc__)
         raise SystemExit(0 if sys.argv[1:2] in ([], ['-h'], ['--help']) else 2)

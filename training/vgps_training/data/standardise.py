@@ -117,7 +117,7 @@ STANDARDS = {
 
 def standard(name: str) -> Standard:
     """Return a data set's entry; raises DataError naming the known ones."""
-    if name not in STANDARDS:
+    if not isinstance(name, str) or name not in STANDARDS:
         raise DataError(f"no standardisation for data set '{str(name)[:80]}'; known: {', '.join(STANDARDS)}. "
                         'Add an entry to vgps_training/data/standardise.py')
     return STANDARDS[name]

@@ -66,11 +66,11 @@ class Run:
             self.embeddings = embed(self.encoder, self.table.instructions)
         training, validation = held_out(self.table, config.data.validation_share)
         self.frozen = None
+        if config.critic and config.encoder:
+            raise ValueError('--critic has an encoder of its own: leave out --encoder')
         if config.encoder:  # why not everybody sees the outcome: see frozen.py
             self.frozen = FrozenEncoder(config.encoder, config.network, config.algorithm_name != 'monte-carlo')
         if config.critic:
-            if config.encoder:
-                raise ValueError('--critic has an encoder of its own: leave out --encoder')
             self.frozen = ContinuedCritic(config.critic, config.algorithm.discount)
             if self.frozen.config != config.network:
                 raise ValueError(f'{config.critic} is {self.frozen.config}, the configuration says {config.network}')

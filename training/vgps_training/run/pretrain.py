@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from vgps_critic.network import NetworkConfig, ResNetEncoder
 from vgps_training.data import hindsight
+from vgps_training.data.episode import Reading
 from vgps_training.data.hindsight import NAMES, Targets
 from vgps_training.data.table import StepTable, held_out, read_table
 from vgps_training.run import frozen, readout, storage
@@ -37,6 +38,7 @@ class PretrainConfig:
     out: Path                        # folder of the run
     # data sets with recorded robot states (bags), or saved tables
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=['--data'])] = ()
+    reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
     network: NetworkConfig = field(default_factory=lambda: BASIC)  # the critic's; only the encoder is trained
     first_steps: int = 2000          # updates towards each success's own grasp, for features to locate grasps with
     steps: int = 3500                # updates towards the located grasps
@@ -114,7 +116,7 @@ class Pretraining:
         torch.manual_seed(config.seed)
         config.out.mkdir(parents=True, exist_ok=True)
         if table is None:
-            table, report = read_table(config.paths, config.network.image_size)
+            table, report = read_table(config.paths, config.network.image_size, reading=config.reading)
             print(report.text())  # what was skipped, and why
         self.config, self.table = config, table
         if self.table.states is None:

@@ -20,8 +20,7 @@ from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, Episode
 from vgps_msgs_py import qos
 from vgps_msgs_py.stamps import seconds
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 STAND_INS = Path(__file__).parent / 'arm_stand_ins.py'
 BASE = 'wx250s/base_link'

@@ -6,8 +6,7 @@ from arm_world import PERIOD, World
 
 from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.step_controller import StepController, StepControllerConfig
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 
 @pytest.fixture

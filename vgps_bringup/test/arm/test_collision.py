@@ -8,8 +8,7 @@ from vgps_bringup.arm.collision import FINGER_REACH, CollisionModel, UnsafePathE
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER, Kinematics
 from vgps_bringup.arm.motion import Motion
 from vgps_bringup.arm.step_controller import StepController, StepControllerConfig
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 START = CONFIG.start_joints()
 SLEEP = np.array([0.0, -1.80, 1.55, 0.0, 0.8, 0.0])

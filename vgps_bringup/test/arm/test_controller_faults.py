@@ -9,8 +9,7 @@ from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER
 from vgps_bringup.arm.simulated_arm import SimulatedArm
 from vgps_bringup.arm.step_controller import StepControllerConfig
 from vgps_bringup.arm.watchdog import Watchdog, WatchdogConfig
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 
 @pytest.fixture

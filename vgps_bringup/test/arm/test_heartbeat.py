@@ -11,8 +11,7 @@ import pytest
 
 from vgps_bringup.arm.arms import FINGER_OPEN, Reading
 from vgps_bringup.arm.heartbeat import Heartbeat
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 POSE = np.array([-0.13, -0.76, 0.44, -0.02, 1.75, -0.16])
 IN_TIME = 50     # of the arm's own periods of 10 ms: half a second by its clock

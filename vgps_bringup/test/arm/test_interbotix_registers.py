@@ -166,8 +166,7 @@ def test_servos_are_asked_while_commands_come_without_a_pause(arm, monkeypatch):
 def test_a_reading_without_a_number_for_the_finger_is_a_named_fault():
     from arm_world import World
 
-    from vgps_msgs_py.vocabulary import ArmState as State
-    from vgps_msgs_py.vocabulary import ControllerReason as Reason
+    from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
     world = World()
     world.frames = False
     for _ in range(20):
@@ -184,8 +183,7 @@ def test_a_reading_without_a_number_for_the_finger_is_a_named_fault():
 def test_efforts_that_were_there_and_are_gone_hold_the_arm_by_name():
     from arm_world import World
 
-    from vgps_msgs_py.vocabulary import ArmState as State
-    from vgps_msgs_py.vocabulary import ControllerReason as Reason
+    from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
     world = World()
     world.efforts = None
     world.run(0.5)
@@ -199,8 +197,7 @@ def test_an_arm_that_must_feel_what_is_in_the_way_does_not_move_without_efforts(
     from arm_world import World
 
     from vgps_bringup.arm.watchdog import WatchdogConfig
-    from vgps_msgs_py.vocabulary import ArmState as State
-    from vgps_msgs_py.vocabulary import ControllerReason as Reason
+    from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
     world = World(watchdog_config=WatchdogConfig(require_efforts=True))
     world.efforts = None
     world.run(0.5)

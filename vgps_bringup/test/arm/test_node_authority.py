@@ -18,8 +18,7 @@ from std_srvs.srv import Trigger
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode
 from vgps_msgs.srv import ResetForEpisode
 from vgps_msgs_py import qos
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 
 def test_a_command_without_an_announced_episode_moves_nothing(bench):

@@ -17,8 +17,7 @@ from fault_bench import BASE, HOLDS_WITHIN, STARTS_WITHIN, Bench, bench, running
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 NEUTRAL = np.array([-0.13192235, -0.76238847, 0.44485444, -0.01994175, 1.7564081, -0.15953401])
 

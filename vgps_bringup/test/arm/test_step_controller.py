@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER, Kinematics
 from vgps_bringup.arm.step_controller import WORKSPACES, StepController, StepControllerConfig

@@ -5,8 +5,7 @@ import pytest
 from arm_world import NEUTRAL, PERIOD, FakeArm, World
 
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 
 class StrictArm(FakeArm):

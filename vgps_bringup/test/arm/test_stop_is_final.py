@@ -9,8 +9,7 @@ from arm_world import CONFIG, NEUTRAL, PERIOD, FakeArm, World
 
 from vgps_bringup.arm.arms import Reading
 from vgps_bringup.arm.controller import ArmController
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 AWAY = NEUTRAL + [1.0, 0, 0, 0, 0, 0]    # homing from here takes two seconds
 

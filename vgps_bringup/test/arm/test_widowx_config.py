@@ -16,8 +16,7 @@ from vgps_bringup.arm.gripper import GripperConfig
 from vgps_bringup.arm.step_controller import WORKSPACES, StepControllerConfig
 from vgps_bringup.arm.watchdog import WatchdogConfig
 from vgps_bringup.system.description import SYSTEMS
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 PACKAGE = Path(__file__).parents[2]
 CONFIGS = (ControllerConfig, StepControllerConfig, WatchdogConfig)

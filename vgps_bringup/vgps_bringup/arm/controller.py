@@ -15,8 +15,7 @@ from vgps_bringup.arm.homing import Homing
 from vgps_bringup.arm.outlet import Outlet
 from vgps_bringup.arm.step_controller import StepController
 from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Fault, Watchdog
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 _LONGEST_PERIOD = 0.05  # s that a move advances per control period at most
 _RECOVERY_LIMIT = 30.0  # s for a reboot of the servos

@@ -23,8 +23,7 @@ from vgps_bringup.arm.heartbeat import Heartbeat
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_msgs.msg import ControllerState
 from vgps_msgs_py import node_main, parameters, qos
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 PERIOD = 0.02         # s
 REPORT_PERIOD = 0.1   # s, while the controller is lost

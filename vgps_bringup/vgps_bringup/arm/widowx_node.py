@@ -32,8 +32,7 @@ from vgps_msgs.srv import ResetForEpisode
 from vgps_msgs_py import node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_msgs_py.stamps import seconds
-from vgps_msgs_py.vocabulary import ArmState as State
-from vgps_msgs_py.vocabulary import ControllerReason as Reason
+from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 CONTROL_PERIOD = 0.02   # s
 REPORT_PERIOD = 0.1     # s, without a change

@@ -58,7 +58,7 @@ def main() -> None:
 
     import torch
 
-    from vgps_bringup.commands.evaluate import load_critics
+    from vgps_bringup.rejudging.critics import load_critics
     with tempfile.TemporaryDirectory(prefix='vgps_rejudging_') as folder:
         bags = options.bags or record(Path(folder), options.episodes)
         cores = len(os.sched_getaffinity(0))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vgps_bringup.rejudging.critics import load_critic, load_critics
 from vgps_policy_bridge.errors import PolicyError
 
 
@@ -14,31 +15,6 @@ def _numbers(kind):
         return tuple(kind(part) for part in text.split(',') if part.strip())
     parse.__name__ = f'comma-separated {kind.__name__}s'
     return parse
-
-
-def load_critics(names: list[str]) -> dict[str, object]:
-    """Load checkpoints: a folder, a hub id, ``default`` (shipped) or ``untrained`` (random weights, full width).
-
-    Raises:
-        SystemExit: a checkpoint cannot be used.
-
-    """
-    from vgps_critic.checkpoint import CheckpointError
-    from vgps_critic.critic import Critic
-    critics = {}
-    for name in names:
-        try:
-            critic = Critic.untrained() if name == 'untrained' else Critic.load(name)
-        except (CheckpointError, OSError, ValueError) as error:
-            sys.exit(f'vgps-evaluate: critic {name}: {error}')
-        label = Path(name).name or name
-        critics[label if label not in critics else name] = critic
-    return critics
-
-
-def load_critic(name: str):
-    """Load one checkpoint, as ``load_critics``."""
-    return next(iter(load_critics([name]).values()))
 
 
 def add_bag(commands) -> None:

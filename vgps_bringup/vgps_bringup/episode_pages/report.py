@@ -142,8 +142,12 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '')
     first = next(iter(summaries.values()))
     notices = {f'Stand-in: {node} runs {what}' for s in summaries.values() for node, what in s['stand_ins'].items()}
     if parts:
-        video.write_side_by_side(parts, folder / 'video.mp4')
-        video.write_filmstrip(parts, folder / 'filmstrip.jpg')
+        try:
+            video.write_side_by_side(parts, folder / 'video.mp4')
+            video.write_filmstrip(parts, folder / 'filmstrip.jpg')
+        except BagError as error:  # the camera's trouble never costs the report
+            parts = []
+            notices.add(f'no video: {error}')
     links = {name: os.path.relpath(Path(path) / 'report/index.html', folder) for name, path in bags.items()}
     outcomes = page.Table(
         ('condition', 'outcome', 'failure', 'steps', 'seconds', 'steps / s', 'image → command p50 [ms]',

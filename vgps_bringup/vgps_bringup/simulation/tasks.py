@@ -1,6 +1,16 @@
-"""The tasks, named after the paper's: what lies on the table, where it may lie, and when the task is done."""
+"""The tasks, named after the paper's: what lies on the table, where it may lie, and when the task is done.
 
+A task of your own is a `Task` in your own package, found by name through the entry-point group `vgps.tasks`:
+
+    [project.entry-points.'vgps.tasks']
+    put_cup_on_shelf = 'our_lab_tasks:PUT_CUP_ON_SHELF'
+
+    vgps-run simulation task:=put_cup_on_shelf
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from math import cos, pi, sin
 
 import mujoco
@@ -111,15 +121,16 @@ class Task:
     near_reach: float  # released within this distance of the goal but not on it: misplaced, beyond: dropped outside
     carry_height: float  # of the gripper on the way to the goal, high enough for its wall
     release_height: float  # of the gripper when it opens over the goal
+    assets: str = ''  # MJCF <mesh> and <material> elements that `scene` uses beyond those here
 
     def build(self) -> mujoco.MjModel:
         """Return the compiled world of this task."""
         materials = ''.join(f'<material name="{name}" rgba="{colour} 1" specular="0.1" shininess="0.2"/>'
                             for name, colour in _MATERIALS.items())
-        return model.build(self.scene, _MESHES + materials)
+        return model.build(self.scene, _MESHES + materials + self.assets)
 
 
-TASKS = {
+_SHIPPED = {
     'put_eggplant_in_basket': Task(
         instruction='put eggplant in basket', scene=_EGGPLANT + _BASKET,
         object_x=(0.22, 0.34), object_y=(0.08, 0.18), object_yaw=0.30, goal_x=(0.26, 0.31), goal_y=(-0.10, -0.06),
@@ -141,4 +152,47 @@ TASKS = {
         half_length=0.0175, rest_height=0.0175, grasp_height=0.0245, placed_height=(0.046, 0.060),
         placed_reach=(0.0225, 0.0225), near_reach=0.05, carry_height=0.10, release_height=0.0615),
 }
+
+
+class TaskError(ValueError):
+    """A task of another package cannot be used; the text says why."""
+
+
+class _Tasks(Mapping[str, Task]):
+    """The shipped tasks and those of other installed packages; the latter are loaded when they are asked for."""
+
+    def _found(self) -> dict:
+        found = dict(_SHIPPED)
+        for entry in entry_points(group=ENTRY_POINT_GROUP):
+            first = found.setdefault(entry.name, entry)
+            # one package may be seen twice, as source and as installed
+            if first is not entry and getattr(first, 'value', '') != entry.value:
+                raise TaskError(f'two packages provide the task {entry.name!r}; the second is {entry.value}')
+        return found
+
+    def __getitem__(self, name: str) -> Task:
+        """Return a task; KeyError where there is none of this name, TaskError where its package fails."""
+        task = self._found()[name]
+        if isinstance(task, Task):
+            return task
+        try:
+            loaded = task.load()
+        except Exception as error:  # whatever a foreign package raises when it is imported
+            raise TaskError(f'task {name!r} ({task.value}): {type(error).__name__}: {error}') from error
+        if not isinstance(loaded, Task):
+            raise TaskError(f'task {name!r} ({task.value}) is a {type(loaded).__name__}, not a Task')
+        return loaded
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found())
+
+    def __len__(self) -> int:
+        return len(self._found())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._found()
+
+
+ENTRY_POINT_GROUP = 'vgps.tasks'
+TASKS = _Tasks()
 DEFAULT_TASK = 'put_eggplant_in_basket'

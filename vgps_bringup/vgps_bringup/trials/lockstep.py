@@ -12,9 +12,9 @@ from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_bringup.trials.actors import Actors
 from vgps_bringup.trials.plan import Trial
 from vgps_bringup.trials.trials import TrialResult
-from vgps_critic.steering import Decision, Verdict, step_seed
+from vgps_critic.steering import Decision, step_seed
 from vgps_msgs_py.bags.writer import BagWriter
-from vgps_msgs_py.vocabulary import FAILURE_MODES, HEALTHY
+from vgps_msgs_py.vocabulary import FAILURE_MODES, HEALTHY, Verdict
 from vgps_policy_bridge.policy import Observation, check_candidates
 
 

@@ -161,7 +161,19 @@ class Bag:
 
     @cached_property
     def episodes(self) -> tuple[EpisodeRecord, ...]:
-        """Every episode in the bag, in order; empty for a recording made by other software."""
+        """Every episode in the bag, in order; empty for a recording made by other software.
+
+        Raises:
+            BagError: the definitions in the bag are damaged, so that its messages lack fields.
+
+        """
+        try:
+            return self._all_episodes()
+        except (AttributeError, TypeError, ValueError, IndexError) as error:
+            raise BagError(f'{self.path}: its messages are not those of any version of vgps_msgs ({error}): the '
+                           'definitions in the recording are damaged') from error
+
+    def _all_episodes(self) -> tuple[EpisodeRecord, ...]:
         announced = defaultdict(list)
         for received, message, _ in self.of_type('Episode'):
             announced[message.episode_id].append((received, message))

@@ -21,6 +21,7 @@ _LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 COMPRESSED = b'\x28\xb5\x2f\xfd'  # how a zstd frame begins
 MAX_RATIO = 1000                   # a black picture compresses this well, nothing recorded better
 LOST_ROWS = 10_000                 # so many rows of a damaged table in a row: nothing more will come
+_DATABASE_ERRORS = (sqlite3.Error, UnicodeError, OverflowError)  # sqlite3 may not even decode its own complaint
 SUFFIXES = ('.mcap', '.db3', '.mcap.zstd', '.db3.zstd')
 
 
@@ -145,7 +146,7 @@ def _read_sqlite3(file: Path, types: MessageTypes, problems: list[str]) -> Itera
             if topic in topics and isinstance(data, bytes) and isinstance(stamp, int):
                 count += 1
                 yield RawMessage(*topics[topic], stamp, data)
-    except (sqlite3.Error, OverflowError) as error:
+    except _DATABASE_ERRORS as error:
         problems.append(f'{file.name}: damaged ({error}); {count} messages were read')
     finally:
         connection.close()
@@ -159,7 +160,7 @@ def _rows(connection: sqlite3.Connection, file: Path, problems: list[str]) -> It
             seen.add(row[0])
             yield row[1:]
         return
-    except sqlite3.DatabaseError as error:
+    except _DATABASE_ERRORS as error:
         problems.append(f'{file.name}: damaged ({error}); its rows were read one by one')
     lost, number = 0, 0
     while lost < LOST_ROWS:  # rows are numbered without gaps
@@ -168,7 +169,7 @@ def _rows(connection: sqlite3.Connection, file: Path, problems: list[str]) -> It
             continue
         try:
             row = connection.execute(f'SELECT {columns} FROM messages WHERE id = ?', (number,)).fetchone()
-        except sqlite3.DatabaseError:
+        except _DATABASE_ERRORS:
             row = None
         if row is None:
             lost += 1

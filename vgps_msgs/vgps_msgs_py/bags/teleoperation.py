@@ -150,8 +150,8 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter) -> t
     """Return (continuous parts, arrivals at which the stamps went back, usual delay of receipt [ns])."""
     readings, backs, delays = [], [], []
     clock = previous = 0
-    # an arm that stands at zero reads zero; among other readings it is a bus that did not answer
-    elsewhere = any(np.any([p for n, p in zip(m.name, m.position) if n in names])
+    # an arm that stands at zero reads zero; among other readings, zero or -pi throughout is a bus that did not answer
+    elsewhere = any(np.ptp([p for n, p in zip(m.name, m.position) if n in names] or [0.0]) > 0
                     for _, m, name in bag.messages[JOINT_STATE] if name == topic)
     for arrival, (received, message, name) in zip(bag.arrivals[JOINT_STATE], bag.messages[JOINT_STATE]):
         if name != topic or not set(names) <= set(message.name) or len(message.position) != len(message.name):
@@ -164,8 +164,8 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter) -> t
             left_out['joint states stamped 0'] += 1
         elif not np.isfinite([*joints, position[FINGER]]).all():
             left_out['joint states with NaN'] += 1
-        elif elsewhere and not joints.any():
-            left_out['joint states that read zero throughout'] += 1
+        elif elsewhere and np.ptp(joints) == 0:
+            left_out['joint states in which all joints read alike'] += 1
         elif readings and moment == previous:
             left_out['joint states with the stamp of the one before'] += 1
         else:

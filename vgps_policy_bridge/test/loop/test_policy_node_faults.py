@@ -3,12 +3,14 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 from action_msgs.msg import GoalStatus  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
 
 from vgps_msgs.action import ExecuteInstruction  # noqa: E402
 from vgps_msgs.msg import ControllerState, Episode  # noqa: E402
@@ -32,6 +34,18 @@ def test_cancel_ends_the_episode_and_nothing_follows(system):
         system.executor.spin_once(timeout_sec=0.05)
     assert len(system.peers.candidates) - sent <= 1  # one may have been on the wire
     assert system.peers.episodes[-1].outcome == Episode.CANCELLED
+    assert system.run().result.outcome == Episode.TIMEOUT
+
+
+@pytest.mark.parametrize('picture, words', [
+    (Image(encoding='16UC1', height=48, width=64, step=128, data=bytes(48 * 128)), "'16UC1' is a depth picture"),
+    (np.full((48, 64, 3), 3, np.uint8), 'a single level (3)')])
+def test_what_is_no_colour_camera_ends_the_episode_before_its_first_step(system, picture, words):
+    good, system.peers.picture = system.peers.picture, picture
+    ended = system.run().result
+    assert ended.outcome == Episode.ABORTED and words in ended.message and ended.steps == 0
+    assert not system.peers.candidates
+    system.peers.picture = good
     assert system.run().result.outcome == Episode.TIMEOUT
 
 

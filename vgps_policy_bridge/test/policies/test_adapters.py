@@ -23,8 +23,7 @@ def frame(value, size=(480, 640)):
 
 @pytest.mark.parametrize('name, options, package', [
     ('octo-small', {}, 'octo'), ('octo-base-1.5', {}, 'octo'), ('openvla', {}, 'timm'),
-    ('lerobot', {'checkpoint': 'x'}, 'lerobot'),
-    ('lerobot-async', {'policy_type': 'act', 'checkpoint': 'x'}, 'grpc')])
+    ('lerobot', {'checkpoint': 'x'}, 'lerobot')])
 def test_missing_package_says_exactly_what_to_install(name, options, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'vgps-policy-bridge\[(octo|openvla|lerobot)\]'"):
@@ -282,11 +281,6 @@ def test_openpi_never_takes_objects_from_the_wire():
 
 
 # --- LeRobot ---
-
-
-def test_lerobot_async_refuses_other_machines():
-    with pytest.raises(PolicyError, match='CVE-2026-25874'):
-        load_policy('lerobot-async', policy_type='act', checkpoint='x', address='192.168.1.5:8080')
 
 
 def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):

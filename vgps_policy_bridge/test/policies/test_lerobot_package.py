@@ -1,9 +1,5 @@
 """The LeRobot adapters on the real package with tiny random policies; runs where `lerobot` is installed."""
 
-import socket
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,9 +11,7 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-from vgps_policy_bridge.errors import PolicyError
 from vgps_policy_bridge.policies.lerobot import LeRobotPolicy
-from vgps_policy_bridge.policies.lerobot_async import LeRobotAsyncPolicy
 from vgps_policy_bridge.policy import Observation
 
 FEATURES = {
@@ -94,40 +88,3 @@ def test_diffusion_sees_the_frames_before_even_when_k_changes(checkpoints):
 def test_act_has_no_noise_so_its_equal_chunks_are_counted(checkpoints):
     for candidates in episode(LeRobotPolicy(checkpoints['act'], device='cpu'), 6, size=(480, 640)):
         assert candidates.actions.shape == (1, 5, 7) and candidates.counts.tolist() == [6]
-
-
-@pytest.fixture
-def async_server(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, '-m', 'lerobot.async_inference.policy_server', '--host=127.0.0.1',
-                                f'--port={port}'], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            socket.create_connection(('127.0.0.1', port), 1).close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.2)
-    yield f'127.0.0.1:{port}'
-    process.terminate()
-    process.wait(10)
-
-
-def test_async_server_proposes_what_the_policy_proposes_in_process(checkpoints, async_server):
-    remote = LeRobotAsyncPolicy('act', checkpoints['act'], async_server, actions_per_chunk=5, device='cpu')
-    for near, far in zip(episode(LeRobotPolicy(checkpoints['act'], device='cpu'), 3), episode(remote, 3)):
-        np.testing.assert_allclose(near.actions, far.actions, atol=1e-5)
-        assert far.counts.tolist() == [3]
-    remote.close()
-
-
-def test_async_server_that_cannot_predict_is_named(checkpoints, async_server):
-    # The server itself never fills the diffusion policy's queue of frames.
-    remote = LeRobotAsyncPolicy('diffusion', checkpoints['diffusion'], async_server, device='cpu')
-    remote.reset('put carrot on plate', 3)
-    with pytest.raises(PolicyError, match='gave no actions'):
-        remote.propose(frames()[0], 2)
-    remote.close()

@@ -1,0 +1,139 @@
+"""Teleoperation recordings become episodes that training reads: steps of exactly 0.2 s, cut where they break."""
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from vgps_training.data import convert as module
+from vgps_training.data.bags import read
+from vgps_training.data.convert import ConvertConfig, convert
+from vgps_training.data.episode import DataError, Episode
+from vgps_training.data.inspect_data import InspectConfig, inspect
+
+STORE = get_typestore(Stores.ROS2_HUMBLE)
+START = 1_700_000_000 * 10**9
+
+
+class Gantry:
+    """An arm whose joints are its hand's coordinates."""
+
+    joint_names = ('x', 'y', 'z')
+
+    def forward(self, positions):
+        pose = np.eye(4)
+        pose[:3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]  # the hand points down
+        pose[:3, 3] = positions
+        return pose
+
+
+@pytest.fixture(autouse=True)
+def arm(monkeypatch):
+    monkeypatch.setattr(module, 'load_arm', lambda name: Gantry())
+
+
+def header(stamp):
+    return STORE.types['std_msgs/msg/Header'](
+        STORE.types['builtin_interfaces/msg/Time'](stamp // 10**9, stamp % 10**9), 'base')
+
+
+def teleoperation(folder, seconds=4, rate=40, cameras=('cam',), back_at=None, broken=(), plugin=StoragePlugin.MCAP):
+    """Write an arm that moves at 0.1 m/s; frame n of 10 a second is grey level n."""
+    writer = Writer(folder, version=9, storage_plugin=plugin)
+    with writer:
+        joints = writer.add_connection('/arm/joint_states', 'sensor_msgs/msg/JointState', typestore=STORE)
+        images = {name: writer.add_connection(f'/{name}/image_raw', 'sensor_msgs/msg/Image', typestore=STORE)
+                  for name in cameras}
+        for i in range(seconds * rate):
+            real = START + i * 10**9 // rate
+            stamp = real if back_at is None or i < back_at * rate else real - 3 * 10**9
+            position = np.array([0.3 + 0.1 * i / rate, 0.05, 0.2, 0.0225])
+            message = STORE.types['sensor_msgs/msg/JointState'](
+                header(stamp), [*Gantry.joint_names, 'left_finger'], position, np.zeros(4), np.zeros(4))
+            writer.write(joints, real, STORE.serialize_cdr(message, message.__msgtype__))
+            if i % (rate // 10) == 0:
+                number = i // (rate // 10)
+                pixels = np.full(32 * 32 * 3, number, np.uint8)[:100 if number in broken else None]
+                message = STORE.types['sensor_msgs/msg/Image'](header(stamp), 32, 32, 'rgb8', 0, 96, pixels)
+                for name in cameras:
+                    writer.write(images[name], real + 1, STORE.serialize_cdr(message, message.__msgtype__))
+    return folder
+
+
+def config(tmp_path, *bags, **more):
+    return ConvertConfig(bags, tmp_path / 'out', **{'instruction': 'push', 'outcome': 'success'} | more)
+
+
+@pytest.mark.parametrize('plugin', [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_teleoperated_recording_becomes_an_episode_that_training_reads(tmp_path, plugin, capsys):
+    convert(config(tmp_path, teleoperation(tmp_path / 'a', plugin=plugin)))
+    assert 'camera /cam/image_raw, 19 steps of 0.2 s, success' in capsys.readouterr().out
+    (episode,) = read(tmp_path / 'out/a')
+    assert (episode.success, episode.instruction) == (True, 'push')
+    np.testing.assert_allclose(episode.actions, np.tile([0.02, 0, 0, 0, 0, 0, 0.5], (19, 1)), atol=1e-6)
+    assert [int(f[0, 0, 0]) for f in episode.frames] == list(range(0, 38, 2))
+    np.testing.assert_allclose(episode.states[:, :3], [[0.3 + 0.02 * i, 0.05, 0.2] for i in range(19)], atol=1e-6)
+    np.testing.assert_allclose(episode.states[:, 3:], np.tile([0, 0, 0, 0.5], (19, 1)), atol=1e-6)
+
+
+def test_the_part_before_a_clock_was_set_back_is_unjudged_and_the_last_carries_the_outcome(tmp_path, capsys):
+    convert(config(tmp_path, teleoperation(tmp_path / 'a', back_at=1.5), outcome='failure'))
+    first, last = read(tmp_path / 'out/a')
+    assert (first.success, last.success) == (None, False)
+    assert [len(first.actions), len(last.actions)] == [7, 12]
+    for episode, begin in ((first, 0), (last, 15)):
+        assert [int(f[0, 0, 0]) for f in episode.frames] == [begin + 2 * i for i in range(len(episode.actions))]
+        np.testing.assert_allclose(episode.actions[:, 0], 0.02, atol=1e-6)
+    assert 'left out: times the stamps went back' in capsys.readouterr().out
+
+
+def test_a_broken_frame_cuts_instead_of_being_shown_as_another(tmp_path, capsys):
+    convert(config(tmp_path, teleoperation(tmp_path / 'a', broken=(10,))))
+    first, last = read(tmp_path / 'out/a')
+    assert [len(first.actions), len(last.actions)] == [5, 13] and int(last.frames[0][0, 0, 0]) == 12
+    assert 'frames that cannot be decoded: 1' in capsys.readouterr().out
+
+
+def test_several_cameras_need_a_choice_and_one_bad_bag_does_not_keep_the_others(tmp_path, capsys):
+    two, good = teleoperation(tmp_path / 'two', cameras=('top', 'wrist')), teleoperation(tmp_path / 'good')
+    convert(config(tmp_path, two, tmp_path / 'nothing', good))
+    text = capsys.readouterr().out
+    assert '--camera' in text and '/top/image_raw, /wrist/image_raw' in text and 'there is no bag' in text
+    assert [p.name for p in (tmp_path / 'out').iterdir()] == ['good']
+    convert(config(tmp_path, two, camera='wrist'))
+    assert 'camera /wrist/image_raw' in capsys.readouterr().out
+
+
+def test_without_an_instruction_or_with_nothing_usable_it_is_an_error(tmp_path):
+    with pytest.raises(DataError, match='--instruction'):
+        convert(config(tmp_path, tmp_path / 'a', instruction=' '))
+    with pytest.raises(DataError, match='no recording could be converted'):
+        convert(config(tmp_path, teleoperation(tmp_path / 'a'), actions='commands'))
+
+
+@pytest.mark.parametrize('answers, expected', [(['yes'], True), (['what?', 'N'], False), (['u'], None)])
+def test_the_outcome_is_what_a_person_answers(tmp_path, monkeypatch, answers, expected):
+    monkeypatch.setattr('builtins.input', lambda question: answers.pop(0))
+    convert(config(tmp_path, teleoperation(tmp_path / 'a'), outcome='ask'))
+    (episode,) = read(tmp_path / 'out/a')
+    assert isinstance(episode, Episode) and episode.success is expected
+
+
+def test_inspection_of_several_cameras_draws_what_each_sees(tmp_path):
+    import json
+
+    import pyarrow.parquet as pq
+    from lerobot_factory import CAMERA, video, write_v2
+    frames, actions = np.zeros((4, 32, 32, 3), np.uint8), np.zeros((4, 7), np.float32)
+    actions[:, 6] = 1
+    folder = write_v2(tmp_path / 'set', [(frames, actions, 0, None)], ['x'])
+    wrist = 'observation.images.wrist'
+    video(folder / f'videos/chunk-000/{wrist}/episode_000000.mp4', frames + 200)
+    info = json.loads((folder / 'meta/info.json').read_text())
+    info['features'][wrist] = {'dtype': 'video'}
+    (folder / 'meta/info.json').write_text(json.dumps(info))
+    assert pq.read_table(next(folder.rglob('*.parquet'))).num_rows == 4
+    with pytest.raises(DataError, match=rf'{CAMERA}, {wrist}; what they see: .*cameras\.png'):
+        inspect(InspectConfig((folder,), tmp_path / 'report', image_size=64))
+    from PIL import Image
+    sheet = np.asarray(Image.open(tmp_path / 'report/cameras.png'))
+    assert sheet[60, 60].max() < 10 and sheet[60, 188].min() > 190

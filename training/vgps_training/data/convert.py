@@ -1,0 +1,174 @@
+"""`vgps-data convert`: recordings of other software as episodes of this project, in steps of exactly 0.2 s.
+
+What a recording must hold is written in vgps_bringup/doc/foreign_bags.md. Where it is not continuous it is cut; the
+last part carries the outcome, the parts before it end unjudged.
+"""
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from vgps_msgs_py.bags import teleoperation
+from vgps_msgs_py.bags.message_types import MessageTypes
+from vgps_msgs_py.bags.reader import Bag
+from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.bags.teleoperation import PERIOD, Motion
+from vgps_msgs_py.bags.writer import BagWriter, Topic
+from vgps_training.data.checks import MIN_STEPS, implausible
+from vgps_training.data.episode import DataError
+
+OUTCOMES = {'unjudged': 0, 'success': 1, 'failure': 2}  # vgps_msgs/Episode.outcome
+BREAK = 10 * PERIOD  # [ns] between the parts of a recording, whose own clock need not be whole
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """What to convert, and what only a person knows of it."""
+
+    bags: Annotated[tuple[Path, ...], tyro.conf.Positional]  # rosbag2 folders or files
+    out: Path                        # folder that receives one recording per bag
+    instruction: str                 # what the robot was told to do, for all of them
+    outcome: Literal['success', 'failure', 'unjudged', 'ask']  # of all of them, or asked for one by one
+    actions: Literal['joint_states', 'commands'] = 'joint_states'  # motions between reached poses, or recorded commands
+    camera: str = ''                 # image topic or its end; needed where there are several
+    joint_topic: str = ''            # joint states or their topic's end; needed where there are several arms
+    arm: str = 'wx250s'              # whose joints they are, by its name in the entry-point group vgps.arms
+
+
+def convert(config: ConvertConfig) -> None:
+    """Write the recordings and say what was left out; a bag that cannot be used does not keep the others.
+
+    Raises DataError where none could be used.
+    """
+    if not config.instruction.strip():
+        raise DataError('a critic learns what was asked for: give --instruction')
+    written = 0
+    for path in config.bags:
+        try:
+            bag = Bag(path)
+            camera = bag.image_topic(config.camera or None)
+            motions, left_out = (teleoperation.from_commands(bag, camera) if config.actions == 'commands' else
+                                 teleoperation.from_joint_states(bag, load_arm(config.arm), camera,
+                                                                 config.joint_topic or None))
+            broken = {frame.arrival for frame in _frames(bag, camera, motions) if not _decodes(frame)}
+            runs = _runs([m for m in motions if m.arrival not in broken])
+            for text in [*bag.problems, *left_out, *([f'frames that cannot be decoded: {len(broken)}'] * bool(broken))]:
+                print(f'{path}: left out: {text}')
+            if not runs:
+                raise DataError(f'{path}: no continuous part of {MIN_STEPS} steps')
+            reason = implausible(np.stack([m.action for run in runs for m in run]), 5.0) if len(runs) == 1 else None
+            if reason:
+                raise DataError(f'{path}: {reason}')
+            outcome = ask(path) if config.outcome == 'ask' else config.outcome
+            _write(bag, camera, runs, config.out / path.stem, config.instruction, OUTCOMES[outcome])
+        except (BagError, DataError, FileExistsError) as error:
+            print(f'not converted: {error}')
+            continue
+        written += 1
+        steps = ', '.join(str(len(run)) for run in runs)
+        print(f'{path}: camera {camera}, {steps} steps of 0.2 s, {outcome}: {config.out / path.stem}')
+    if not written:
+        raise DataError('no recording could be converted')
+
+
+def load_arm(name: str):
+    """Return an arm's kinematics (`joint_names`, `forward`); raises DataError naming the installed ones."""
+    found = {entry.name: entry for entry in entry_points(group='vgps.arms')}
+    if name not in found:
+        raise DataError(f"no arm '{name}' is installed (vgps_bringup brings wx250s; source the workspace); arms: "
+                        f'{", ".join(found) or "none"}')
+    return found[name].load()()
+
+
+def ask(path: Path) -> str:
+    """Return the outcome a person types."""
+    while True:
+        answer = input(f'{path.name}: did it succeed? [y]es, [n]o, [u]nknown: ').strip().lower()[:1]
+        if answer in ('y', 'n', 'u'):
+            return {'y': 'success', 'n': 'failure', 'u': 'unjudged'}[answer]
+
+
+def _frames(bag: Bag, camera: str, motions: list[Motion]):
+    wanted = {motion.arrival for motion in motions}
+    return (f for f in bag.frames(camera, {motion.stamp for motion in motions}) if f.arrival in wanted)
+
+
+def _decodes(frame) -> bool:
+    try:
+        return frame.image().size > 0
+    except ValueError:
+        return False
+
+
+def _runs(motions: list[Motion]) -> list[list[Motion]]:
+    """Return the motions in runs without a missing step."""
+    runs: list[list[Motion]] = []
+    for motion in motions:
+        if runs and motion.part == runs[-1][-1].part and motion.time - runs[-1][-1].time <= 1.5 * PERIOD:
+            runs[-1].append(motion)
+        else:
+            runs.append([motion])
+    return [run for run in runs if len(run) >= MIN_STEPS]
+
+
+def _write(bag: Bag, camera: str, runs: list[list[Motion]], folder: Path, instruction: str, outcome: int) -> None:
+    """Write a recording as the recorder would have, on a clock of its own without gaps or repetitions."""
+    types, times, clock = MessageTypes(), {}, runs[0][0].time
+    for number, run in enumerate(runs):
+        for step, motion in enumerate(run):
+            times.setdefault(motion.arrival, []).append((number, step, clock, motion))
+            clock += PERIOD
+        clock += BREAK
+    writer = BagWriter(folder, types)
+
+    def send(name: str, kind: str, stamp: int, **fields) -> None:
+        header = _blank(types, 'std_msgs/msg/Header', stamp=_time(types, stamp))
+        message = _blank(types, kind, header=header, **fields)
+        writer.write(Topic(f'/vgps/{name}', kind, latched=name == 'episode'), types.serialize(message, kind), stamp)
+
+    def announce(number: int, stamp: int, value: int) -> None:
+        send('episode', 'vgps_msgs/msg/Episode', stamp, episode_id=f'{folder.name}-{number}', instruction=instruction,
+             max_steps=len(runs[number]), outcome=value)
+
+    for frame in _frames(bag, camera, [motion for run in runs for motion in run]):
+        for number, step, stamp, motion in times[frame.arrival]:
+            if step == 0:
+                announce(number, stamp, 0)
+            image = bag.types.deserialize(frame.data, frame.type)
+            image.header.stamp = _time(bag.types, stamp)
+            name = 'image_raw' if frame.type.endswith('/Image') else 'image_raw/compressed'
+            writer.write(Topic(f'/vgps/{name}', frame.type), bag.types.serialize(image, frame.type), stamp)
+            if motion.pose is not None:
+                send('controller_state', 'vgps_msgs/msg/ControllerState', stamp, step=step,
+                     episode_id=f'{folder.name}-{number}', measured_pose=motion.pose.ravel().astype(np.float64),
+                     gripper_position=motion.openness)
+            send('command', 'vgps_msgs/msg/EndEffectorCommand', stamp, episode_id=f'{folder.name}-{number}', step=step,
+                 action=motion.action.astype(np.float64))
+            if step == len(runs[number]) - 1 and number == len(runs) - 1 and outcome:
+                announce(number, stamp + PERIOD, outcome)
+    writer.close()
+
+
+def _time(types: MessageTypes, stamp: int):
+    return types.message_class('builtin_interfaces/msg/Time')(stamp // 10**9, stamp % 10**9)
+
+
+def _blank(types: MessageTypes, name: str, **fields):
+    """Return a message with every field empty except these."""
+    kind = types.message_class(name)
+
+    def empty(node, argument):
+        if node.name == 'NAME':
+            return _blank(types, argument)
+        if node.name == 'BASE':
+            return '' if argument[0] == 'string' else False if argument[0] == 'bool' else 0
+        element = argument[0][1][0] if argument[0][0].name == 'BASE' else 'message'
+        if element in ('string', 'message'):
+            return []
+        return np.zeros(argument[1] if node.name == 'ARRAY' else 0, {'bool': 'bool'}.get(element, element))
+
+    return kind(**{key: fields[key] if key in fields else empty(*described)
+                   for key, described in types.store.fielddefs[name][1]})

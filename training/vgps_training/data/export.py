@@ -1,0 +1,56 @@
+"""`vgps-data export`: recordings and data sets as a LeRobot v3.0 data set.
+
+Pictures become video, the outcome `next.success`; of steered episodes the candidates' values and the choice go along.
+"""
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from vgps_training.data.episode import DataError, Malformed, Reading
+from vgps_training.data.lerobot.writer import Writer
+from vgps_training.data.sources import read_episodes
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to write."""
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional]  # recordings, data sets, or folders that hold them
+    out: Path                                # folder of the new data set; must not exist
+    format: Literal['lerobot'] = 'lerobot'   # LeRobot v3.0
+    fps: float = 5.0                         # control steps a second of the source: the rate of the video
+    name: str = ''                           # of the camera's feature; empty: from the topic
+    robot: str = 'widowx'                    # robot_type in the metadata
+    split: str = 'train'                     # of RLDS data sets
+    reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
+    unjudged: str = 'skip'                   # episodes whose outcome nobody recorded: 'skip' or 'successes'
+
+
+def export(config: ExportConfig) -> None:
+    """Write the data set and say what is in it. Raises DataError, FileExistsError."""
+    writer, skipped, steps, cameras = Writer(config.out, config.fps, config.name, config.robot), Counter(), 0, Counter()
+    for path in config.paths:
+        for episode in read_episodes(path, config.split, config.reading):
+            if isinstance(episode, Malformed):
+                skipped[episode.reason] += 1
+                continue
+            if episode.success is None and config.unjudged == 'successes':
+                episode = replace(episode, success=True)
+            try:
+                if episode.rate is not None and abs(episode.rate - config.fps) > 0.01 * config.fps:
+                    raise DataError(f'it has {episode.rate:g} steps a second: give --fps {episode.rate:g}')
+                writer.add(episode)
+            except ValueError as error:  # a frame that cannot be decoded among them
+                skipped[str(error)] += 1
+                continue
+            steps += len(episode.actions)
+            cameras[episode.camera] += 1
+    for reason, count in skipped.most_common():
+        print(f'left out: {count} x {reason}')
+    writer.close()
+    for camera, count in cameras.items():
+        print(f'camera {camera}: {count} episodes as {writer.camera}')
+    print(f'{sum(cameras.values())} episodes, {steps} steps: {config.out} (LeRobot v3.0)')
