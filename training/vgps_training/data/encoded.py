@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-import simplejpeg
 import torch
 from PIL import Image
 
@@ -44,6 +43,15 @@ def read(path: str, offset: int, size: int) -> bytes:
     return data
 
 
+@functools.lru_cache(maxsize=1)
+def _jpeg():
+    try:
+        import simplejpeg
+    except ImportError as error:  # Pillow would do, with other pixels: no stand-in
+        raise ImportError('training on JPEG frames needs: pip install simplejpeg') from error
+    return simplejpeg
+
+
 def decode(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     """Return (H, W, 3) uint8 RGB of an encoded image, in `out` if it is given.
 
@@ -51,7 +59,7 @@ def decode(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     Pillow's differ by up to 17 levels. Raises what the decoder has for a damaged image.
     """
     if data[:3] == JPEG:
-        return simplejpeg.decode_jpeg(data, 'RGB', fastdct=True, buffer=out)
+        return _jpeg().decode_jpeg(data, 'RGB', fastdct=True, buffer=out)
     pixels = images.decode(data)
     if out is None:
         return pixels
@@ -62,7 +70,7 @@ def decode(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
 def shape(data: bytes) -> tuple[int, int]:
     """Return height and width of an encoded image without decoding it."""
     if data[:3] == JPEG:
-        return simplejpeg.decode_jpeg_header(data)[:2]
+        return _jpeg().decode_jpeg_header(data)[:2]
     return Image.open(io.BytesIO(data)).size[::-1]
 
 
@@ -100,7 +108,7 @@ class EncodedTable:
             try:
                 return decode(self.encoded(at))
             except Exception as error:  # a decoder raises whatever its library has
-                if at == first:
+                if at == first or isinstance(error, ImportError):
                     raise
                 logger.warning('step %d cannot be decoded (%s); the frame before it is used', at, type(error).__name__)
         raise IndexError(step)

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vgps_training.data.checks import check
-from vgps_training.data.encoded import decode
-from vgps_training.data.encoded import read as read_bytes
+from vgps_training.data.encoded import decode, read as read_bytes
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot.meta import read_json
 from vgps_training.data.standardise import Standard, standard
