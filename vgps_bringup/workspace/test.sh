@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
-# Every test: the ROS packages through colcon, the training project through pytest. Run by `make test`.
+# The tests of every package. Run by `make test`, and by `make test-fast` with the word "fast": without ROS, without the slow
+# ones. Those that need no ROS run beside each other, one thread each; real nodes with real deadlines one after the other.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-# away from whatever robot is running on this network
-export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_LOCALHOST_ONLY=1 ROS_DOMAIN_ID=$((1 + $$ % 100))
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+packages=(vgps_msgs vgps_critic vgps_policy_bridge vgps_bringup training)
 started=$SECONDS
 status=0
-# one package after the other: real nodes with real deadlines run in these tests
-colcon test --executor sequential --event-handlers console_direct+ --return-code-on-test-failure || status=1
-colcon test-result || status=1
-python -m pytest training/test -q -p no:cacheprovider || status=1
-echo "tests took $((SECONDS - started)) s"
+tests() {
+    local package=$1 code; shift
+    (cd "$package" && python -m pytest test -q -p no:cacheprovider "$@"); code=$?
+    [ $code -eq 5 ] || [ $code -eq 0 ] || { status=1; failed+=("$package: pytest $*"); }  # 5: none of this kind
+}
+failed=()
+only='not ros and not long'; [ "${1:-}" = fast ] && only='not ros and not slow and not long'
+for package in "${packages[@]}"; do tests "$package" -m "$only" -n "${TEST_WORKERS:-auto}" --dist loadfile; done
+if [ "${1:-}" != fast ]; then
+    for package in "${packages[@]}"; do tests "$package" -m ros; done
+fi
+printf 'tests took %s s\n' "$((SECONDS - started))"
+[ ${#failed[@]} -eq 0 ] || printf 'FAILED %s\n' "${failed[@]}"
 exit $status

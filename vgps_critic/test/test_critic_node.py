@@ -1,16 +1,10 @@
 """The node over real DDS: every way a step can go, each ends in a decision and a command, by name."""
 
 import array
-import os
 import subprocess
 import sys
 import threading
 import time
-
-os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
-os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'  # as strict as Humble, which checks the type of every number
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 200)
 
 import numpy as np
 import pytest
@@ -38,6 +32,8 @@ from vgps_msgs.msg import (  # noqa: E402
 )
 from vgps_msgs_py import images, qos  # noqa: E402
 from vgps_msgs_py.vocabulary import SteeringReason as Reason, Verdict  # noqa: E402
+
+pytestmark = pytest.mark.ros
 
 torch.set_num_threads(1)
 INSTRUCTION = 'put the eggplant in the basket'

@@ -1,6 +1,10 @@
 """The value function Q(s, a, l): network, instruction encoder, checkpoint, scoring, selection."""
 
+import os
 from importlib import import_module
+
+# OpenMP's threads would spin at every barrier for a core that somebody else has. Read once, when torch is imported.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 _HOME = {
     'ActionSpace': 'action_space', 'ActionSpaceError': 'action_space',

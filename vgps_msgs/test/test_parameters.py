@@ -9,6 +9,8 @@ from rclpy.parameter import Parameter
 
 from vgps_msgs_py import parameters
 
+pytestmark = pytest.mark.ros
+
 
 @dataclass(frozen=True)
 class Config:

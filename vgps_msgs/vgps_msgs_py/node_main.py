@@ -15,25 +15,27 @@ from vgps_msgs_py.parameters import ParameterError
 def run(make_node, args=None) -> None:
     """Spin ``make_node()`` until it is told to stop or says ``finished``; ``close()`` is called before it is destroyed.
 
-    Exits with 2 when the configuration is wrong, saying so in one line instead of a traceback.
+    Exits with 2 when the configuration is wrong, saying so in one line instead of a traceback, and with 130 when it is
+    told to stop while it still starts: loading a model takes long, and is given up.
     """
     discovery.limit(os.environ)      # whichever way the node was started
     run_files.remove_leftovers()     # of nodes that were killed
     # our own handlers: rclpy's would shut the context down before the node can say good-bye
+    stopping, executor, node = [], None, None
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # before there is a node, only the command line and the environment can be wrong
         _refuse(error)
-    stopping = []
+    executor = SingleThreadedExecutor()
 
     def stop(number, _frame):
         stopping.append(number)
+        if node is None:
+            raise KeyboardInterrupt
         executor.wake()
 
-    executor = SingleThreadedExecutor()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    node = None
     try:
         node = make_node()
         run_files.note_shared_memory()
@@ -43,12 +45,17 @@ def run(make_node, args=None) -> None:
     except ParameterError as error:
         print(f'error: {error}', file=sys.stderr, flush=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        if node is not None:
+            raise
+        print('stopped while starting', file=sys.stderr, flush=True)
+        sys.exit(130)
+    except ExternalShutdownException:
+        pass
     except Exception as error:
         if node is not None or not _secured():
             raise
         _refuse(error)
-    except ExternalShutdownException:
-        pass
     finally:
         if node is not None:
             getattr(node, 'close', lambda: None)()

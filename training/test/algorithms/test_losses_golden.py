@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import RECORDED, shared
 from flax_weights import load, mismatch
 
+from conftest import RECORDED, shared
 from vgps_critic.config import NetworkConfig
 from vgps_training.algorithms import cal_ql, iql
 from vgps_training.data.batch import Batch

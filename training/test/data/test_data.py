@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import rlds_factory
-from conftest import RECORDED, shared
 from lerobot_factory import write_v2, write_v3
 from synthetic import make
 
+from conftest import RECORDED, shared
 from vgps_training.data import normalisation
 from vgps_training.data.episode import Malformed
 from vgps_training.data.labels import LabelConfig, label

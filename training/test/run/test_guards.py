@@ -285,7 +285,7 @@ def test_kill_9_at_random_instants_leaves_a_critic_and_a_run_that_continues(tmp_
     kill_at_random_instants(tmp_path, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_at_twenty_random_instants(tmp_path):
     kill_at_random_instants(tmp_path, 20, seed=1)
 

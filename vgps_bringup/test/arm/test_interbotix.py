@@ -21,6 +21,8 @@ from vgps_bringup.arm.interbotix_arm import PROFILE, InterbotixArm
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_msgs.msg import ControllerState, EndEffectorCommand
 
+pytestmark = pytest.mark.ros
+
 MISSING = ("Interbotix' packages are not installed (interbotix_xs_modules, interbotix_xs_sdk, "
            'interbotix_xsarm_control, interbotix_xsarm_descriptions, xacro): InterbotixArm is NOT tested against the '
            'real API')

@@ -19,6 +19,8 @@ from std_srvs.srv import Trigger
 
 from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
+pytestmark = pytest.mark.ros
+
 NEUTRAL = np.array([-0.13192235, -0.76238847, 0.44485444, -0.01994175, 1.7564081, -0.15953401])
 
 

@@ -108,6 +108,7 @@ def test_plotted_fields_exist(topic, field):
     assert field in getattr(messages, TYPES[topic]).get_fields_and_field_types()
 
 
+@pytest.mark.ros
 def test_the_configuration_of_the_node_follows_its_parameters():
     rclpy = pytest.importorskip('rclpy')
     from rclpy.parameter import Parameter

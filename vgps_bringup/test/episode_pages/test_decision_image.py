@@ -19,6 +19,8 @@ from vgps_bringup.episode_pages.overlay import Overlay
 from vgps_msgs.msg import ActionCandidates, ControllerState, SteeringDecision
 from vgps_msgs_py import images, qos
 
+pytestmark = pytest.mark.ros
+
 CALIBRATION = {'image_width': 640, 'image_height': 480, 'intrinsics': [500.0, 0, 320, 0, 500, 240, 0, 0, 1],
                'distortion': [0.0] * 5,
                'pose': [0.0, -1, 0, 0.3, -1, 0, 0, 0, 0, 0, -1, 1, 0, 0, 0, 1]}     # straight down from 1 m

@@ -163,8 +163,6 @@ def test_a_type_without_definition_is_refused_by_name_and_the_rest_recorded(tmp_
     assert Bag(tmp_path / 'x').counts == {'/vgps/configuration': 1}
 
 
-NODE_ENVIRONMENT = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'ROS_LOCALHOST_ONLY': '1'}
-
 PUBLISHER = textwrap.dedent('''
     import sys, time, rclpy
     from rclpy.serialization import deserialize_message
@@ -200,7 +198,7 @@ PUBLISHER = textwrap.dedent('''
 def start_node(tmp_path, mode):
     pytest.importorskip('rclpy')
     domain = str(1 + os.getpid() % 200)
-    environment = {**os.environ, **NODE_ENVIRONMENT, 'ROS_DOMAIN_ID': domain,
+    environment = {**os.environ, 'ROS_DOMAIN_ID': domain,
                    'PYTHONPATH': os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH', '')])}
     recorder = subprocess.Popen(
         [sys.executable, '-c', 'from vgps_bringup.recording.recorder_node import main; main()', '--ros-args', '-r',
@@ -209,6 +207,7 @@ def start_node(tmp_path, mode):
     return recorder, talker
 
 
+@pytest.mark.ros
 def test_the_node_records_an_episode_over_dds_and_ends_cleanly(tmp_path):
     recorder, talker = start_node(tmp_path, 'once')
     try:
@@ -254,6 +253,7 @@ def test_what_is_not_yet_flushed_is_younger_than_the_flush_period(tmp_path, mess
     recording.close()
 
 
+@pytest.mark.ros
 def test_what_was_flushed_survives_a_kill_9(tmp_path):
     recorder, talker = start_node(tmp_path, 'endless')
     try:

@@ -253,6 +253,7 @@ def test_teleoperation_gets_its_actions_from_reached_states_and_a_value_curve(tm
     assert write(collected, tmp_path / 'out')['curves']
 
 
+@pytest.mark.ros
 def test_live_and_offline_choices_are_identical(tmp_path, messages):
     """The live critic, in its own process, samples among the candidates; its bag is judged here."""
     rclpy = pytest.importorskip('rclpy')

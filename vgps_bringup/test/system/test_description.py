@@ -152,6 +152,14 @@ def test_show_args_lists_every_argument_with_default():
         assert argument.name in text and argument.description in text
 
 
+@pytest.mark.parametrize('given, words', [({'k': 'ten'}, 'k:=ten must be a whole number'),
+                                          ({'beta': 'cold'}, 'beta:=cold must be a number')])
+def test_a_number_that_is_none_is_named(given, words):
+    system = SYSTEMS['simulation']
+    with pytest.raises(ValueError, match=words):
+        system.build(system.resolve(given))
+
+
 @pytest.mark.parametrize('words', [['task'], ['task=x']])
 def test_words_that_are_no_arguments_are_refused(words):
     with pytest.raises(ValueError, match='name:=value'):
@@ -178,6 +186,7 @@ def test_launch_file_declares_the_same_arguments_and_nodes(name):
     assert sum(isinstance(node, Node) for node in nodes) == len(processes(name))
 
 
+@pytest.mark.ros
 def test_parameter_page_is_that_of_the_nodes():
     pytest.importorskip('rclpy')
     script = pathlib.Path(__file__).resolve().parents[2] / 'workspace' / 'node_reference.py'

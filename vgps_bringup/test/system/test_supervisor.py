@@ -16,8 +16,11 @@ from vgps_bringup.system import supervisor
 from vgps_bringup.system.description import SYSTEMS, Process, System
 from vgps_msgs_py import run_files
 
-LOADED = pytest.mark.skipif(not os.environ.get('AMENT_PREFIX_PATH'), reason='the workspace is not sourced')
-pytestmark = LOADED
+pytestmark = [pytest.mark.ros, pytest.mark.skipif(
+    not os.environ.get('AMENT_PREFIX_PATH'), reason='the workspace is not sourced')]
+
+FAST_DDS = pytest.mark.skipif(not os.environ.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp').startswith('rmw_fastrtps'),
+                              reason='other middlewares leave no files in shared memory')
 
 
 def nodes(arguments):
@@ -66,6 +69,7 @@ def test_a_node_gets_its_environment_and_the_user_s_comes_first(pair, monkeypatc
     assert 'VGPS_SET=by the user' in words and 'VGPS_UNSET=here' in words
 
 
+@FAST_DDS
 def test_leaving_stops_every_node_and_frees_shared_memory(pair):
     with supervisor.Runner('pair', pair, log=lambda line: None) as running:
         pids = [child.pid for child in running.children.values()]
@@ -76,6 +80,7 @@ def test_leaving_stops_every_node_and_frees_shared_memory(pair):
     assert not [path for path in files if path.exists()]
 
 
+@FAST_DDS
 def test_a_killed_node_ends_the_system_and_its_shared_memory_is_removed(pair):
     with supervisor.Runner('pair', pair, log=lambda line: None) as running:
         wait_for(lambda: shared_memory_of(running))

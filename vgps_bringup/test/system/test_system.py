@@ -18,6 +18,8 @@ from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, SteeringDecision
 from vgps_msgs_py.vocabulary import Outcome
 
+pytestmark = pytest.mark.ros
+
 NODES = {'simulation_node', 'widowx_node', 'critic_node', 'policy_node', 'recorder_node'}
 STEPS = 8
 

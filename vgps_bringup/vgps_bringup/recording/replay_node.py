@@ -2,20 +2,23 @@
 
     ros2 launch vgps_bringup replay.launch.py bag:=runs/EPISODE beta:=1.0
 
-Frames, steps and candidates go out as they were recorded; after each step's candidates the player waits for the
-decision, so a slow machine replays slowly instead of differently. Nothing is sent to an arm.
+Frames, steps and candidates go out in the order of their stamps, whatever the bag's; after each step's candidates the
+player waits for the decision, so a slow machine replays slowly instead of differently. Nothing is sent to an arm.
 """
 
 import json
 import pathlib
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
+from vgps_bringup.recording.stamp_order import by_stamp
+from vgps_critic.steering import HEALTHY, Reason
 from vgps_msgs.msg import ActionCandidates, Episode, SteeringDecision, StepStarted
 from vgps_msgs_py import images, node_main, parameters, qos, stamps
 from vgps_msgs_py.bags.reader import IMAGE_TYPES, Bag, BagError, Frame
@@ -76,19 +79,18 @@ class ReplayNode(Node):
             self.arrived.notify_all()
 
     def play(self) -> None:
-        """Publish the recording in its order, at its pace."""
+        """Publish the recording in the order of its stamps, at its pace."""
         try:
             if not self.wait_for_critic():
                 self.get_logger().error('no critic listens to the candidates: nothing was played')
                 return
             origin, started = None, time.monotonic()
-            for raw in BagStorage(self.config.bag).messages(self.bag.types):
-                wanted = raw.topic == self.image_topic if raw.type in IMAGE_TYPES else raw.type in PLAYED
-                if not wanted:
-                    continue
+            wanted = (raw for raw in BagStorage(self.config.bag).messages(self.bag.types)
+                      if (raw.topic == self.image_topic if raw.type in IMAGE_TYPES else raw.type in PLAYED))
+            for stamp, raw in by_stamp(wanted):
                 if origin is None:
-                    origin = raw.received
-                due = started + (raw.received - origin) * 1e-9 / self.config.rate
+                    origin = stamp
+                due = started + (stamp - origin) * 1e-9 / self.config.rate
                 if self.stopping.wait(max(0.0, due - time.monotonic())):
                     return
                 started += self.send(raw)  # waiting for the critic shifts the rest
@@ -141,16 +143,21 @@ class ReplayNode(Node):
         rows = [{'episode_id': key[0], 'step': key[1], 'stamp': stamps.nanoseconds(self.replayed[key].header.stamp),
                  'recorded': self.recorded[key].chosen, 'replayed': self.replayed[key].chosen,
                  'value': self.replayed[key].value, 'reason': self.replayed[key].message or 'steered',
+                 'fallback': '' if self.replayed[key].reason in HEALTHY else Reason(self.replayed[key].reason).name,
                  'critic_hash': self.replayed[key].critic_hash} for key in both]
         same = sum(row['recorded'] == row['replayed'] for row in rows)
         lost = len(self.recorded.keys() - self.replayed.keys())
-        self.get_logger().info(f'{same} of {len(rows)} choices are the recorded ones'
+        fallbacks = Counter(row['fallback'] for row in rows if row['fallback'])
+        named = ', '.join(f'{name} {count}' for name, count in fallbacks.most_common())
+        self.get_logger().info(f'{same} of {len(rows)} choices are the recorded ones; '
+                               + (f'{fallbacks.total()} are fallbacks ({named})' if named else 'none is a fallback')
                                + (f'; {lost} steps were not decided' if lost else ''))
         if self.config.output_directory:
             folder = pathlib.Path(self.config.output_directory)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / 'replay.json').write_text(json.dumps(
-                {'bag': self.config.bag, 'same': same, 'compared': len(rows), 'undecided': lost, 'steps': rows},
+                {'bag': self.config.bag, 'same': same, 'compared': len(rows), 'fallbacks': fallbacks,
+                 'undecided': lost, 'steps': rows},
                 indent=1))
             self.get_logger().info(f'every step: {folder / "replay.json"}')
 

@@ -19,8 +19,9 @@ class Argument:
     choices: tuple[str, ...] = ()
 
 
-# numpy's threads spin while torch's work: resizing and encoding one image took 15.6 ms, and 1.8 with this
-NUMPY_ALONE = {'OPENBLAS_NUM_THREADS': '1'}
+# numpy's threads spin while torch's work: resizing and encoding one image took 15.6 ms, and 1.8 with this.
+# OpenMP's own would spin at every barrier for a core that somebody else has: 2.8 to 5.8 s a frame instead of 0.67.
+NUMPY_ALONE = {'OPENBLAS_NUM_THREADS': '1', 'OMP_WAIT_POLICY': 'PASSIVE'}
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,14 @@ STEERING = (
 )
 
 
+def _number(a: Mapping[str, str], name: str, kind: type = float):
+    """Return an argument as a number; raises ValueError that names it."""
+    try:
+        return kind(a[name])
+    except ValueError:
+        raise ValueError(f"{name}:={a[name]} must be a {'whole number' if kind is int else 'number'}") from None
+
+
 def security(keystore: str) -> dict[str, str]:
     """Return the variables that make every node ask for its enclave, or none without a keystore."""
     return {'ROS_SECURITY_ENABLE': 'true', 'ROS_SECURITY_STRATEGY': 'Enforce',
@@ -143,12 +152,12 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
     """
     processes = [
         Process('vgps_critic', 'critic_node', 'critic_node',
-                {'critic': a['critic'], 'device': a['device'], 'beta': float(a['beta']), 'selection': a['selection'],
+                {'critic': a['critic'], 'device': a['device'], 'beta': _number(a, 'beta'), 'selection': a['selection'],
                  'fallback': a['fallback'], **base},
                 remappings=remappings),
         Process('vgps_policy_bridge', 'policy_node', 'policy_node',
-                {'policy': a['policy'], 'policy_options': a['policy_options'], 'num_candidates': int(a['k']),
-                 'max_steps': int(a['max_steps'])},
+                {'policy': a['policy'], 'policy_options': a['policy_options'], 'num_candidates': _number(a, 'k', int),
+                 'max_steps': _number(a, 'max_steps', int)},
                 remappings=remappings),
     ]
     if _true(a['record']):
@@ -162,11 +171,11 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
 
 # Threads that share one small batch wait for each other, and for long when another node has taken the core of one: with
 # two threads per node on two busy cores, 7 % of the steps took 200 to 1,000 ms from image to command instead of 43.
-ONE_THREAD = {'OMP_NUM_THREADS': '1'}
+ONE_THREAD = {'OMP_NUM_THREADS': '1', 'OMP_WAIT_POLICY': 'PASSIVE'}
 
 
 def _simulation(a: Mapping[str, str]) -> list[Process]:
-    size = int(a['image_size'])
+    size = _number(a, 'image_size', int)
     processes = [
         Process('vgps_bringup', 'simulation_node', 'simulation_node',
                 {'task': a['task'], 'image_width': size, 'image_height': size, 'renderer': a['renderer']},
@@ -211,12 +220,14 @@ def _replay(a: Mapping[str, str]) -> list[Process]:
         raise ValueError('replay needs bag:=FOLDER, a recorded episode')
     return [
         Process('vgps_critic', 'critic_node', 'critic_node',
-                {'critic': a['critic'], 'device': a['device'], 'beta': float(a['beta']), 'selection': a['selection'],
+                {'critic': a['critic'], 'device': a['device'], 'beta': _number(a, 'beta'), 'selection': a['selection'],
                  'fallback': a['fallback'],
-                 'deadline_ms': 10000.0},  # the player waits for every decision: none is late
+                 # the player waits for every decision: none is late, and a frame may take its time to come
+                 'deadline_ms': 10000.0, 'frame_wait_ms': 2000.0},
                 remappings={'decision': 'replayed_decision', 'command': 'replayed_command'}, required=True),
         Process('vgps_bringup', 'replay_node', 'replay_node',
-                {'bag': a['bag'], 'rate': float(a['rate']), 'output_directory': a['output']}, required=True, delay=3.0),
+                {'bag': a['bag'], 'rate': _number(a, 'rate'), 'output_directory': a['output']}, required=True,
+                delay=3.0),
     ]
 
 

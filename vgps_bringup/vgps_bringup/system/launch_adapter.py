@@ -1,6 +1,7 @@
 """Turn a system of ``description.py`` into a launch description. Imported by the launch files only."""
 
 import os
+import sys
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
@@ -22,6 +23,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from vgps_bringup.system import description
 from vgps_bringup.system.description import SYSTEMS, Include, Process
 from vgps_msgs_py import discovery, run_files
+from vgps_msgs_py.start import LAUNCHED_BY
 
 
 def _include(include: Include):
@@ -37,6 +39,8 @@ def _at_exit(name: str, process: Process, arguments: dict[str, str], given: dict
         run_files.note_end(arguments['namespace'], process.name, event.returncode)
         text = description.obituary(name, process, event.returncode, given)
         if description.ends_system(process, event.returncode):
+            if event.returncode:
+                raise RuntimeError(text)  # launch logs it, shuts down, and exits with 1 as well
             return [LogInfo(msg=text), EmitEvent(event=Shutdown(reason=text))]
         return [LogInfo(msg=text)]
     return act
@@ -52,11 +56,19 @@ def _node(process: Process, name: str, arguments: dict[str, str], given: dict[st
                     {name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
                      for name, value in process.parameters.items()}],
         remappings=list(process.remappings.items()),
-        additional_env={name: value for name, value in process.environment.items() if name not in os.environ},
+        # launch leaves its processes behind when it is terminated or killed: they end by themselves
+        additional_env={LAUNCHED_BY: str(os.getpid()),
+                        **{name: value for name, value in process.environment.items() if name not in os.environ}},
         ros_arguments=['--enclave', description.enclave(process, namespace)] if arguments['keystore'] else [],
         respawn=process.respawn, respawn_delay=description.RESPAWN_DELAY,
         output='screen', emulate_tty=True, sigterm_timeout='5', on_exit=_at_exit(name, process, arguments, given))
     return TimerAction(period=process.delay, actions=[node]) if process.delay else node
+
+
+def _typed(name: str) -> dict[str, str]:
+    """Return what was typed behind ``ros2 launch ... NAME.launch.py``; nothing if another launch file includes it."""
+    own = [i for i, word in enumerate(sys.argv) if os.path.basename(word) == f'{name}.launch.py']
+    return dict(word.split(':=', 1) for word in sys.argv[own[0] + 1:] if ':=' in word) if own else {}
 
 
 def launch_description(name: str) -> LaunchDescription:
@@ -65,6 +77,8 @@ def launch_description(name: str) -> LaunchDescription:
 
     def start(context):
         given = {a.name: LaunchConfiguration(a.name).perform(context) for a in system.arguments}
+        # launch itself ignores what nobody declared
+        system.resolve(_typed(name))
         arguments = system.resolve(given)
         # for every process that follows, the driver's launch file too
         around = dict(os.environ)

@@ -14,6 +14,8 @@ from vgps_msgs.srv import JudgeEpisode
 from vgps_policy_bridge.loop.wire import fill_candidates, nanoseconds
 from vgps_policy_bridge.policy import Candidates
 
+pytestmark = pytest.mark.ros
+
 
 def test_episode_runs_to_its_last_step(system):
     wrapped = system.run(task='put_carrot_on_plate', instruction='', seed=11, reset=True)

@@ -20,6 +20,8 @@ from vgps_policy_bridge.loop import goals  # noqa: E402
 from vgps_policy_bridge.loop.episode import Phase  # noqa: E402
 from vgps_policy_bridge.policy_node import PolicyNode  # noqa: E402
 
+pytestmark = pytest.mark.ros
+
 
 def test_cancel_ends_the_episode_and_nothing_follows(system):
     handle = system.begin(max_steps=10000)

@@ -15,10 +15,15 @@ def nanoseconds(stamp) -> int:
 
 
 def arm_report(message) -> ArmReport:
-    """Return what the episode needs of a ControllerState."""
-    return ArmReport(nanoseconds(message.header.stamp), message.episode_id, message.step, ArmState(message.state),
-                     name(ControllerReason, message.reason), message.message, message.accepted, message.refused,
-                     message.reason)
+    """Return what the episode needs of a ControllerState.
+
+    A state this version does not know counts as not ready: the episode waits, and its limits end it if that lasts.
+    """
+    known = message.state in ArmState.__members__.values()
+    return ArmReport(nanoseconds(message.header.stamp), message.episode_id, message.step,
+                     ArmState(message.state) if known else ArmState.STARTING, name(ControllerReason, message.reason),
+                     message.message if known else f'unknown state {message.state} of the controller',
+                     message.accepted, message.refused, message.reason)
 
 
 def decision_report(message) -> DecisionReport:

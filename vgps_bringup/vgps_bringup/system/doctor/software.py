@@ -113,6 +113,6 @@ def dependencies(names: Iterable[str] = PACKAGES) -> Finding:
             'Python packages',
             FAULT,
             '; '.join(sorted(set(wrong))),
-            'pip install -r vgps_bringup/workspace/requirements.txt',
+            'pip install -r vgps_bringup/workspace/requirements/base.txt',
         )
     return Finding('Python packages', OK, f'{count} requirements, all within their bounds')

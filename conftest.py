@@ -1,0 +1,11 @@
+"""What every test of every package runs with; read before any of them imports rclpy, torch or numpy."""
+
+import os
+
+# away from whatever robot is running on this network, and from a test run beside this one
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ['ROS_LOCALHOST_ONLY'] = '1'
+os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 200))
+os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'  # as strict as Humble, which checks the type of every field
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests run beside each other: more threads would wait for a core
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')

@@ -1,0 +1,44 @@
+# Sourced by setup.sh and other_versions.sh: install Python packages into $venv with uv, at the versions of a lock.
+python_of() { "$venv/bin/python" "$@"; }
+
+# A slow mirror answers the second time; what it sent before is kept in the cache.
+retry() {
+    local pause
+    for pause in 5 30 0; do
+        "$@" && return
+        [ $pause = 0 ] || { say "failed; again in $pause s: ${*:1:4} ..."; sleep $pause; }
+    done
+    return 1
+}
+
+pip_setting() { python_of -m pip config get "global.$1" 2>/dev/null || true; }
+
+prepare_installer() {
+    retry python_of -m pip install -q --upgrade pip uv >> "$log" 2>&1 || { tail -n 25 "$log" >&2; fail "pip install uv failed"; }
+    # uv does not read pip's configuration: a mirror, folders of wheels, a certificate
+    local mirror folders more certificate
+    mirror="${PIP_INDEX_URL:-$(pip_setting index-url)}" more="${PIP_EXTRA_INDEX_URL:-$(pip_setting extra-index-url)}"
+    folders="${PIP_FIND_LINKS:-$(pip_setting find-links)}" certificate="${PIP_CERT:-$(pip_setting cert)}"
+    [ -z "$mirror" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$mirror}"
+    [ -z "$more" ] || export UV_INDEX="${UV_INDEX:-$more}" UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
+    [ -z "$folders" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-${folders// /,}}"
+    [ -z "$certificate" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$certificate}"
+    export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}" UV_HTTP_RETRIES="${UV_HTTP_RETRIES:-5}" UV_PYTHON_DOWNLOADS=never
+    # where the cache lies on another disk uv copies and warns; copying is right then
+    export UV_LINK_MODE="${UV_LINK_MODE:-$([ "$(stat -c %d "$venv")" = "$(stat -c %d "${UV_CACHE_DIR:-$HOME/.cache}" 2>/dev/null)" ] \
+        && echo hardlink || echo copy)}"
+}
+
+uv() { "$venv/bin/uv" pip install --python "$venv/bin/python" "$@" >> "$log" 2>&1; }
+install() { retry uv "$@" || { tail -n 25 "$log" >&2; fail "uv pip install $* failed; whole output in $log"; }; }
+
+# PyPI's torch for x86-64 brings 3 GB of CUDA. Without an NVIDIA GPU a CPU build is taken: one that pip's configuration
+# offers, or PyTorch's own.
+install_cpu_torch() {
+    [ -e /proc/driver/nvidia/version ] && return
+    [ "$(uname -m)" = x86_64 ] || return 0  # elsewhere PyPI's has no CUDA
+    local wanted=torch index=https://download.pytorch.org/whl/cpu
+    if [ -n "${UV_FIND_LINKS:-}" ] && uv --no-index --no-deps "$@" "$wanted"; then return; fi
+    if UV_HTTP_TIMEOUT=20 UV_HTTP_RETRIES=1 uv --default-index "$index" --no-deps "$@" "$wanted"; then return; fi
+    say "no CPU build of torch can be had ($index does not answer): PyPI's, with 3 GB of CUDA that nothing uses here"
+}
