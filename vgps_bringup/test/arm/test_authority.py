@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arm_world import PERIOD, World
+from arm_world import NEUTRAL, PERIOD, World
 
 from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.step_controller import StepController, StepControllerConfig
@@ -81,7 +81,10 @@ def test_two_publishers_stop_a_goals_move_but_not_the_operators(world):
     assert not world.controller.reset_for('goal', world.ros_now, world.now, world.ros_now)[0]
     assert world.controller.home(world.now)[0]
     world.run(0.5)
-    assert world.controller.state in (State.HOMING, State.HOLDING) and len(world.arm.commands) > 10
+    assert world.controller.state is State.HOMING
+    world.run(8.0)
+    np.testing.assert_allclose(world.arm.positions, NEUTRAL, atol=1e-6)
+    assert world.shown == (State.HOLDING, Reason.TWO_PUBLISHERS), 'steps are still refused'
 
 
 # ---- what is old ---------------------------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
 """The arm's links against the table and each other: in a step, on the way to a pose, and how fast the gripper goes."""
 
+from functools import cache
+from itertools import count
+
 import numpy as np
 import pytest
 from arm_world import CONFIG, NEUTRAL, World
 
-from vgps_bringup.arm.collision import FINGER_REACH, CollisionModel, UnsafePathError
+from vgps_bringup.arm.collision import FINGER_REACH, WRIST_REACH, CollisionModel, UnsafePathError
+from vgps_bringup.arm.homing import Homing
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER, Kinematics
 from vgps_bringup.arm.motion import Motion
 from vgps_bringup.arm.step_controller import StepController, StepControllerConfig
@@ -14,6 +18,20 @@ START = CONFIG.start_joints()
 SLEEP = np.array([0.0, -1.80, 1.55, 0.0, 0.8, 0.0])
 TABLE = StepControllerConfig(min_height=FINGER_REACH)      # the table in the base's own plane
 MODEL = CollisionModel()
+
+
+@cache
+def hard_starts():
+    """Five poses from which the straight way home is not free: beside the arm and low, the wrist turned away."""
+    rng, found = np.random.default_rng(3), []
+    while len(found) < 5:
+        start = rng.uniform(JOINT_LOWER, JOINT_UPPER)
+        clearance = MODEL.look(start)
+        if clearance.height < 0.01 or clearance.gap < 0.0:
+            continue
+        if lowest(start + share * (NEUTRAL - start) for share in np.linspace(0, 1, 20)) < -0.01:
+            found.append(start)
+    return found
 
 
 def lowest(points):
@@ -80,17 +98,7 @@ def test_a_link_that_is_below_the_table_already_may_come_up_and_is_not_leapt_out
 
 
 def test_a_way_home_that_would_sweep_the_table_goes_up_first():
-    # Beside the arm and low, the wrist turned away: straight to neutral the fingers dip under the table.
-    rng, found = np.random.default_rng(3), 0
-    while found < 5:
-        start = rng.uniform(JOINT_LOWER, JOINT_UPPER)
-        clearance = MODEL.look(start)
-        if clearance.height < 0.01 or clearance.gap < 0.0:
-            continue
-        straight = [start + share * (NEUTRAL - start) for share in np.linspace(0, 1, 120)]
-        if lowest(straight) > -0.01:
-            continue
-        found += 1
+    for start in hard_starts():
         motion = Motion(start, NEUTRAL, 1.0, floor=0.0, collision=MODEL)
         assert len(motion.points) > 2
         assert lowest(along(motion)) >= -0.002
@@ -130,14 +138,78 @@ def test_a_pose_below_the_table_is_refused_by_name_on_the_way_there():
 
 
 @pytest.mark.parametrize('paused', [0.5, 1.5])
-def test_a_controller_that_slept_on_the_way_begins_anew_where_the_arm_is(paused):
+def test_a_move_after_the_controllers_own_pause_begins_where_the_arm_is(paused):
     world = World(positions=START)
     world.controller.home(world.now)
     world.run(0.6)
     world.arm.positions = world.arm.positions + 0.05       # somebody else has held the arm meanwhile
     world.now += paused
+    world.run(1.0)
     sent = len(world.arm.commands)
+    assert world.controller.home(world.now)[0]
     world.run(12.0)
     assert world.shown == (State.READY, Reason.ACCEPTED)
     assert all(np.abs(joints - before).max() < 0.06 for (before, _), (joints, _)
                in zip(world.arm.commands[sent:], world.arm.commands[sent + 1:]))
+
+
+def test_the_search_for_a_way_is_spread_over_periods_and_leads_the_same_way(monkeypatch):
+    start, clock = hard_starts()[0], count()
+    monkeypatch.setattr('vgps_bringup.arm.homing.time.perf_counter', lambda: next(clock))
+    homing, steps, periods = Homing([NEUTRAL], 0.0), StepController(TABLE), 0
+    while not homing.moving:     # a clock that advances by a second at each look leaves time for one candidate
+        assert homing.set_off(start, CONFIG, steps) is None
+        periods += 1
+    assert periods > 1
+    wanted, failure = homing.advance(0.02, start)
+    assert failure is None and np.abs(wanted - start).max() < 0.01
+
+
+def test_a_search_begins_anew_where_the_table_was_raised_meanwhile():
+    steps, homing = StepController(TABLE), Homing([START], 0.0)
+    homing.set_off(NEUTRAL, CONFIG, steps)
+    homing.pause()
+    steps.config = StepControllerConfig(min_height=0.2)
+    while (failure := homing.set_off(NEUTRAL, CONFIG, steps)) is None:
+        assert not homing.moving
+    assert failure[0] is Reason.TABLE
+
+
+# ---- the box, which bounds fingertips and wrist too ----------------------------------------------------------------
+
+def bounded_points(joints):
+    pose = Kinematics().forward(joints)
+    return [pose[:3, 3] + ahead * pose[:3, 0] for ahead in (0.0, FINGER_REACH, -WRIST_REACH)]
+
+
+def test_the_wrist_is_its_reach_behind_the_gripper():
+    data = MODEL._data
+    MODEL._place(START, 0.0)
+    np.testing.assert_allclose(bounded_points(START)[2], data.body('wrist').xpos, atol=1e-4)
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_no_walk_of_steps_takes_gripper_fingertips_or_wrist_out_of_the_box(seed):
+    rng, steps, config = np.random.default_rng(seed), StepController(TABLE), TABLE
+    low, high = config.box
+    steps.reset(START)
+    drift, clipped = rng.uniform(-1, 1, 6) * [0.05, 0.05, 0.05, 0.25, 0.25, 0.25], 0
+    for _ in range(25):
+        result = steps.step([*(drift + rng.normal(0, 1, 6) * [0.01, 0.01, 0.01, 0.1, 0.1, 0.1]), 1.0],
+                            steps.joint_command)
+        clipped += result.workspace_clipped
+        gripper, tip, wrist = bounded_points(steps.joint_command)
+        for point in (gripper, tip):
+            assert (point[:2] >= low[:2] - 1e-3).all() and (point <= high + 1e-3).all(), result
+        assert low[1] - 1e-3 <= wrist[1] <= high[1] + 1e-3 and wrist[0] <= high[0] + 1e-3, result
+    assert clipped or not result.accepted
+
+
+def test_a_wrist_that_is_found_outside_the_box_comes_back_slowly():
+    outside = START + [-0.55, 0, 0, 0, 0, 0]
+    steps = StepController(TABLE)
+    steps.reset(outside)
+    before = bounded_points(outside)[0]
+    result = steps.step([0, 0, 0, 0, 0, 0, 1], outside)
+    assert result.accepted and result.workspace_clipped
+    assert np.linalg.norm(bounded_points(result.joint_command)[0] - before) <= 0.011

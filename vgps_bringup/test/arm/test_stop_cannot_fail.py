@@ -28,7 +28,9 @@ def test_a_joint_that_rests_beyond_its_limit_is_brought_back_slowly_and_stops_no
     world.run(0.1)
     if what in ('stop', 'fail', 'effort'):
         world.controller.home(world.now)
-        world.run(0.1)
+        while not world.arm.commands:    # it looks for a safe way first
+            assert world.controller.state is State.HOMING
+            world.run(PERIOD)
         world.override = np.where(np.arange(6) == joint, limit + side * 0.04, world.arm.positions)
         world.run(PERIOD)
         if what == 'effort':

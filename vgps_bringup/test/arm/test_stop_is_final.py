@@ -226,12 +226,21 @@ def test_homing_that_was_interrupted_by_a_hang_waits_for_the_queues_and_goes_on_
     assert nothing_moves(world, 0.3)
     goal.withdraw()
     assert nothing_moves(world)
-    assert world.controller.home(world.now)[0]
+
+
+@pytest.mark.parametrize('hung', [0.3, 3.0])
+@pytest.mark.parametrize('service', [ArmController.home, partial(ArmController.reset, operator=True)])
+def test_the_operators_move_ends_with_a_hang_and_goes_on_when_asked_for_again(service, hung):
+    world = World(positions=AWAY)
+    service(world.controller, world.now)
     world.run(0.5)
-    world.now += 3.0
-    assert nothing_moves(world, 0.3)
-    world.run(4.0)
-    assert world.shown == (State.READY, Reason.ACCEPTED), 'the operator is there, and still wants it'
+    world.now += hung
+    assert nothing_moves(world, 4.0)
+    assert world.controller.state is State.STOPPED
+    assert 'did not run' in world.controller.message and 'call again' in world.controller.message
+    assert service(world.controller, world.now)[0]
+    world.run(9.0)
+    assert world.shown == (State.READY, Reason.ACCEPTED)
 
 
 def test_requests_that_waited_for_a_hung_controller_do_not_keep_its_move_going():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -85,6 +86,15 @@ def test_lineage_says_what_changed_between_two_critics(registry, folders):
     assert any('tuesday: 60 episodes' in line for line in lines)
     assert any('outcome_auc: 0.8 -> 0.9' in line for line in lines)
     assert not any('monday' in line or 'steps' in line for line in lines)
+
+
+def test_the_same_critic_with_another_outlook_is_not_silently_the_one_that_is_there(registry, folders, tmp_path):
+    entry = registry.add(folders[0], GOOD)
+    assert registry.add(folders[0], GOOD).folder == entry.folder
+    shutil.copytree(folders[0], tmp_path / 'again')
+    (tmp_path / 'again' / 'outlook.safetensors').write_bytes(b'calibrated anew')
+    with pytest.raises(RegistryError, match='with another outlook'):
+        registry.add(tmp_path / 'again', GOOD)
 
 
 def test_lineage_of_a_newer_version_is_read_without_what_is_unknown(registry, folders):

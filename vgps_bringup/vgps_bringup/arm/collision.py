@@ -15,6 +15,7 @@ from vgps_bringup.arm.arms import FINGER_OPEN
 from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 FINGER_REACH = 0.0234     # m that the fingertips are ahead of the gripper's frame
+WRIST_REACH = 0.1586      # m that the wrist's axis is behind the gripper's frame
 TOLERANCE = 0.001         # m: rounding of the inverse kinematics and of the shapes' edges
 _SEEN_FROM = 0.005        # m: links further apart than this are not reported
 _SAMPLE = 0.04            # rad between two looks along a path: 3 cm at the fingertips of a stretched arm

@@ -249,6 +249,9 @@ class ArmController:
                 self.authority.wake(now, ros_now)
             if self.state in (State.READY, State.MOVING, State.HOLDING):
                 self._hold(self.watchdog.stalled)
+            elif self.state is State.HOMING and self.authority.goal is None:
+                # heartbeat_node has held the arm meanwhile and said so: whoever comes near it counts on that
+                self._halt(Reason.STALE_JOINT_STATES, f'{self.watchdog.stalled.message}; call again to go on', now)
 
     def _tick_stepping(self, fault, now):
         if not self.arm.ready:

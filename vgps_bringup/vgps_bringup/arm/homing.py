@@ -1,15 +1,18 @@
 """The way through one or more poses, waypoint by waypoint, and how it can fail. Decides nothing about who asked."""
 
+import time
+
 import numpy as np
 
 from vgps_bringup.arm.collision import UnsafePathError
 from vgps_bringup.arm.kinematics import JOINT_NAMES
-from vgps_bringup.arm.motion import Motion
+from vgps_bringup.arm.motion import Motion, find_way
 from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 FAR = 0.6        # rad: an arm further behind its command is blocked, or its joint states are wrong
 SETTLE = 0.4     # s after a move, the time the arm needs to catch up
 _REACHED = 0.1   # rad, BridgeData's check of the neutral pose
+_SEARCH = 0.004  # s of one control period that may go into the search for a way
 
 
 class Homing:
@@ -18,6 +21,7 @@ class Homing:
     def __init__(self, waypoints, started):
         self.started = started
         self._waypoints, self._motion, self._elapsed = list(waypoints), None, 0.0
+        self._search, self._searched = None, None
 
     @property
     def moving(self):
@@ -32,20 +36,32 @@ class Homing:
     def set_off(self, start, config, steps):
         """Leave (6,) `start` for the next pose, at the speeds of the ControllerConfig `config`.
 
-        Table, fingers and the arm's shapes are those of the StepController `steps`. Returns None, or
-        (Reason, what is in the way) where there is no safe way; nothing has changed then.
+        Table, fingers and the arm's shapes are those of the StepController `steps`. Call it again in each period
+        until `moving`: the search for a safe way is spread over as many as it needs. Returns None, or (Reason, what
+        is in the way) where there is none; nothing has changed then.
         """
+        floor, finger = steps.config.floor, steps.finger
+        searched = (*start, floor, finger)
+        if searched != self._searched:
+            self._searched = searched
+            self._search = find_way(start, self._waypoints[0], steps.collision, floor, finger)
+        until = time.perf_counter() + _SEARCH
         try:
-            self._motion = Motion(start, self._waypoints[0], config.move_speed, config.max_gripper_speed,
-                                  steps.config.floor, steps.finger, steps.collision)
+            points = next(self._search)    # at least one, however late the period is already
+            while points is None and time.perf_counter() < until:
+                points = next(self._search)
         except UnsafePathError as error:
+            self._searched = None
             return error.reason, str(error)
-        self._waypoints.pop(0)
-        self._elapsed = 0.0
+        if points is not None:
+            self._motion = Motion(start, self._waypoints.pop(0), config.move_speed, config.max_gripper_speed,
+                                  collision=steps.collision, points=points)
+            self._searched, self._elapsed = None, 0.0
         return None
 
     def pause(self):
         """Wait where the arm is; the next `set_off` goes on to the same pose."""
+        self._searched = None
         if self.moving:
             self._waypoints.insert(0, self._motion.goal)
             self._motion = None

@@ -1,7 +1,8 @@
 """Moves between resting poses (neutral, start): without jerk, slow at the gripper, clear of the table and of itself.
 
 The way is straight in joint space where that is safe. Otherwise the arm goes up first: links are folded up and back
-until a way down to the goal is free. Every way is looked at in full before the first command.
+until a way down to the goal is free. Every way is looked at in full before the first command; the look is taken in
+pieces, for where many ways are to be tried it takes longer than a control period.
 """
 
 from itertools import pairwise, product
@@ -24,6 +25,7 @@ class Motion:
 
     No joint is faster than `max_speed` [rad/s] and the fingertips not faster than `max_gripper_speed` [m/s]; no link
     goes below `floor` [m above the base plane] or into another, with each finger `finger` metres from the centre.
+    `points` is a way that `find_way` has found already.
 
     Raises:
         UnsafePathError: no safe way was found; says what is in the straight one.
@@ -31,10 +33,12 @@ class Motion:
     """
 
     def __init__(self, start, goal, max_speed, max_gripper_speed=MAX_GRIPPER_SPEED, floor=0.0, finger=0.037,
-                 collision=None):
+                 collision=None, points=None):
         collision = collision or CollisionModel()
         self.start, self.goal = np.asarray(start, float), np.asarray(goal, float)
-        self.points = find_way(self.start, self.goal, collision, floor, finger)
+        if points is None:
+            points = next(filter(None, find_way(self.start, self.goal, collision, floor, finger)))
+        self.points = points
         times = [_duration(a, b, max_speed, max_gripper_speed, collision) for a, b in pairwise(self.points)]
         self._ends = np.cumsum(times)
         self.duration = float(self._ends[-1])
@@ -48,12 +52,21 @@ class Motion:
 
 
 def find_way(start, goal, collision, floor, finger):
-    """Return (N, 6) points of a safe way from `start` to `goal` [rad]; UnsafePathError where there is none."""
+    """Look for a safe way from (6,) `start` to `goal` [rad], one candidate at each turn of this iterator.
+
+    It yields None after each candidate that is not safe, and at last the (N, 6) points of the one that is.
+
+    Raises:
+        UnsafePathError: none of them is safe; says what is in the straight one.
+
+    """
     try:
         collision.check_path([start, goal], floor, finger)
-        return [start, goal]
+        yield [start, goal]
+        return
     except UnsafePathError as error:
         refusal = error
+    yield None
     for shoulder, elbow, wrist in _LIFTS:
         lifted = np.clip(start + [0.0, shoulder, elbow, 0.0, wrist, 0.0], JOINT_LOWER, JOINT_UPPER)
         turned = np.r_[start[0], goal[1:]]                                       # the goal's fold, the waist not yet
@@ -61,9 +74,10 @@ def find_way(start, goal, collision, floor, finger):
         for points in ([start, lifted, goal], [start, lifted, turned, goal], [start, lifted, upright, goal]):
             try:
                 collision.check_path(points, floor, finger)
-                return points
+                yield points
+                return
             except UnsafePathError:
-                continue
+                yield None
     raise UnsafePathError(refusal.reason, f'no safe way was found: on the straight one {refusal}; guide the arm clear '
                                           'by hand (torque off, hold it) and try again')
 

@@ -2,8 +2,9 @@
 
 The checks run in this order: finite, clip, compose on the previous target, workspace box, inverse kinematics seeded
 by the last command, joint limits, largest joint step, every link above the table and clear of the others all the way.
-The box bounds the point between the fingers; its floor bounds fingertips, wrist and forearm too: a target that would
-put one of them below the table is raised by as much. The reference stack moves its target on when the inverse
+The box bounds the point between the fingers, the fingertips and the wrist; its floor bounds every link: a target that
+would put one of them outside is moved back by as much. Towards the base and above the box the wrist is free, for that
+is where it is when the gripper points forward or down. The reference stack moves its target on when the inverse
 kinematics fails, so that an unreachable run winds up and is released at once later; here a refusal leaves target,
 command and gripper as they were.
 """
@@ -15,7 +16,7 @@ import numpy as np
 
 from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.arms import FINGER_CLOSED, FINGER_OPEN
-from vgps_bringup.arm.collision import FINGER_REACH, TOLERANCE, CollisionModel, UnsafePathError
+from vgps_bringup.arm.collision import FINGER_REACH, TOLERANCE, WRIST_REACH, CollisionModel, UnsafePathError
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Kinematics
 from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
@@ -26,6 +27,11 @@ WORKSPACES = {
     'bridge': ((0.10, -0.15, -0.01), (0.45, 0.25, 0.25)),   # Octo's and BridgeData V2's evaluations
     'openvla': ((0.10, -0.20, -0.01), (0.45, 0.25, 0.30)),  # OpenVLA's evaluation
 }
+
+# Points on the gripper's x axis that the box bounds [m ahead of its frame]: the frame itself, fingertips, wrist.
+_BOUNDED = np.array([0.0, FINGER_REACH, -WRIST_REACH])
+_FREE_BELOW = np.array([[0, 0, 0], [0, 0, 1], [1, 0, 1]], bool)    # of each point: x, y, z; z is the links' floor
+_FREE_ABOVE = np.array([[0, 0, 0], [0, 0, 0], [0, 0, 1]], bool)
 
 _MAX_RAISES = 4  # looks at a target that has to be raised above the table; one is enough for a rigid shift
 
@@ -120,10 +126,7 @@ class StepController:
         delta = np.clip(action[:6], -bounds, bounds)
         action_clipped = not np.array_equal(delta, action[:6]) or not 0.0 <= action[6] <= 1.0
         pose = previous_target.compose(self.target_pose, self._kinematics.forward(measured)[:3, 3], delta)
-        # An arm that stands outside the box, because the box was changed or it was found there, goes back in slowly.
-        low, high = c.box
-        origin = self.target_pose[:3, 3]
-        inside = np.clip(pose[:3, 3], np.minimum(low, origin + _RETURN), np.maximum(high, origin - _RETURN))
+        inside = self._into_box(pose)
         workspace_clipped = not np.array_equal(inside, pose[:3, 3])
         pose[:3, 3] = inside
 
@@ -142,6 +145,17 @@ class StepController:
     def finger(self):
         """Distance of one finger from the centre [m] for the commanded gripper."""
         return FINGER_OPEN if self.gripper else FINGER_CLOSED
+
+    def _into_box(self, pose):
+        """Return the (3,) position nearest to that of the (4, 4) `pose` that keeps what the box bounds inside it.
+
+        An arm that stands outside, because the box was changed or it was found there, goes back in slowly.
+        """
+        wanted, present = (p[:3, 3] + _BOUNDED[:, None] * p[:3, 0] for p in (pose, self.target_pose))
+        low, high = self.config.box
+        low = np.where(_FREE_BELOW, -np.inf, np.minimum(low, present + _RETURN))
+        high = np.where(_FREE_ABOVE, np.inf, np.maximum(high, present - _RETURN))
+        return pose[:3, 3] + np.maximum(low - wanted, 0.0).max(axis=0) - np.maximum(wanted - high, 0.0).max(axis=0)
 
     def _solve(self, pose, measured, finger):
         """Find joints for the (4, 4) `pose`, raised in place where a link would be below the table.

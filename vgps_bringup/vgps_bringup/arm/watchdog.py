@@ -81,7 +81,7 @@ class Watchdog:
             if len(nodes) > 1:
                 self.second_publisher = Fault(
                     Reason.TWO_PUBLISHERS, f'{topic} has {len(nodes)} publishers, {" and ".join(sorted(nodes))}: stop '
-                                           'one (a process that was killed counts for some 20 s more)')
+                                           'one (a process that was killed counts for some 5 s more)')
                 return
 
     @property

@@ -62,8 +62,8 @@ def which(registry: Registry, options) -> None:
         hashes = {step.decision.critic_hash for episode in Bag(path).episodes for step in episode.steps
                   if step.decision is not None}
         for digest in sorted(hashes):
-            name = known[digest].name if digest in known else f'{digest[:12] or "no critic"}, not in this registry'
-            print(f'{path}: {name}')
+            name = known[digest].name if digest in known else f'{digest[:12]}, not in this registry'
+            print(f'{path}: {name if digest else "none, the plain policy"}')
 
 
 def push(registry: Registry, options) -> None:

@@ -40,7 +40,7 @@ def summarize(bag: Bag, episode: EpisodeRecord) -> dict:
         'failure': words(TaskFailure, last_state.failure) if last_state is not None and last_state.failure
                    and not last_state.success else '',
         'steps': len(episode.steps), 'seconds': round(episode.duration, 3),
-        'steps_per_second': float(1 / np.median(periods)) if len(periods) else None,
+        'steps_per_second': float(1 / np.median(periods)) if len(periods) and np.median(periods) > 0 else None,
         'policy': next((s.candidates.policy for s in episode.steps if s.candidates is not None), ''),
         'critic_hash': next((d.critic_hash for d in decisions), ''),
         'candidates': int(np.median([d.num_candidates for d in decisions])) if decisions else 0,

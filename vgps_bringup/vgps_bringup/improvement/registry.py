@@ -21,6 +21,7 @@ from pathlib import Path
 
 from vgps_critic import checkpoint
 from vgps_critic.checkpoint import CURRENT, CheckpointError
+from vgps_critic.outlook import FILE
 
 LINEAGE = 'lineage.json'
 SHORT = 12  # hex digits of a hash that name a folder
@@ -77,7 +78,7 @@ class Registry:
         """Copy a complete critic folder in, with its lineage; one that is there already is returned as it is.
 
         Raises:
-            CheckpointError: it does not load.
+            CheckpointError: it does not load. RegistryError: it is there with another outlook.
 
         """
         source = checkpoint.locate(str(critic))
@@ -86,6 +87,9 @@ class Registry:
         self.root.mkdir(parents=True, exist_ok=True)
         with self._lock():
             if target.exists():
+                if _outlook(source) != _outlook(target):
+                    raise RegistryError(f'{target} is this critic already, with another outlook: move the folder away '
+                                        'to add it with the new one')
                 return self._entry(target)
             for leftover in self.root.glob('.adding-*'):
                 shutil.rmtree(leftover)
@@ -216,6 +220,10 @@ def differences(first: Entry, second: Entry) -> list[str]:
         lines += [f'{title} {key}: {_short(before.get(key))} -> {_short(after.get(key))}'
                   for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     return lines
+
+
+def _outlook(folder: Path) -> bytes:
+    return (folder / FILE).read_bytes() if (folder / FILE).exists() else b''
 
 
 def _short(value) -> str:

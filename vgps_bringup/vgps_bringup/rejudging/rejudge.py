@@ -27,9 +27,11 @@ from vgps_msgs_py.vocabulary import SteeringReason, words
 from vgps_policy_bridge.errors import PolicyError
 from vgps_policy_bridge.policy import Observation
 
-# Decisions the clock made: the same frame and candidates need not repeat them.
-TIMING_REASONS = tuple(words(SteeringReason, reason) for reason in (
-    SteeringReason.FRAME_MISSING, SteeringReason.DEADLINE_MISSED))
+# Decisions that a clock, an outlook or an operator made: the same frame and candidates need not repeat them.
+OTHERS_REASONS = tuple(words(SteeringReason, reason) for reason in (
+    SteeringReason.FRAME_MISSING, SteeringReason.DEADLINE_MISSED, SteeringReason.OUT_OF_DATA,
+    SteeringReason.CRITIC_HARMFUL, SteeringReason.INSTRUCTION_UNFAMILIAR, SteeringReason.OUTLOOK_ALARM,
+    SteeringReason.OPERATOR_CORRECTED))
 
 Item, Result = TypeVar('Item'), TypeVar('Result')
 
@@ -229,8 +231,8 @@ class Rejudge:
 
 
 def agreement(rows: list[Judgement]) -> tuple[int, int]:
-    """Return (same, all) over the steps judged exactly as recorded that no clock decided and that were steered."""
-    comparable = [r for r in rows if r.as_recorded and r.recorded_reason not in TIMING_REASONS
+    """Return (same, all) over the steps judged exactly as recorded that the critic's values alone decided."""
+    comparable = [r for r in rows if r.as_recorded and r.recorded_reason not in OTHERS_REASONS
                   and not r.recorded_reason.startswith('control')]
     return sum(not r.differs for r in comparable), len(comparable)
 

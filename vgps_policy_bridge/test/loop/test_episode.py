@@ -263,6 +263,19 @@ def test_fault_of_the_arm_is_waited_for_then_named():
     assert effects[0].message.startswith('controller lost') and 'MOTOR_ERROR' in effects[0].message
 
 
+def test_what_policy_node_slept_through_is_not_the_silence_of_the_camera():
+    machine = started()
+    machine.arm(ready(100), 0.1)
+    assert machine.tick(0.2) == [] and machine.tick(20.0) == []
+    assert machine.tick(20.2) == []
+    asleep = machine.frame(101, 20.3)
+    assert asleep, 'the next frame is taken'
+    lost = started()
+    lost.arm(ready(100), 0.1)
+    effects = [effect for i in range(60) for effect in lost.tick(0.2 + 0.1 * i)]
+    assert effects[0].message.startswith('camera lost'), 'a camera that is silent while we look is named'
+
+
 def test_stopped_controller_ends_the_goal_in_any_phase():
     scene = EpisodeMachine(LIMITS)
     scene.start(Goal('e', 'x', task='carrot'), 0.0)

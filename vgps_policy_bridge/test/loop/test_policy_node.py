@@ -91,7 +91,7 @@ def test_stamp_keeps_its_nanoseconds():
 
 
 def test_everything_a_policy_may_say_fits_the_message():
-    actions = np.random.default_rng(0).uniform(0, 1, (3, 2, 7))
+    actions = np.random.default_rng(0).uniform(0, 0.5, (3, 2, 7))    # metres: a step is no longer than that
     message = fill_candidates(ActionCandidates(), Candidates(
         actions, 'p', log_probabilities=[-1, -2, -3], counts=[1, 2, 3], seed=np.uint64(2**63)))
     np.testing.assert_allclose(message.actions, actions.reshape(-1), rtol=1e-6)

@@ -32,10 +32,12 @@ from vgps_policy_bridge.loop.events import (
 
 # The controller takes no command while it holds for one of these; for any other reason the next good command resumes.
 ARM_FAULTS = frozenset({'STALE_JOINT_STATES', 'BAD_JOINT_STATES', 'JOINT_JUMP', 'EFFORT', 'MOTOR_ERROR', 'TEMPERATURE',
-                        'DRIVER_LOST', 'STOP_REQUESTED', 'NOT_READY', 'FAULT', 'TWO_PUBLISHERS'})
+                        'DRIVER_LOST', 'STOP_REQUESTED', 'NOT_READY', 'FAULT', 'TWO_PUBLISHERS', 'BAD_FINGER',
+                        'NO_EFFORT', 'CONTROLLER_LOST'})
 # Why the controller is ready although the start pose was not reached: this goal did not want it any more.
 GIVEN_UP = frozenset({'HOLD_REQUESTED', 'POLICY_LOST'})
 SETTLES = 0.5  # [s] from a new scene to the request for the start pose: the arm stands elsewhere
+ABSENT = 1.0  # [s] between two ticks that are still this node's own business
 RENEW = 0.1  # [s] between two requests: the controller moves for a goal only while it goes on asking
 
 
@@ -78,6 +80,7 @@ class EpisodeMachine:
         self.outcome: Outcome | None = None  # of self.goal once announced; RUNNING until it is over
         self.step = 0
         self._since = 0.0  # [s] start of the phase
+        self._ticked = math.inf  # [s] when the limits were checked last
         self._frame_stamp = -1  # [ns] newest frame seen
         self._frame_after = -1  # [ns] frames up to here show the arm before its last motion
         self._arm: ArmReport | None = None  # newest report
@@ -107,6 +110,7 @@ class EpisodeMachine:
     def start(self, goal: Goal, now: float) -> Effects:
         """Take a goal. The caller makes sure that none is running."""
         self.goal, self.outcome, self.step = goal, None, 0
+        self._ticked = math.inf
         self._decision, self._unmoved, self._asked = None, 0, False
         if goal.task:
             self._enter(Phase.SCENE, now)
@@ -198,6 +202,9 @@ class EpisodeMachine:
 
     def tick(self, now: float) -> Effects:
         """Check the limits; call a few times a second."""
+        if self.phase is not Phase.SAMPLE:  # what this process slept through is not the silence of the others
+            self._since = min(now, self._since + max(0.0, now - self._ticked - ABSENT))
+        self._ticked = now
         silent = now - self._since
         limit, who = {
             Phase.SCENE: (self.limits.reset, 'simulation lost'), Phase.ARM: (self.limits.reset, 'controller lost'),
