@@ -27,8 +27,8 @@ SMALL = preset('iql', 'small').network
 def sampler(path, image_size, batch_size, lazy):
     table, _ = read_table([path], image_size, lazy=lazy, progress=False)
     embeddings = np.random.default_rng(0).normal(0, 0.04, (len(table.instructions), 512)).astype(np.float32)
-    return Sampler(table.select(np.arange(len(table.starts))), table.labels(0.98, LabelConfig()),
-                   np.clip(table.actions, -1, 1), embeddings, batch_size=batch_size, seed=0,
+    return Sampler(table.select(np.arange(len(table.starts))), 0.98, LabelConfig(),
+                   lambda actions: np.clip(actions, -1, 1), embeddings, batch_size=batch_size, seed=0,
                    augmentation=AugmentationConfig())
 
 

@@ -24,3 +24,9 @@ def shared(relative: str) -> Path:
     if folder is None or not (folder / relative).exists():
         pytest.skip(f'NOT CHECKED: {relative} is not beside the checkout')
     return folder / relative
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Keep indices and embeddings of tests out of the user's."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.getbasetemp() / 'cache'))

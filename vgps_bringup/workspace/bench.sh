@@ -10,5 +10,6 @@ run python -m vgps_critic.benchmarks.threads --loads 0,8
 run python -m vgps_critic.benchmarks.memory
 run python -m vgps_bringup.benchmarks.command_latency
 run python -m vgps_bringup.benchmarks.rejudging
+run python -m vgps_training.benchmarks.loader --quick
 run vgps-evaluate overhead
 run vgps-benchmark-policy

@@ -27,7 +27,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    rows, columns = _weights(height, size), _weights(width, size)
+    rows, columns = lanczos_weights(height, size), lanczos_weights(width, size)
     half = rows @ image.reshape(height, -1).astype(np.float32)  # (size, W * 3)
     half = half.reshape(size, width, 3).transpose(0, 2, 1).reshape(size * 3, width)
     out = (half @ columns.T).reshape(size, 3, size).transpose(0, 2, 1)
@@ -35,7 +35,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _weights(source: int, target: int) -> np.ndarray:
+def lanczos_weights(source: int, target: int) -> np.ndarray:
     """Return the (target, source) float32 matrix that resamples one axis."""
     scale = source / target
     stretch = max(scale, 1.0)  # antialias: the kernel widens when shrinking, and only then

@@ -26,7 +26,7 @@ def table(lengths, dataset=None):
 def sampler(t, batch_size=64, **options):
     embeddings = np.eye(2, 512, dtype=np.float32)
     options = {'augmentation': AugmentationConfig(enabled=False), 'seed': 3, **options}
-    return Sampler(t.select(np.arange(len(t.starts))), t.labels(0.98, LabelConfig()), t.actions, embeddings,
+    return Sampler(t.select(np.arange(len(t.starts))), 0.98, LabelConfig(), lambda actions: actions, embeddings,
                    batch_size=batch_size, **options)
 
 

@@ -230,6 +230,31 @@ except RunError as error:
     assert done.stdout.count('STOPPED the data or the configuration of process 1 differ') == 2, done.stderr[-2000:]
 
 
+def test_process_that_hangs_ends_the_job_by_name(tmp_path):
+    make(tmp_path)
+    settings = config(tmp_path, steps=1000, save_every=1000, hang_after=15.0)
+    (tmp_path / 'c.json').write_text(configuration.to_json(settings))
+    script = tmp_path / 'hang.py'
+    script.write_text(f'''
+import os, pathlib, signal
+from vgps_training.run.config import from_json
+from vgps_training.run.learner import Learner
+from vgps_training.run.loop import Run
+update = Learner.update
+def hanging(learner, *arguments):
+    if os.environ['RANK'] == '1' and learner.step == 3:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return update(learner, *arguments)
+Learner.update = hanging
+Run(from_json(pathlib.Path({str(tmp_path / 'c.json')!r}).read_text()), quiet=True).train()
+''')
+    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
+                           str(22000 + os.getpid() % 20000), str(script)], env=ENVIRONMENT, text=True,
+                          capture_output=True, timeout=400)
+    assert done.returncode != 0
+    assert 'process 1 on' in done.stderr and 'does not answer, its last word was "update 4"' in done.stderr, done.stderr
+
+
 def kill_at_random_instants(tmp_path, times, seed=0):
     make(tmp_path)
     settings = config(tmp_path, out='killed', steps=100_000, save_every=1, validate_every=7)

@@ -84,6 +84,10 @@ def test_two_processes_equal_one(tmp_path, algorithm):
                 assert b[key] == pytest.approx(a[key], rel=1e-5, abs=1e-7), key
     for a, b in zip(load_state(one.out)['networks'].values(), load_state(two.out)['networks'].values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for settings in (one, two):  # another number of processes continues the same run
+        Run(dataclasses.replace(settings, steps=6), quiet=True).train()
+    a, b = (json.loads((c.out / 'metrics.jsonl').read_text().splitlines()[-2]) for c in (one, two))
+    assert b['loss/critic'] == pytest.approx(a['loss/critic'], rel=1e-5)
 
 
 @pytest.mark.parametrize('algorithm', ['iql', 'cal-ql'])

@@ -45,7 +45,7 @@ def metrics(folder, formula, picture=None):
     table, _ = read_table([folder / 'table'], 64, progress=False)
     embeddings = np.stack([embedding(text) for text in INSTRUCTIONS])
     returns = table.labels(0.98, LabelConfig())[2]
-    validation = Validation(table, np.arange(20), returns, embeddings, ActionSpace.named('bridge'))
+    validation = Validation(table, np.arange(20), 0.98, LabelConfig(), embeddings, ActionSpace.named('bridge'))
     return validation.run(KnownCritic(formula), torch.device('cpu'), picture), table, returns
 
 

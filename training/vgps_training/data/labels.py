@@ -21,34 +21,36 @@ class Labels(NamedTuple):
     returns: np.ndarray  # discounted sum of rewards to the end
 
 
-def label_success(length: int, discount: float, success_steps: int) -> Labels:
-    """Return 0 reward and 0 mask on the last `success_steps`, -1 and 1 before (paper section 5, authors' code)."""
-    n = min(success_steps, length)
-    rewards = np.full(length, -1.0, np.float32)
-    masks = np.ones(length, np.float32)
-    rewards[length - n:] = 0.0
-    masks[length - n:] = 0.0
-    steps = np.maximum(np.arange(length - n, -n, -1), 0)
-    returns = -(1.0 - np.power(float(discount), steps)) / (1.0 - discount)
-    return Labels(rewards, masks, returns.astype(np.float32))
+def labels_at(position: np.ndarray, length: np.ndarray, success: np.ndarray, discount: float,
+              config: LabelConfig) -> Labels:
+    """Return the labels of single steps, in closed form.
 
+    A success: reward 0 and mask 0 on the last `success_steps`, -1 and 1 before (paper section 5, authors' code).
+    A failure: -1 for ever, so every return is -1 / (1 - discount); the last step has no successor and carries that
+    value itself. The paper has successes only.
 
-def label_failure(length: int, discount: float) -> Labels:
-    """Return labels of an episode that never succeeds: -1 for ever, so every return is -1 / (1 - discount).
+    Args:
+        position: (n,) int, step within its episode.
+        length: (n,) int, steps of that episode.
+        success: (n,) outcome of that episode.
+        discount: gamma.
+        config: how outcomes become rewards.
 
-    The paper has successes only. The last step has no successor and carries the absorbing value itself.
+    Raises ValueError for an unknown `config.failures`.
     """
+    if config.failures not in ('failures', 'successes', 'skip'):
+        raise ValueError(f"labels.failures is '{config.failures}'; it must be 'failures', 'successes' or 'skip'")
+    good = np.asarray(success, bool) | (config.failures == 'successes')
+    left = np.asarray(length) - np.asarray(position)  # steps to the end, this one included
+    n = np.minimum(config.success_steps, length)
     absorbing = -1.0 / (1.0 - discount)
-    rewards = np.full(length, -1.0, np.float32)
-    masks = np.ones(length, np.float32)
-    rewards[-1], masks[-1] = absorbing, 0.0
-    return Labels(rewards, masks, np.full(length, absorbing, np.float32))
+    goal = good & (left <= n)
+    last = ~good & (left == 1)
+    rewards = np.where(goal, 0.0, np.where(last, absorbing, -1.0))
+    returns = np.where(good, -(1.0 - np.power(float(discount), np.maximum(left - n, 0))) / (1.0 - discount), absorbing)
+    return Labels(rewards.astype(np.float32), (~(goal | last)).astype(np.float32), returns.astype(np.float32))
 
 
 def label(length: int, success: bool, discount: float, config: LabelConfig) -> Labels:
-    """Return the labels of an episode of `length` steps. Raises ValueError for an unknown `config.failures`."""
-    if config.failures not in ('failures', 'successes', 'skip'):
-        raise ValueError(f"labels.failures is '{config.failures}'; it must be 'failures', 'successes' or 'skip'")
-    if success or config.failures == 'successes':
-        return label_success(length, discount, config.success_steps)
-    return label_failure(length, discount)
+    """Return the labels of an episode of `length` steps; see `labels_at`."""
+    return labels_at(np.arange(length), np.full(length, length), np.full(length, success), discount, config)

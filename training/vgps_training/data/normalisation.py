@@ -19,7 +19,7 @@ def fit(rule: str, actions: np.ndarray, source: str) -> ActionSpace:
     """
     if rule != 'quantiles':
         return ActionSpace.named(rule)
-    low, high = np.quantile(actions, [LOW_QUANTILE, HIGH_QUANTILE], axis=0)
+    low, high = np.stack([np.quantile(column, [LOW_QUANTILE, HIGH_QUANTILE]) for column in actions.T], 1)
     # A dimension that never moved has no range: the least touch would normalise to -1 or 1. It gets BridgeData's range.
     bridge = ActionSpace.named('bridge')
     still = high - low < STILL

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vgps_msgs_py import images
 from vgps_training.data.checks import check
+from vgps_training.data.encoded import decode, read as read_bytes
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot.meta import read_json
 from vgps_training.data.standardise import Standard, standard
@@ -32,7 +32,7 @@ class EncodedFrames(Frames):
     def __getitem__(self, index: int) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB."""
         offset, length = self.slices[index].tolist()
-        return images.decode(map_file(self.path)[offset:offset + length])
+        return decode(read_bytes(self.path, offset, length))
 
 
 def is_rlds(folder: Path) -> bool:
@@ -48,23 +48,38 @@ def read(folder: Path, split: str = 'train', reading: Reading = PLAIN) -> Iterat
 
     Raises DataError for a data set without standardisation, FileNotFoundError for a split without files.
     """
+    for task in tasks(folder, split, reading):
+        yield from _shard_episodes(*task)
+
+
+def tasks(folder: Path, split: str, reading: Reading) -> list[tuple[Path, int | str | None, str, Reading]]:
+    """Return what `read_shard` takes for every shard of a split, in order. Raises as `read`."""
     folder = Path(folder)
     info = read_json(folder / 'dataset_info.json')
     name = info.get('name') if isinstance(info, dict) else None
-    rule = standard(name)
-    for shard, expected in _shards(folder, info, name, split):
-        if isinstance(expected, str):
-            yield Malformed(str(shard), expected)
-            continue
-        count = 0
-        try:
-            for index, (offset, length) in enumerate(records(shard)):
-                yield _episode(shard, offset, length, rule, f'{shard}#{index}', reading)
-                count += 1
-        except (TFRecordError, OSError) as error:
-            yield Malformed(str(shard), str(error))
-        if expected is not None and count != expected:
-            yield Malformed(str(shard), f'{count} of the {expected} episodes that dataset_info.json lists are here')
+    standard(name)
+    return [(shard, expected, name, reading) for shard, expected in _shards(folder, info, name, split)]
+
+
+def read_shard(task: tuple[Path, int | str | None, str, Reading]) -> list[Episode | Malformed]:
+    """Return the episodes of one shard; their frames stay in the file."""
+    return list(_shard_episodes(*task))
+
+
+def _shard_episodes(shard: Path, expected: int | str | None, name: str,
+                    reading: Reading) -> Iterator[Episode | Malformed]:
+    if isinstance(expected, str):
+        yield Malformed(str(shard), expected)
+        return
+    rule, count = standard(name), 0
+    try:
+        for index, (offset, length) in enumerate(records(shard)):
+            yield _episode(shard, offset, length, rule, f'{shard}#{index}', reading)
+            count += 1
+    except (TFRecordError, OSError) as error:
+        yield Malformed(str(shard), str(error))
+    if expected is not None and count != expected:
+        yield Malformed(str(shard), f'{count} of the {expected} episodes that dataset_info.json lists are here')
 
 
 def _shards(folder: Path, info: dict, name: str, split: str) -> list[tuple[Path, int | str | None]]:

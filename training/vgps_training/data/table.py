@@ -2,50 +2,34 @@
 import hashlib
 import json
 import logging
+import mmap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from vgps_critic.images import resize
 from vgps_critic.model_card import DIMENSIONS
 from vgps_training.data.checks import suspicious
+from vgps_training.data.encoded import Buffers, EncodedTable, LazyFrames, stack
 from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
-from vgps_training.data.labels import LabelConfig, label
+from vgps_training.data.labels import LabelConfig, labels_at
 from vgps_training.data.rlds import EncodedFrames
 from vgps_training.data.sources import read_episodes
 
 logger = logging.getLogger(__name__)
 
 
-class LazyFrames:
-    """Frames that are decoded and resized whenever they are asked for."""
-
-    def __init__(self, episodes: list[Sequence], starts: np.ndarray, image_size: int):
-        self.episodes, self.starts, self.image_size = episodes, starts, image_size
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Return (S, S, 3) uint8."""
-        episode = int(np.searchsorted(self.starts, index, 'right')) - 1
-        step = index - int(self.starts[episode])
-        try:
-            return resize(self.episodes[episode][step], self.image_size)
-        except Exception as error:  # found while training: hours of work are worth more than one picture
-            logger.warning('step %d of episode %d cannot be decoded (%s); the frame before it is used', step, episode,
-                           type(error).__name__)
-            if step == 0:
-                raise
-            return self[index - 1]
-
-
 @dataclass(frozen=True)
 class StepTable:
     """N steps of M episodes, episode after episode."""
 
-    frames: np.ndarray | LazyFrames  # (N, S, S, 3) uint8 RGB at the critic's image size
+    # (N, S, S, 3) uint8 RGB at the critic's image size, in memory or mapped; or in the camera's size, decoded on demand
+    frames: np.ndarray | EncodedTable | LazyFrames
     actions: np.ndarray              # (N, 7) float32 physical
     starts: np.ndarray               # (M,) int64, first step of each episode
     instruction: np.ndarray          # (M,) int32, index into instructions
@@ -67,22 +51,35 @@ class StepTable:
         """Return (N,) of a value per episode (M,)."""
         return np.repeat(values, self.lengths)
 
+    def episode_of(self, steps: np.ndarray) -> np.ndarray:
+        """Return the episode (n,) of steps (n,)."""
+        return np.searchsorted(self.starts, steps, 'right') - 1
+
     def labels(self, discount: float, config: LabelConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rewards, masks and returns, each (N,) float32."""
-        parts = [label(int(n), bool(s), discount, config) for n, s in zip(self.lengths, self.success)]
-        return tuple(np.concatenate([part[i] for part in parts]) for i in range(3))
+        """Return rewards, masks and returns of every step, each (N,) float32."""
+        position = np.arange(len(self)) - self.per_step(self.starts)
+        return labels_at(position, self.per_step(self.lengths), self.per_step(self.success), discount, config)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the critic's input, pixels."""
+        return self.frames.shape[1] if isinstance(self.frames, np.ndarray) else self.frames.image_size
 
     def images(self, steps: np.ndarray) -> np.ndarray:
-        """Return (n, S, S, 3) uint8 of steps (n,), decoded now where they are lazy."""
+        """Return (n, S, S, 3) uint8 of steps (n,), decoded and resized now where they are lazy."""
         if isinstance(self.frames, np.ndarray):
             return self.frames[steps]
-        return np.stack([self.frames[int(step)] for step in steps])
+        return np.stack([resize(self.frames[int(step)], self.image_size) for step in steps])
 
-    def next_index(self) -> np.ndarray:
-        """Return (N,) the step after each step; an episode's last step follows itself (its mask is 0)."""
-        following = np.arange(1, len(self) + 1)
-        following[self.starts + self.lengths - 1] -= 1
-        return following
+    def groups(self, steps: np.ndarray, buffers: Buffers) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return frames of steps (n,) by size: positions (m,) among the steps, frames (m, H, W, 3) uint8."""
+        if not isinstance(self.frames, np.ndarray):
+            return self.frames.groups(steps, buffers)
+        if self.frames.dtype != np.uint8:  # features of a frozen encoder
+            return [(torch.arange(len(steps)), torch.from_numpy(self.frames[steps]))]
+        result = stack([self.frames.shape[1:]] * len(steps), buffers)
+        np.take(self.frames, steps, 0, out=result[0][1].numpy(), mode='clip')  # 'raise' would copy everything twice
+        return result
 
     def select(self, episodes: np.ndarray) -> 'Selection':
         """Return the steps of some episodes, by index; nothing is copied."""
@@ -147,7 +144,9 @@ class Report:
 
 def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'train', lazy: bool = False,
                unjudged: str = 'skip', failures: str = 'failures', progress: bool = True,
-               reading: Reading = PLAIN) -> tuple[StepTable, Report]:
+               reading: Reading = PLAIN,
+               source: Callable[[Path, str, Reading], Iterator[Episode | Malformed]] = read_episodes
+               ) -> tuple[StepTable, Report]:
     """Read every episode under the paths once.
 
     Args:
@@ -159,18 +158,23 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
         failures: 'skip' leaves failed episodes out; any other value keeps them for the labels to tell apart.
         progress: show a bar.
         reading: which camera, which units.
+        source: reads the episodes under one path.
 
     Raises:
         FileNotFoundError: no data set at a path. ValueError: not one usable episode.
 
     """
+    if len(paths) == 1 and is_saved(Path(paths[0])) and failures != 'skip':
+        table = _mapped(Path(paths[0]))
+        if table.image_size == image_size:
+            return table, Report(len(table.starts), len(table))
     report, instructions = Report(), {}
     frames, actions, states, rows, sources = [], [], [], [], []
     for number, path in enumerate(paths):
         if is_saved(Path(path)):
             episodes = _saved_episodes(Path(path), image_size)
         else:
-            episodes = read_episodes(path, split, reading)
+            episodes = source(path, split, reading)
         for episode in tqdm(episodes, desc=f'reading {path}', unit=' episodes', disable=not progress):
             episode = _accept(episode, unjudged, failures, report)
             if episode is None:
@@ -193,13 +197,22 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
         raise ValueError(f'no usable episode in {", ".join(map(str, paths))}\n{report.text()}')
     lengths, instruction, success, dataset = np.array(rows).T
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    pixels = LazyFrames(frames, starts, image_size) if lazy else _joined(frames, image_size)
+    pixels = _lazy(frames, starts, image_size) if lazy else _joined(frames, image_size)
     table = StepTable(pixels, np.concatenate(actions).astype(np.float32), starts, instruction.astype(np.int32),
                       success.astype(np.int8), dataset.astype(np.int32), tuple(instructions), tuple(sources),
                       None if any(s is None for s in states) else np.concatenate(states).astype(np.float32))
     for text in suspicious(table.actions, DIMENSIONS):
         report.notes[text] = 1
     return table, report
+
+
+def _lazy(frames: list[Sequence], starts: np.ndarray, image_size: int) -> EncodedTable | LazyFrames:
+    if not all(isinstance(part, EncodedFrames) for part in frames):
+        return LazyFrames(frames, starts, image_size)
+    files = {path: i for i, path in enumerate(dict.fromkeys(part.path for part in frames))}
+    slices = np.concatenate([part.slices for part in frames])
+    return EncodedTable(tuple(files), starts, np.array([files[part.path] for part in frames], np.int32), slices[:, 0],
+                        slices[:, 1].astype(np.int32), image_size)
 
 
 def _joined(frames: list[np.ndarray], image_size: int) -> np.ndarray:
@@ -231,6 +244,7 @@ def _accept(episode: Episode | Malformed, unjudged: str, failures: str, report: 
     return replace(episode, success=success)
 
 
+WRITTEN = 256  # frames at a time
 ARRAYS = ('frames', 'actions', 'starts', 'instruction', 'success')
 
 
@@ -239,7 +253,14 @@ def save(table: StepTable, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for stale in ('table.json', 'states.npy'):  # of a table that was here: it must not pass for a part of this one
         (folder / stale).unlink(missing_ok=True)
-    for name in ARRAYS + (('states',) if table.states is not None else ()):
+    size = table.image_size
+    temporary = folder / '.frames.npy.tmp'  # the table may be read from the very file that this one replaces
+    frames = np.lib.format.open_memmap(temporary, 'w+', np.uint8, (len(table), size, size, 3))
+    for at in range(0, len(table), WRITTEN):  # however many there are, only a few are in memory
+        frames[at:at + WRITTEN] = table.images(np.arange(at, min(at + WRITTEN, len(table))))
+    frames.flush()
+    temporary.replace(folder / 'frames.npy')
+    for name in ARRAYS[1:] + (('states',) if table.states is not None else ()):
         np.save(folder / f'{name}.npy', getattr(table, name))
     texts = {'instructions': table.instructions, 'sources': table.sources}
     (folder / 'table.json').write_text(json.dumps(texts, ensure_ascii=False))  # last: marks the table as complete
@@ -248,6 +269,17 @@ def save(table: StepTable, folder: Path) -> None:
 def is_saved(folder: Path) -> bool:
     """Tell whether a folder is a saved table."""
     return (folder / 'table.json').exists()
+
+
+def _mapped(folder: Path) -> StepTable:
+    """Return a saved table whose frames stay in their file: read at random, shared by all processes."""
+    texts = json.loads((folder / 'table.json').read_text())
+    arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='c' if name == 'frames' else None) for name in ARRAYS}
+    if hasattr(mmap, 'MADV_RANDOM'):
+        arrays['frames']._mmap.madvise(mmap.MADV_RANDOM)
+    states = np.load(folder / 'states.npy') if (folder / 'states.npy').exists() else None
+    return StepTable(**arrays, dataset=np.zeros(len(arrays['starts']), np.int32), states=states,
+                     instructions=tuple(texts['instructions']), sources=tuple(texts['sources']))
 
 
 def _saved_episodes(folder: Path, image_size: int):

@@ -38,7 +38,7 @@ class DataConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     shuffled_next: bool = False        # authors' loader: in episodes beyond 100 steps s' is any frame of the episode
     lazy: bool = False                 # leave RLDS images in their files, decode on demand (data beyond the memory)
-    decoders: int = 4                  # threads that decode images when lazy, >= 1
+    decoders: int = 4                  # processes that read and decode when lazy, per GPU; 0: the training process
 
 
 @dataclass(frozen=True)

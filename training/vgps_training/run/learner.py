@@ -105,7 +105,12 @@ class Learner:
         return int(parts)
 
     def _average(self, totals: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Average gradients and metrics over processes, in one message each."""
+        """Average gradients and metrics over processes, in one message each.
+
+        Not DistributedDataParallel: it reduces in the backward pass of one loss over all its parameters. Here each
+        network has a loss of its own, several of them flow through the critic and must not move it, and the encoders
+        of the targets belong to no pass.
+        """
         if _processes() == 1:
             return totals
         gradients = [p.grad for p in self.networks.parameters() if p.grad is not None]

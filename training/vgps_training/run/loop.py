@@ -18,11 +18,13 @@ from vgps_critic.config import CriticConfig
 from vgps_critic.network import CriticNetwork
 from vgps_training.data import normalisation
 from vgps_training.data.augmentation import AugmentationConfig
+from vgps_training.data.index import embed, read_indexed
 from vgps_training.data.sampling import Sampler, hash_pair
 from vgps_training.data.table import StepTable, held_out, read_table
 from vgps_training.run import guards
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
 from vgps_training.run.frozen import ContinuedCritic, FrozenEncoder
+from vgps_training.run.heartbeat import Heartbeat
 from vgps_training.run.learner import Learner, float32_encoder
 from vgps_training.run.progress import Progress
 from vgps_training.run.storage import Storage, load_state
@@ -52,12 +54,16 @@ class Run:
         self.config, self.quiet = config, quiet
         self.shard = guards.place()
         self.device = self._device()
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        local = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+        if config.threads or local > 1:  # torchrun sets OMP_NUM_THREADS to 1, whatever the machine has
+            torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // local))
         self.report = ''
         self.table = table or self._read()
         self.encoder = instruction_encoder(config.data.instruction_encoder)
-        self.embeddings = np.stack([self.encoder.encode(i) for i in self.table.instructions])
+        if config.data.instruction_encoder.endswith('.npz'):  # nothing is computed, and a file may hold anything
+            self.embeddings = np.stack([self.encoder.encode(text) for text in self.table.instructions])
+        else:
+            self.embeddings = embed(self.encoder, self.table.instructions)
         training, validation = held_out(self.table, config.data.validation_share)
         self.frozen = None
         if config.critic and config.encoder:
@@ -76,13 +82,13 @@ class Run:
         if config.critic:  # its values belong to its bounds
             self.action_space = self.frozen.action_space
         discount = config.algorithm.discount
-        labels = self.table.labels(discount, config.data.labels)
-        actions = self.action_space.normalize(self.table.actions)
         self.sampler = Sampler(
-            selection, labels, actions, self.embeddings, batch_size=config.batch_size, seed=config.seed,
+            selection, discount, config.data.labels, self.action_space.normalize, self.embeddings,
+            batch_size=config.batch_size, seed=config.seed,
             weights=config.data.weights,
             augmentation=AugmentationConfig(enabled=False) if self.frozen else config.data.augmentation,
-            shuffled_next=config.data.shuffled_next, shard=self.shard, decoders=config.data.decoders)
+            shuffled_next=config.data.shuffled_next, shard=self.shard,
+            workers=0 if isinstance(table.frames, np.ndarray) else config.data.decoders)
         torch.manual_seed(config.seed)
         self.algorithm = ALGORITHMS[config.algorithm_name][1](config.algorithm, config.network)
         if self.frozen:
@@ -93,7 +99,8 @@ class Run:
             config.algorithm_name, source)
         self.fingerprint = guards.fingerprint(config, self.table, self.action_space, self.encoder.identity)
         guards.agree('the data or the configuration', json.dumps(self.fingerprint))
-        self.validation = Validation(self.table, validation, labels[2], self.embeddings, self.action_space)
+        self.validation = Validation(self.table, validation, discount, config.data.labels, self.embeddings,
+                                     self.action_space)
 
     def _device(self) -> torch.device:
         name = self.config.device
@@ -111,9 +118,10 @@ class Run:
         data = self.config.data
         if not data.paths:
             raise ValueError('no data: give --data PATH ...')
-        table, report = read_table(data.paths, self.config.network.image_size, split=data.split, lazy=data.lazy,
-                                   unjudged=data.unjudged, reading=data.reading, failures=data.labels.failures,
-                                   progress=not self.quiet and self.shard.rank == 0)
+        read = read_indexed if data.lazy else read_table
+        table, report = read(data.paths, self.config.network.image_size, split=data.split, unjudged=data.unjudged,
+                             reading=data.reading, failures=data.labels.failures,
+                             progress=not self.quiet and self.shard.rank == 0)
         if self.shard.rank == 0:
             self.report = report.text()
             logger.warning('%s', self.report)
@@ -137,23 +145,34 @@ class Run:
         history = self._restore(storage.load() if storage else load_state(config.out))
         start = self.learner.step
         progress = self._begin(start) if storage else None
+        shard = self.shard
+        self.heartbeat = Heartbeat(shard.rank, shard.world, config.hang_after) if shard.world > 1 else None
         try:
             return self._updates(start, stop, history, storage, progress)
         finally:
+            if self.heartbeat:
+                self.heartbeat.close()
             if progress:
                 progress.close()
+
+    def _doing(self, what: str) -> None:
+        if self.heartbeat:
+            self.heartbeat.doing(what)
 
     def _updates(self, start: int, stop: int, history: dict, storage: Storage | None,
                  progress: Progress | None) -> dict[str, float]:
         config, parts = self.config, self.config.micro_batches
         part, result, clock = self.shard.slice(config.batch_size), {}, time.perf_counter()
-        for batch in self.sampler.batches(start, stop):
+        for batch in self.sampler.batches(start, stop, self.device):
             step = self.learner.step
             generator = torch.Generator().manual_seed(hash_pair(config.seed + 1, step))
             noise = {name: value[part] for name, value in self.algorithm.draw(config.batch_size, generator).items()}
+            self._doing(f'update {step + 1}')
             parts = parts or self.learner.micro_batches(batch, noise)
             metrics = self.learner.update(batch, noise, parts)
             step = self.learner.step
+            if self.heartbeat:
+                self.heartbeat.finished()
             log = step % config.log_every == 0 or step == stop
             validate = step == config.steps or (config.validate_every and step % config.validate_every == 0)
             save = step == stop or step % config.save_every == 0
@@ -162,6 +181,7 @@ class Run:
             if validate or save:
                 guards.check_weights(step, {**self.learner.networks, **self.learner.targets})
                 guards.agree('the weights', guards.weights_digest(self.learner.networks))
+            self._doing(f'reading batch {step + 1}')
             if not storage:
                 continue
             storage.check()
@@ -173,13 +193,16 @@ class Run:
                 progress.log(step, {**{k: float(v) for k, v in metrics.items()}, 'steps_per_second': rate})
             best = False
             if validate:
+                self._doing('validating')
                 result = self.validate()
                 progress.log(step, {f'validation/{k}': v for k, v in result.items()})
                 best = is_better(result.get(BEST_BY), history.get('best'))
                 if best:
                     history['best'] = {'step': step, BEST_BY: result[BEST_BY]}
             if save or best:  # last: a run killed before it has its validation ahead
+                self._doing('saving')
                 storage.save(*self.snapshot(history), best=best)
+            self._doing(f'reading batch {step + 1}')
         return result
 
     def _restore(self, state: dict | None) -> dict:

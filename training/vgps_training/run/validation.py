@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.network import CriticNetwork
+from vgps_training.data.labels import LabelConfig, label
 from vgps_training.data.table import StepTable
 
 MAX_EPISODES = 40   # of the held-out ones, so that a validation takes seconds
@@ -20,11 +21,11 @@ SEED = 0            # of the actions compared with, the same at every validation
 class Validation:
     """Held-out episodes and what a critic says of them."""
 
-    def __init__(self, table: StepTable, episodes: np.ndarray, returns: np.ndarray, embeddings: np.ndarray,
-                 action_space: ActionSpace):
-        self.table, self.returns, self.embeddings = table, returns, torch.from_numpy(embeddings)
+    def __init__(self, table: StepTable, episodes: np.ndarray, discount: float, labels: LabelConfig,
+                 embeddings: np.ndarray, action_space: ActionSpace):
+        self.table, self.embeddings = table, torch.from_numpy(embeddings)
+        self.discount, self.labels, self.action_space = discount, labels, action_space
         self.episodes = _spread(episodes, MAX_EPISODES)
-        self.actions = action_space.normalize(table.actions)
         random = np.random.default_rng(SEED)
         others = len(table.instructions) - 1
         shift = random.integers(1, others + 1, len(table.starts)) if others > 0 else np.zeros(len(table.starts), int)
@@ -69,7 +70,8 @@ class Validation:
         start, length = int(self.table.starts[episode]), int(self.table.lengths[episode])
         steps = np.arange(start, start + length)
         images = torch.from_numpy(self.table.images(steps)).to(device)
-        actions = torch.from_numpy(self.actions[steps]).to(device)
+        actions = torch.from_numpy(self.action_space.normalize(self.table.actions[steps])).to(device)
+        returns = label(length, bool(self.table.success[episode]), self.discount, self.labels).returns
         noise = torch.Generator().manual_seed(SEED)
         perturbed = actions[:, None] + PERTURBATION * torch.randn((length, OTHERS, 7), generator=noise).to(device)
         random = 2 * torch.rand((length, OTHERS, 7), generator=noise).to(device) - 1
@@ -81,7 +83,7 @@ class Validation:
         q_wrong = critic.q_values(self._features(critic, images, wrong, device), actions[:, None])
         own = q_min[:, :1]
         return {'success': bool(self.table.success[episode]), 'value': q_min[:, 0],
-                'wrong': q_wrong.amin(0)[:, 0].float().cpu().numpy(), 'returns': self.returns[steps],
+                'wrong': q_wrong.amin(0)[:, 0].float().cpu().numpy(), 'returns': returns,
                 'disagreement': (q[..., 0].amax(0) - q[..., 0].amin(0)).float().cpu().numpy(),
                 'rank_perturbed': float((q_min[:, 1:OTHERS + 1] > own).mean()),
                 'rank_random': float((q_min[:, OTHERS + 1:] > own).mean()),

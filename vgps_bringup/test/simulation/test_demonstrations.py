@@ -108,6 +108,24 @@ def test_an_interrupted_collection_goes_on_where_it_stopped(recorded, monkeypatc
     assert (config.output / 'put_carrot_on_plate_0000' / 'collection.yaml').stat().st_mtime_ns == kept
 
 
+def test_shards_of_a_job_array_share_a_folder(tmp_path, monkeypatch):
+    made = []
+
+    def record(config, name, task, seeds):
+        made.append(name)
+        (config.output / name).mkdir()
+        (config.output / name / 'collection.yaml').write_text(yaml.safe_dump({'outcomes': {'success': len(seeds)}}))
+
+    monkeypatch.setattr(collect, 'record_bag', record)
+    whole = CollectConfig(output=tmp_path / 'shared', episodes=7, episodes_per_bag=2)
+    totals = [collect.collect(dataclasses.replace(whole, shard=f'{i}/3')) for i in range(3)]
+    assert sorted(made) == sorted(bag[0] for bag in whole.bags()) and len(made) == 8
+    assert sum(total[task]['success'] for total in totals for task in whole.tasks) == 14
+    assert collect.collect(whole)['put_carrot_on_plate'] == {'success': 7} and len(made) == 8
+    with pytest.raises(ValueError, match='i/n'):
+        dataclasses.replace(whole, shard='3/3')
+
+
 def test_recordings_of_another_configuration_are_not_mixed(recorded):
     config, _ = recorded
     with pytest.raises(ValueError, match='another configuration'):

@@ -9,8 +9,8 @@ topics of a live recording. A run that was interrupted goes on where it stopped:
 recordings stay, the one that was being written is made again, and every episode depends on its seed alone.
 """
 
+import contextlib
 import dataclasses
-import multiprocessing
 import os
 import shutil
 import sys
@@ -28,15 +28,16 @@ from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.simulation.demonstrator import Demonstrator, DemonstratorConfig
 from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_bringup.simulation.tasks import TASKS
+from vgps_msgs_py import jobs
 from vgps_msgs_py.bags.writer import BagWriter
+from vgps_msgs_py.jobs import Engine, JobError
 
 _SUMMARY = 'collection.yaml'
-_POLL = 0.5  # s between two looks for finished recordings
 
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """What is recorded. Everything but `processes` decides the data."""
+    """What is recorded. Where it runs (`processes`, `shard`, `cluster`) does not change the data."""
 
     output: Path  # folder for the recordings
     tasks: tuple[str, ...] = ('put_eggplant_in_basket', 'put_carrot_on_plate')
@@ -47,7 +48,9 @@ class CollectConfig:
     max_steps: int = 40  # control steps of 0.2 s; then the episode has failed
     first_seed: int = 1_000_000  # seeds below are left to evaluation
     renderer: str = 'auto'  # 'auto', 'egl', 'osmesa' or 'rays'; train and evaluate with the same
-    processes: int = 1
+    processes: int = 1  # on this machine
+    shard: str = ''  # 'i/n': record every n-th bag only, as task i (from 0) of a job array on a shared folder
+    cluster: str = ''  # address of a Ray cluster that shares the folder, or 'auto'
     demonstrator: DemonstratorConfig = field(default_factory=DemonstratorConfig)
 
     def __post_init__(self):
@@ -58,6 +61,7 @@ class CollectConfig:
             raise ValueError(f"looks is '{self.looks}', must be one of {', '.join(LOOKS)}")
         if min(self.episodes, self.episodes_per_bag, self.max_steps, self.processes) < 1:
             raise ValueError('episodes, episodes_per_bag, max_steps and processes must be at least 1')
+        Engine(shard=self.shard)
 
     def bags(self) -> list[tuple[str, str, range]]:
         """Return (folder name, task, seeds) of every recording."""
@@ -118,40 +122,44 @@ def record_bag(config: CollectConfig, name: str, task: str, seeds: range) -> Non
     partial.replace(config.output / name)
 
 
+def _record(job: tuple[CollectConfig, str, str, range]) -> int:
+    """Record one bag, unless a process that was killed had just finished it; return its number of episodes."""
+    config, name, task, seeds = job
+    if not (config.output / name).is_dir():
+        record_bag(config, name, task, seeds)
+    return len(seeds)
+
+
 def collect(config: CollectConfig) -> dict[str, Counter]:
-    """Record what is missing and return how the episodes of each task ended.
+    """Record what is missing of this shard and return how its episodes of each task ended.
 
     Raises:
         ValueError: the folder holds recordings made with another configuration.
     """
     config.output.mkdir(parents=True, exist_ok=True)
     _check_same(config)
-    missing = [bag for bag in config.bags() if not (config.output / bag[0]).is_dir()]
-    episodes = sum(len(seeds) for _, _, seeds in config.bags())
+    # sharded before what is done is left out: every shard sees the same list, whatever the others have finished
+    mine = set(Engine(shard=config.shard).select([bag[0] for bag in config.bags()]))
+    missing = [bag for bag in config.bags() if bag[0] in mine and not (config.output / bag[0]).is_dir()]
+    episodes = sum(len(seeds) for name, _, seeds in config.bags() if name in mine)
     with tqdm(total=episodes, initial=episodes - sum(len(seeds) for _, _, seeds in missing), unit='episode',
               disable=not sys.stderr.isatty()) as progress:
-        if config.processes == 1:
-            for bag in missing:
-                record_bag(config, *bag)
-                progress.update(len(bag[2]))
-        else:
-            # Not forked: an OpenGL context does not survive it.
-            with multiprocessing.get_context('spawn').Pool(config.processes) as pool:
-                running = {bag: pool.apply_async(record_bag, (config, *bag)) for bag in missing}
-                while running:
-                    for bag in [bag for bag, result in running.items() if result.ready()]:
-                        running.pop(bag).get()
-                        progress.update(len(bag[2]))
-                    time.sleep(_POLL)
-    shutil.rmtree(config.output / '.partial', ignore_errors=True)
+        jobs.run(_record, {bag[0]: (config, *bag) for bag in missing},
+                 engine=Engine(config.processes, cluster=config.cluster),
+                 record=lambda name, episodes: progress.update(episodes))
+    with contextlib.suppress(OSError):  # not empty: another shard is recording
+        (config.output / '.partial').rmdir()
     totals = {task: Counter() for task in config.tasks}
     for name, task, _ in config.bags():
+        if name not in mine:
+            continue
         totals[task].update(yaml.safe_load((config.output / name / _SUMMARY).read_text())['outcomes'])
     return totals
 
 
 def _check_same(config: CollectConfig) -> None:
-    wanted = {k: v for k, v in dataclasses.asdict(config).items() if k not in ('output', 'processes')}
+    where = {'output', 'processes', 'shard', 'cluster'}
+    wanted = {k: v for k, v in dataclasses.asdict(config).items() if k not in where}
     wanted = yaml.safe_dump({**wanted, 'tasks': list(config.tasks),
                              'demonstrator': {k: list(v) if isinstance(v, tuple) else v
                                               for k, v in wanted['demonstrator'].items()}})
@@ -159,7 +167,10 @@ def _check_same(config: CollectConfig) -> None:
     if path.exists() and path.read_text() != wanted:
         raise ValueError(f'{config.output} holds recordings made with another configuration (see {path}): '
                          'choose another --output or remove it')
-    path.write_text(wanted)
+    if not path.exists():
+        temporary = path.with_name(f'.{_SUMMARY}.{os.getpid()}')  # another shard may be doing the same
+        temporary.write_text(wanted)
+        temporary.replace(path)
 
 
 def main() -> None:
@@ -170,7 +181,7 @@ def main() -> None:
     try:
         config = tyro.cli(CollectConfig, prog='vgps-collect', description=__doc__)
         totals = collect(config)
-    except ValueError as error:
+    except (ValueError, ImportError, JobError) as error:
         sys.exit(f'vgps-collect: {error}')
     for task, outcomes in totals.items():
         total = outcomes.total()

@@ -1,0 +1,141 @@
+"""CPU time that feeding one transition (s and s') costs before the training device takes over.
+
+    python -m vgps_training.benchmarks.loader --quick      # a minute
+    python -m vgps_training.benchmarks.loader              # more batches, steadier figures
+
+Frames of Bridge's and Fractal's sizes are made and encoded as theirs are. CPU time of all processes is counted, not
+elapsed time, so that other load on the machine changes little; ratios are against the first row of the same run, the
+way frames were fed before: memory map, Pillow, resize and augmentation on the CPU, one BLAS thread. Files are in the
+page cache: what a disk adds is not in these figures.
+"""
+import argparse
+import io
+import resource
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vgps_critic.images import resize
+from vgps_training.data.augmentation import AugmentationConfig, augment, draw
+from vgps_training.data.encoded import EncodedTable
+from vgps_training.data.labels import LabelConfig
+from vgps_training.data.sampling import Sampler
+from vgps_training.data.table import StepTable, read_table, save
+
+KINDS = {'Bridge-like': (256, 256), 'Fractal-like': (256, 320)}  # height, width of the camera
+SIZE = 256     # of the critic's input
+BATCH = 64     # a GPU's share of the paper's 512, on eight
+LENGTH = 40    # steps of an episode
+QUALITY = 95   # of the JPEGs, what tensorflow_datasets writes
+
+
+def picture(random: np.random.Generator, height: int, width: int) -> bytes:
+    """Return a JPEG whose size is that of a camera's: soft shapes with a little noise."""
+    shapes = Image.fromarray(random.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8))
+    pixels = np.asarray(shapes.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    noisy = np.clip(pixels + random.normal(0, 2, pixels.shape), 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noisy).save(out, 'JPEG', quality=QUALITY)
+    return out.getvalue()
+
+
+def data_set(folder: Path, height: int, width: int, episodes: int) -> StepTable:
+    """Write frames one behind the other into a file, as a record file holds them, and return their table."""
+    random, count = np.random.default_rng(0), episodes * LENGTH
+    encoded = [picture(random, height, width) for _ in range(count)]
+    path = folder / f'{height}x{width}.bin'
+    path.write_bytes(b''.join(encoded))
+    size = np.array([len(data) for data in encoded], np.int32)
+    starts = np.arange(0, count, LENGTH)
+    frames = EncodedTable((str(path),), starts, np.zeros(episodes, np.int32), np.cumsum(size) - size, size, SIZE)
+    return StepTable(frames, random.uniform(-1, 1, (count, 7)).astype(np.float32), starts,
+                     np.zeros(episodes, np.int32), np.ones(episodes, np.int8), np.zeros(episodes, np.int32),
+                     ('do it',), tuple(map(str, range(episodes))))
+
+
+def sampler(table: StepTable, workers: int) -> Sampler:
+    """Return a sampler over a whole table."""
+    return Sampler(table.select(np.arange(len(table.starts))), 0.98, LabelConfig(), lambda actions: actions,
+                   np.zeros((1, 512), np.float32), batch_size=BATCH, seed=0, augmentation=AugmentationConfig(),
+                   workers=workers)
+
+
+def before(table: StepTable, batches: int) -> Iterator[None]:
+    """Feed as was done before: whole frames from a memory map to Pillow, resized and augmented on the CPU."""
+    source = sampler(table, 0)
+    data = np.memmap(table.frames.files[0], mode='r')
+    for step in range(batches):
+        chosen = np.concatenate(source.indices(step))
+        images = []
+        for at in chosen:
+            offset, size = int(table.frames.offset[at]), int(table.frames.size[at])
+            images.append(resize(np.asarray(Image.open(io.BytesIO(data[offset:offset + size])).convert('RGB')), SIZE))
+        draws = draw(BATCH, AugmentationConfig(), torch.Generator().manual_seed(step))
+        augment(torch.from_numpy(np.stack(images)), draws.repeat(2, 1))
+        yield
+
+
+def fed(table: StepTable, batches: int, workers: int) -> Iterator[None]:
+    """Feed as training does, up to the batch that is copied to the device."""
+    source = sampler(table, workers)
+    source.finish = lambda raw, device: raw
+    for _ in source.batches(0, batches):
+        yield
+
+
+def finished(table: StepTable, batches: int) -> Iterator[None]:
+    """Do the device's part, resize and augmentation of one batch, on this CPU."""
+    source = sampler(table, 0)
+    raw = source[0]
+    for _ in range(batches):
+        source.finish(raw, torch.device('cpu'))
+        yield
+
+
+def cpu_ms(feed: Callable[[], Iterator[None]], batches: int) -> float:
+    """Return the CPU time of this process and its children per transition, ms."""
+    def used() -> float:
+        return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    start = used()
+    for _ in feed():
+        pass
+    return 1000 * (used() - start) / (batches * BATCH)
+
+
+def rows(table: StepTable, packed: StepTable, batches: int) -> Iterator[tuple[str, float]]:
+    """Yield what was measured, and ms of CPU per transition."""
+    few = max(2, batches // 10)
+    yield 'before: memory map, Pillow, resize and augmentation on the CPU', cpu_ms(lambda: before(table, few), few)
+    yield 'record files, 2 worker processes', cpu_ms(lambda: fed(table, batches, 2), batches)
+    yield 'record files, in the training process', cpu_ms(lambda: fed(table, batches, 0), batches)
+    yield 'saved table (vgps-data save), 2 worker processes', cpu_ms(lambda: fed(packed, batches, 2), batches)
+    yield "saved table, in the training process", cpu_ms(lambda: fed(packed, batches, 0), batches)
+    yield "the device's part, here on this CPU", cpu_ms(lambda: finished(table, few), few)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--quick', action='store_true', help='a minute')
+    batches = 40 if parser.parse_args().quick else 400
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, (height, width) in KINDS.items():
+            table = data_set(Path(folder), height, width, episodes=6)
+            save(table, Path(folder) / kind)
+            packed, _ = read_table([Path(folder) / kind], SIZE, progress=False)
+            print(f'{kind}: {height} x {width}, {table.frames.size.mean() / 1024:.0f} KB a frame; '
+                  'ms of CPU a transition')
+            baseline = None
+            for name, ms in rows(table, packed, batches):
+                baseline = baseline or ms
+                print(f'  {name:66s} {ms:7.2f}   {baseline / ms:6.1f} x', flush=True)
+    print('on a GPU, resize and augmentation: not measured here')
+
+
+if __name__ == '__main__':
+    main()
