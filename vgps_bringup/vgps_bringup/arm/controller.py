@@ -76,8 +76,7 @@ class ArmController:
             if self.state is State.READY:    # a step that moves keeps its verdict: a flood must not cover it up
                 self.reason, self.message = reason, message
             return
-        self.episode_id, self.step = command.episode_id, command.step
-        self.image_to_command = np.nan
+        self.episode_id, self.step, self.image_to_command = command.episode_id, command.step, np.nan
         self.watchdog.command(now)
         if self._blocked():
             self.refused += 1
