@@ -108,7 +108,8 @@ def running():
     try:
         bench.wait_for_state(State.READY, timeout=STARTS_WITHIN)
         bench.start('heartbeat')
-        bench.wait_for(lambda s: bench.node.count_subscribers(bench.namespace + '/controller_state') >= 2, 'heartbeat')
+        bench.wait_for(lambda s: bench.node.count_subscribers(bench.namespace + '/controller_state') >= 2, 'heartbeat',
+                       timeout=STARTS_WITHIN)
         bench.wait_for(lambda s: bench.commands.get_subscription_count() > 0, 'discovery')
         yield bench
     finally:
