@@ -74,7 +74,7 @@ class Fuzzer:
         self.episode_id, self.step, self.count = '', -1, 0
         self.node.create_subscription(JointState, 'joint_command', self.on_joint_command, 1000)
         self.node.create_subscription(ControllerState, 'controller_state', self.on_state, 100)
-        self.publishers = {topic: [] for _, topic, _ in hostile.TOPICS}
+        self.clients, self.publishers = {}, {topic: [] for _, topic, _ in hostile.TOPICS}
 
     def __enter__(self):
         self.runner.__enter__()
@@ -144,15 +144,14 @@ class Fuzzer:
 
     def call(self, service, kind=Trigger, request=None, wait=True):
         """Call a service of the namespace as the operator would; return the answer or None."""
-        client = self.node.create_client(kind, service)
-        try:
-            if not client.wait_for_service(timeout_sec=20.0):
-                return None
-            future = client.call_async(request or kind.Request())
-            self.executor.spin_until_future_complete(future, timeout_sec=20.0 if wait else 0.05)
-            return future.result() if future.done() else None
-        finally:
-            self.node.destroy_client(client)
+        if service not in self.clients:    # kept: to find a service takes longer than a hundred messages
+            self.clients[service] = self.node.create_client(kind, service)
+        client = self.clients[service]
+        if not client.wait_for_service(timeout_sec=20.0):
+            return None
+        future = client.call_async(request or kind.Request())
+        self.executor.spin_until_future_complete(future, timeout_sec=20.0 if wait else 0.05)
+        return future.result() if future.done() else None
 
     def publish_from(self, count):
         """Have so many publishers on every topic; the arm's system needs one for its normal steps."""
@@ -273,7 +272,8 @@ class Fuzzer:
         while time.monotonic() - began < RECOVERS_WITHIN:
             if self.state.state in (State.STOPPED, State.HOLDING):
                 self.call('widowx_node/reset')
-            if work():
+                self.spin(0.5)
+            if self.state.state != State.HOMING and work():
                 self.found.recovered = time.monotonic() - began
                 return
             self.spin(1.0)
