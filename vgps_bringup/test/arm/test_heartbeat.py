@@ -150,6 +150,7 @@ def lost(bench):
     assert 'widowx_node has said nothing' in bench.state.message
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize('how', ['step', 'homing'])
 def test_a_controller_killed_in_mid_motion_leaves_an_arm_that_holds_and_a_name_and_its_successor_takes_over(bench, how):
     begin(bench, how)
@@ -168,6 +169,7 @@ def test_a_controller_killed_in_mid_motion_leaves_an_arm_that_holds_and_a_name_a
     assert bench.send() is Reason.ACCEPTED
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize('how', ['step', 'homing'])
 def test_a_controller_that_hangs_in_mid_motion_is_named_and_the_stop_still_answers(bench, how):
     begin(bench, how)

@@ -20,6 +20,8 @@ from vgps_msgs.srv import ResetForEpisode
 from vgps_msgs_py import qos
 from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
+pytestmark = pytest.mark.ros
+
 
 def test_a_command_without_an_announced_episode_moves_nothing(bench):
     bench.announce(running=False)

@@ -11,6 +11,8 @@ from vgps_bringup.system.presence import Announcer, second_system, where_else
 
 NAMESPACE = 'commands_test'
 
+pytestmark = pytest.mark.ros
+
 
 @pytest.fixture(scope='module')
 def arm():

@@ -229,6 +229,7 @@ def limited(size):
 FEEDER = Path(__file__).with_name('recorder_feeder.py')
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize('what', ['no file may grow', 'the folder goes', 'the clock is set back', 'malformed'])
 def test_the_node_lives_through_it_over_dds(tmp_path, what):
     pytest.importorskip('rclpy')

@@ -18,6 +18,8 @@ from vgps_bringup.system.doctor.running import judge
 from vgps_msgs.msg import EndEffectorCommand, NodeConfiguration
 from vgps_msgs_py import images, qos
 
+pytestmark = pytest.mark.ros
+
 
 class Robot(Node):
     """Stands in for a whole system: one camera, one driver, two critics that should not both be there."""

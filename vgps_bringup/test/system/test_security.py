@@ -48,6 +48,7 @@ def test_only_the_critic_may_command_and_only_the_policy_may_announce():
         assert [path for path, names in said.items() if f'/vgps/{topic}' in names] == [f'/vgps/{speaker}']
 
 
+@pytest.mark.ros
 @pytest.mark.skipif(not os.environ.get('AMENT_PREFIX_PATH'), reason='the workspace is not sourced')
 def test_nodes_in_an_episode_do_nothing_that_their_policy_does_not_allow(tmp_path, monkeypatch):
     pytest.importorskip('rclpy')

@@ -22,7 +22,7 @@ ELSEWHERE = {
     'geometry_msgs', 'interbotix_common_modules', 'interbotix_xs_modules', 'interbotix_xs_msgs', 'trajectory_msgs',
     'flax', 'jax', 'lerobot', 'octo', 'openpi_client', 'orbax', 'simpler_env', 'tensorflow', 'tensorflow_hub',
     'tensorflow_text', 'timm', 'tokenizers', 'torchvision', 'transformers', 'wandb', 'mani_skill2_real2sim', 'sapien',
-    'gymnasium', 'grpc', 'mani_skill', 'models', 'dlimp', 'transforms3d'}
+    'gymnasium', 'grpc', 'mani_skill', 'models', 'dlimp', 'ray', 'transforms3d'}
 
 
 def requirements(name):
