@@ -4,7 +4,10 @@ import os
 
 # away from whatever robot is running on this network, and from a test run beside this one
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ['ROS_LOCALHOST_ONLY'] = '1'
+if os.environ.get('ROS_DISTRO') == 'humble':  # later distributions warn in every node's log
+    os.environ['ROS_LOCALHOST_ONLY'] = '1'
+else:
+    os.environ.pop('ROS_LOCALHOST_ONLY', None)
 os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 200))
 os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'  # as strict as Humble, which checks the type of every field
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests run beside each other: more threads would wait for a core

@@ -2,7 +2,7 @@
 # The benchmarks the documentation quotes; each prints ratios against a baseline of the same run. Run by `make bench`.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_LOCALHOST_ONLY=1 ROS_DOMAIN_ID=$((1 + $$ % 100))
+export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$((1 + $$ % 100))
 run() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 lscpu | grep -E 'Model name|^CPU\(s\)'
 run python -m vgps_critic.benchmarks.latency

@@ -211,7 +211,7 @@ def test_processes_with_other_data_are_stopped_by_name(tmp_path):
     (tmp_path / 'c.json').write_text(configuration.to_json(settings))
     script = tmp_path / 'ranks.py'
     script.write_text(f'''
-import dataclasses, os, pathlib
+import dataclasses, os, pathlib, sys
 from vgps_training.run.config import from_json
 from vgps_training.run.loop import Run
 from vgps_training.run.storage import RunError
@@ -222,7 +222,7 @@ if os.environ['RANK'] == '1':
 try:
     Run(config, quiet=True)
 except RunError as error:
-    print('STOPPED', error)
+    sys.stdout.write(f'STOPPED {{error}}\\n')
 ''')
     done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
                            str(21000 + os.getpid() % 20000), str(script)], env=ENVIRONMENT, text=True,

@@ -233,7 +233,7 @@ FEEDER = Path(__file__).with_name('recorder_feeder.py')
 @pytest.mark.parametrize('what', ['no file may grow', 'the folder goes', 'the clock is set back', 'malformed'])
 def test_the_node_lives_through_it_over_dds(tmp_path, what):
     pytest.importorskip('rclpy')
-    environment = {**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'ROS_LOCALHOST_ONLY': '1',
+    environment = {**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
                    'ROS_DOMAIN_ID': os.environ.get('ROS_DOMAIN_ID') or str(1 + os.getpid() % 200)}
     log = tmp_path / 'log'
     with log.open('w') as stream:
