@@ -18,11 +18,11 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
 from vgps_bringup.recording.stamp_order import by_stamp
-from vgps_critic.steering import HEALTHY, Reason
 from vgps_msgs.msg import ActionCandidates, Episode, SteeringDecision, StepStarted
 from vgps_msgs_py import images, node_main, parameters, qos, stamps
 from vgps_msgs_py.bags.reader import IMAGE_TYPES, Bag, BagError, Frame
 from vgps_msgs_py.bags.storage import BagStorage
+from vgps_msgs_py.vocabulary import HEALTHY, SteeringReason as Reason
 
 PLAYED = {f'vgps_msgs/msg/{kind.__name__}': (kind, topic, quality) for kind, topic, quality in (
     (Episode, 'episode', qos.LATCHED), (StepStarted, 'step_started', qos.EVENT),
