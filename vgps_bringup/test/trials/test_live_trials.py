@@ -72,7 +72,7 @@ def test_a_study_in_the_live_simulation_survives_kill_9_and_doubles_nothing(tmp_
     while finished(tmp_path) < 1 or not list(tmp_path.glob('bags/t0001-*/*/*.mcap')):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    assert nodes_of(process.pid).count('\n') == 5
+    assert nodes_of(process.pid).count('\n') == 6
     process.kill()  # in the middle of the second trial
     process.wait()
     assert finished(tmp_path) == 1
