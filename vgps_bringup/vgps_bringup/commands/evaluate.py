@@ -77,6 +77,8 @@ def run_bag(options) -> None:
         print(f'{line["critic"]}  K {line["k"]:3d}  beta {line["beta"]:<5g} differs {100 * line["differs"]:5.1f} %  '
               f'value {line["value"]:8.3f}  regret {line["regret"]:7.3f}  fallbacks {line["fallbacks"]} of '
               f'{line["steps"]}')
+    for sentence in summary['verdicts']:
+        print(sentence)
     same = summary['live_and_offline_agree']
     if same['of']:
         print(f'live and offline choices agree on {same["same"]} of {same["of"]} steps')
