@@ -142,6 +142,12 @@ class ResNetEncoder(nn.Module):
         return grid.expand(batch, height, width, 2)
 
 
+def bounded(outputs: Tensor, low: float, high: float) -> Tensor:
+    """Return outputs pressed into (low, high): their order stays, and so does a difference in the middle (slope 1)."""
+    width = high - low
+    return low + width * torch.sigmoid(4 / width * (outputs - (low + high) / 2))
+
+
 class CriticNetwork(nn.Module):
     """The ensemble Q(s, a, l): one shared encoder, hidden layers per member, one shared last layer."""
 
@@ -177,7 +183,10 @@ class CriticNetwork(nn.Module):
         h = functional.silu(h[:, :, None] + torch.einsum('bna,eah->ebnh', actions, first[:, dim:]))  # (E, B, N, h)
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:]):
             h = functional.silu(torch.einsum('ebnh,ehk->ebnk', h, weight) + bias[:, None, None])
-        return self.last(h).squeeze(-1)
+        outputs = self.last(h).squeeze(-1)
+        if self.config.value_range is None:
+            return outputs
+        return bounded(outputs, *self.config.value_range)
 
 
 def _random_weights(members: int, n_in: int, n_out: int) -> Tensor:
