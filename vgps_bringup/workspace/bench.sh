@@ -9,6 +9,7 @@ run python -m vgps_critic.benchmarks.latency
 run python -m vgps_critic.benchmarks.threads --loads 0,8
 run python -m vgps_critic.benchmarks.memory
 run python -m vgps_bringup.benchmarks.command_latency
+run python -m vgps_bringup.benchmarks.command_latency --system
 run python -m vgps_bringup.benchmarks.rejudging
 run python -m vgps_training.benchmarks.loader --quick
 run vgps-evaluate overhead

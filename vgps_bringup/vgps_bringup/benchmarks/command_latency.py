@@ -1,12 +1,14 @@
-"""From a camera frame's stamp to the joint command it leads to, over real DDS, less what the models take.
+"""From a camera frame's stamp to the joint command it leads to, over real DDS: a table of where the time goes.
 
 ::
 
-    python -m vgps_bringup.benchmarks.command_latency --steps 300
+    python -m vgps_bringup.benchmarks.command_latency --steps 300          # the nodes alone
+    python -m vgps_bringup.benchmarks.command_latency --system             # all that `make demo` runs
 
-The real policy_node, critic_node and widowx_node run in processes of their own. A stand-in plays camera (640x480 at
-30 Hz) and driver (joint states at 100 Hz): rendering a scene would be measured as well otherwise. What remains when
-the models' time is taken away is the price of the middleware, of the conversions and of the guards.
+The real policy_node, critic_node and widowx_node run in processes of their own, with marks (``marks.py``). By default a
+stand-in plays camera (640x480 at 30 Hz) and driver (joint states at 100 Hz); with ``--system`` the simulation draws and
+moves, the recorder records, and the shipped policy and critic work. What is the models' and the camera's is told apart
+from what ROS, the conversions and waiting for a core add; beside it what each node takes of a core.
 """
 
 import argparse
@@ -14,7 +16,9 @@ import array
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +27,10 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.kinematics import JOINT_NAMES
+from vgps_bringup.benchmarks import stages
 from vgps_bringup.system.episode_client import EpisodeClient
 from vgps_bringup.system.supervisor import Runner
-from vgps_msgs.msg import ActionCandidates, ControllerState, SteeringDecision
-from vgps_msgs_py import node_main, qos
+from vgps_msgs_py import node_main
 
 WIDTH, HEIGHT = 640, 480
 
@@ -71,51 +75,66 @@ def stand_in():
     node_main.run(CameraAndDriver)
 
 
-def model_milliseconds(candidates, decision):
-    """Return the models' share [ms] of one step's critical path.
+class MarkedRunner(Runner):
+    """Starts every node with marks, each into a file of its name."""
 
-    The policy samples while the critic encodes; scoring comes after both. Conversions are not the models'.
-    """
-    policy = dict(zip(candidates.stages, candidates.stage_milliseconds))
-    critic = dict(zip(decision.stages, decision.stage_milliseconds))
-    sampling = policy.get('total', 0.0) - policy.get('convert', 0.0)
-    return max(sampling, critic.get('embed', 0.0) + critic.get('encode', 0.0)) + critic.get('score', 0.0)
+    def __init__(self, folder: Path, *args, **options):
+        super().__init__(*args, **options)
+        self.folder = folder
+
+    def command(self, process):
+        """Return the command that starts one node under ``marks``."""
+        return [sys.executable, '-m', 'vgps_bringup.benchmarks.marks', str(self.folder / process.name),
+                *super().command(process)]
 
 
-def measure(steps, selection, settle):
-    """Run episodes and return ((N,) camera to command, (N,) models' share), both in milliseconds."""
+def processor_seconds(pid: int) -> float:
+    """Return what a process has used so far [s], 0 where the system does not tell (Linux does)."""
+    path = Path(f'/proc/{pid}/stat')
+    if not path.exists():
+        return 0.0
+    user, system = path.read_text().rpartition(')')[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
+
+
+def measure(folder: Path, steps: int, system: bool, settle: float) -> dict[str, float]:
+    """Run episodes until `steps` steps are done; write marks into `folder` and return each node's share of a core."""
     namespace = f'latency_{os.getpid()}'
-    arguments = {'namespace': namespace, 'policy': 'random-policy', 'critic': 'untrained', 'record': 'false',
-                 'k': '10', 'selection': selection, 'max_steps': str(steps)}
-    runner = Runner('simulation', arguments, log=lambda line: print(line, file=sys.stderr), quiet=True)
-    runner.parts = [part for part in runner.parts if part.name != 'simulation_node']
-    camera = subprocess.Popen([sys.executable, '-m', 'vgps_bringup.benchmarks.command_latency', '--stand-in',
-                               '--ros-args', '-r', f'__ns:=/{namespace}'])
-    candidates, decisions, commands = {}, {}, {}
+    arguments = {'namespace': namespace, 'k': '10', 'beta': '1.0',
+                 'max_steps': str(min(steps, 60) if system else steps), 'decision_image': 'false', 'output': str(folder.with_name('bags'))}
+    if not system:
+        arguments |= {'policy': 'random-policy', 'critic': 'untrained', 'record': 'false'}
+    runner = MarkedRunner(folder, 'simulation', arguments, log=lambda line: print(line, file=sys.stderr), quiet=True)
+    camera = None
+    if not system:
+        runner.parts = [part for part in runner.parts if part.name != 'simulation_node']
+        camera = subprocess.Popen([sys.executable, '-m', 'vgps_bringup.benchmarks.marks', str(folder / 'stand_in'),
+                                   __file__, '--stand-in', '--ros-args', '-r', f'__ns:=/{namespace}'])
+    used, elapsed, done, marked = Counter(), 0.0, 0, []
 
-    def on_state(message):
-        if message.reason == ControllerState.ACCEPTED and message.state == ControllerState.MOVING:
-            commands[message.episode_id, message.step] = message.image_to_command_ms
+    def began(_feedback):  # homing is not the step's
+        if not marked:
+            marked.append((time.monotonic(), {n: processor_seconds(c.pid) for n, c in runner.children.items()}))
 
     try:
         with runner, EpisodeClient(namespace) as client:
-            for kind, topic, sink in ((ActionCandidates, 'candidates', candidates),
-                                      (SteeringDecision, 'decision', decisions)):
-                client.node.create_subscription(
-                    kind, topic, lambda m, sink=sink: sink.__setitem__((m.episode_id, m.step), m), qos.EVENT)
-            client.node.create_subscription(ControllerState, 'controller_state', on_state, qos.EVENT)
-            client.wait_until_ready(120.0, runner.why_not_ready)
+            client.wait_until_ready(240.0, runner.why_not_ready)
             time.sleep(settle)
-            for episode in range(10):
-                client.run('put the object on the plate', seed=episode)
-                if len(commands) >= steps:
+            for seed in range(10023, 10123):  # the first is the demo's scene
+                marked.clear()
+                goal = {'task': runner.arguments['task']} if system else {'instruction': 'put the object on the plate'}
+                result = client.run(**goal, seed=seed, on_feedback=began)
+                done += result.steps
+                if marked:
+                    elapsed += time.monotonic() - marked[0][0]
+                    used.update({n: processor_seconds(c.pid) - marked[0][1][n] for n, c in runner.children.items()})
+                if done >= steps:
                     break
     finally:
-        camera.terminate()
-        camera.wait()
-    keys = [key for key in commands if key in candidates and key in decisions]
-    return (np.array([commands[key] for key in keys]),
-            np.array([model_milliseconds(candidates[key], decisions[key]) for key in keys]))
+        if camera is not None:
+            camera.terminate()
+            camera.wait()
+    return {name: seconds / elapsed for name, seconds in used.items()}
 
 
 def main():
@@ -125,15 +144,22 @@ def main():
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--steps', type=int, default=300, help='control steps to measure')
-    parser.add_argument('--selection', default='value', choices=('value', 'first'), help='first: without the critic')
+    parser.add_argument('--system', action='store_true', help='simulation, recorder, shipped policy and critic')
     parser.add_argument('--settle', type=float, default=2.0, help='pause before the first step [s]')
     options = parser.parse_args()
-    total, models = measure(options.steps, options.selection, options.settle)
-    print(f'{len(total)} steps, {WIDTH}x{HEIGHT} at 30 Hz, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, '
-          f'{processor()}')
-    for name, values in (('camera stamp to joint command', total), ('models', models), ('the rest', total - models)):
-        p50, p95, p99 = np.percentile(values, [50, 95, 99])
-        print(f'  {name:30}  p50 {p50:7.1f}  p95 {p95:7.1f}  p99 {p99:7.1f}  ms')
+    with tempfile.TemporaryDirectory(prefix='vgps-marks-') as scratch:
+        folder = Path(scratch, 'marks')
+        folder.mkdir()
+        shares = measure(folder, options.steps, options.system, options.settle)
+        rows, count = stages.table(folder)
+    what = 'the whole simulated system' if options.system else f'{WIDTH}x{HEIGHT} at 30 Hz, no simulation, no recorder'
+    print(f'{count} steps, {what}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {processor()}\n\n'
+          '| stage | whose | p50 [ms] | p95 [ms] |\n|---|---|---|---|')
+    for name, whose, p50, p95 in rows:
+        print(f'| {name} | {whose} | {p50:.1f} | {p95:.1f} |')
+    print('\n| node | of a core |\n|---|---|')
+    for name, share in shares.items():
+        print(f'| {name} | {share:.0%} |')
 
 
 def processor():

@@ -6,6 +6,7 @@ over real ROS 2, records each as a bag, and leaves a report folder with the vide
 
 import datetime
 import json
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -21,6 +22,7 @@ from vgps_bringup.system.supervisor import Runner, RunnerError, share
 from vgps_msgs_py.vocabulary import Outcome, name
 
 CONDITIONS = {'plain policy': 'first', 'steered': 'value'}  # -> critic_node's parameter `selection`
+POST_ROLL = 1.2  # s that the recorder goes on after an episode, and a little
 
 
 DEFAULTS = {argument.name: argument.default for argument in SYSTEMS['simulation'].arguments}
@@ -71,7 +73,43 @@ def _check(options: Demo) -> None:
     checks.new_folder(options.output)
 
 
-def _run_conditions(options, output: pathlib.Path, log) -> list[tuple[str, object]]:
+class Pages:
+    """Writes each episode's page in a process of its own that gets what the live nodes leave of the cores."""
+
+    def __init__(self, output: pathlib.Path):
+        self._output, self._written, self._pool = output, {}, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._pool is not None:
+            self._pool.terminate()
+
+    def write(self, condition: str, episode_id: str) -> None:
+        """Begin with the page of an episode whose bag is closed."""
+        if self._pool is None:
+            self._pool = multiprocessing.get_context('spawn').Pool(1, initializer=_step_back)
+        if condition not in self._written:
+            self._written[condition] = self._pool.apply_async(_page, (self._output / episode_id, condition))
+
+    def summary(self, condition: str) -> dict:
+        """Return what the page says, when it is written; raises BagError."""
+        return self._written[condition].get()
+
+
+def _step_back() -> None:
+    """Let the live nodes have the cores first, but never starve: the report waits for this; Ctrl-C is the demo's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(5)
+
+
+def _page(bag: pathlib.Path, condition: str) -> dict:
+    from vgps_bringup.episode_pages.report import episode_report
+    return episode_report(bag, label=condition)
+
+
+def _run_conditions(options, output: pathlib.Path, pages: Pages, log) -> list[tuple[str, object]]:
     """Run one episode per condition and return (condition, result) pairs."""
     from vgps_bringup.system.episode_client import EpisodeClient, progress
 
@@ -85,11 +123,21 @@ def _run_conditions(options, output: pathlib.Path, log) -> list[tuple[str, objec
             for condition, selection in CONDITIONS.items():
                 print(f'\n{condition}: {options.task}, seed {options.seed}', flush=True)
                 client.set_parameters('critic_node', selection=selection)
-                result = client.run_simulated(options.task, options.seed, on_feedback=progress)
+
+                def watch(feedback):
+                    if len(list(output.glob('*/metadata.yaml'))) > len(results):  # a new bag: the others are closed
+                        for earlier, done in results:
+                            pages.write(earlier, done.episode_id)
+                    progress(feedback)
+                result = client.run_simulated(options.task, options.seed, on_feedback=watch)
                 print(f'\n  -> {name(Outcome, result.outcome)} after {result.steps} steps, {result.duration:.1f} s. '
                       f'{result.message}', flush=True)
                 results.append((condition, result))
-            time.sleep(1.5)  # what the recorder keeps after an episode; it closes the bag when it is told to stop
+            ended = time.monotonic()
+            import vgps_bringup.episode_pages.report  # noqa: F401  seconds, while the recorder goes on
+            time.sleep(max(0.0, POST_ROLL - time.monotonic() + ended))  # it closes the bag when it is told to stop
+    for condition, result in results:
+        pages.write(condition, result.episode_id)
     return results
 
 
@@ -120,8 +168,14 @@ def main() -> None:
     started = time.monotonic()
     print(f'Starting the simulated WidowX (real ROS 2 nodes over DDS), K = {options.k}, beta = {options.beta:g}; '
           f'results go to {output}', flush=True)
+    with Pages(output) as pages:
+        _show(options, output, pages)
+    print(f'({time.monotonic() - started:.0f} s in all)')
+
+
+def _show(options: Demo, output: pathlib.Path, pages: Pages) -> None:
     try:
-        results = _run_conditions(options, output, log=lambda line: print(line, flush=True))
+        results = _run_conditions(options, output, pages, log=lambda line: print(line, flush=True))
     except RunnerError as error:
         sys.exit(f'vgps-demo: {error}')
     except RuntimeError as error:  # EpisodeError
@@ -134,12 +188,12 @@ def main() -> None:
     print('\nWriting the report ...', flush=True)
     try:
         summary = comparison_report({condition: output / result.episode_id for condition, result in results}, output,
-                                    measured_rates(options.task, options.policy) if options.critic == 'default' else '')
+                                    measured_rates(options.task, options.policy) if options.critic == 'default' else '',
+                                    pages.summary)
     except BagError as error:
         sys.exit(f'vgps-demo: {error}\n  see what recorder_node says with --verbose')
     print(f'\n{summary}\n\nReport: {output / "index.html"}\nNext, what another K or beta would choose: vgps-evaluate '
-          f'bag {output} --critic {options.critic} --k 1,{options.k} --beta 0,1\n'
-          f'({time.monotonic() - started:.0f} s in all)')
+          f'bag {output} --critic {options.critic} --k 1,{options.k} --beta 0,1')
     aborted = [f'{condition}: {result.message}' for condition, result in results if result.outcome == Outcome.ABORTED]
     if aborted:
         sys.exit(f'vgps-demo: aborted; {"; ".join(aborted)}')

@@ -26,7 +26,7 @@ CYCLE = ('#3b6fb6', '#f08c00', '#2f9e5b', '#c2417c', '#7a5cc4', '#1a9aa8', '#8c6
 def svg(figure: Figure) -> Markup:
     """Return a figure as an ``<svg>`` element that a page takes as it is: its texts are drawn as outlines."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format='svg', bbox_inches='tight')
+    figure.savefig(buffer, format='svg')  # cut to size by its constrained layout
     text = buffer.getvalue()
     # matplotlib repeats every text in a comment; that and who made the file when are of no use
     return Markup(re.sub(r'<metadata>.*?</metadata>|<!--.*?-->', '', text[text.index('<svg'):], flags=re.DOTALL))
@@ -62,16 +62,19 @@ def value_figure(episode: EpisodeRecord) -> Figure:
     figure = Figure(figsize=(8.6, 3.4), layout='constrained')
     axes = figure.subplots()
     chosen_x, chosen_y = [], []
+    candidates = []  # (step, value)
     for step in episode.steps:
         q_values = step.q_values
         if q_values is None:
             axes.axvline(step.index, color='#e8b04a', linewidth=1, alpha=0.6, zorder=0)
             continue
         minimum = q_values.min(axis=0)
-        axes.scatter(np.full(len(minimum), step.index), minimum, s=12, color=BLUE, alpha=0.4, linewidths=0, zorder=1)
+        candidates += [(step.index, value) for value in minimum]
         if step.decision.chosen >= 0:
             chosen_x.append(step.index)
             chosen_y.append(minimum[step.decision.chosen])
+    if candidates:
+        axes.scatter(*zip(*candidates), s=12, color=BLUE, alpha=0.4, linewidths=0, zorder=1)
     axes.plot(chosen_x, chosen_y, color=ORANGE, linewidth=1.8, marker='o', markersize=3.5, zorder=2,
               label='executed candidate')
     axes.scatter([], [], s=12, color=BLUE, alpha=0.5, label='candidates (ensemble minimum)')
@@ -136,9 +139,8 @@ def action_figure(episode: EpisodeRecord) -> Figure | None:
     panels = figure.subplot_mosaic([names[:3], [names[3], names[4], names[4]]])
     for name, column, scale in zip(names, (0, 1, 2, 5, 6), (1e3, 1e3, 1e3, 180 / np.pi, 1.0)):
         axes = panels[name]
-        for step in steps:
-            first = step.actions[:, 0, column] * scale
-            axes.scatter(np.full(len(first), step.index), first, s=9, color=BLUE, alpha=0.3, linewidths=0)
+        candidates = [(s.index, value) for s in steps for value in s.actions[:, 0, column] * scale]
+        axes.scatter(*zip(*candidates), s=9, color=BLUE, alpha=0.3, linewidths=0)
         executed = [(s.index, s.decision.action[column] * scale) for s in steps if s.decision is not None]
         if executed:
             axes.plot(*zip(*executed), color=ORANGE, linewidth=1.3)

@@ -5,6 +5,7 @@ The report folder holds ``index.html`` (self-contained), ``video.mp4`` and ``sum
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -98,20 +99,19 @@ def _without_command(summary: dict) -> str:
     return f'{missing} of {summary["commands"]} images led to no joint command and have no latency.' if missing else ''
 
 
-def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '') -> str:
+def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '',
+                      summary_of: Callable[[str], dict] | None = None) -> str:
     """Report the same scene under several conditions (name -> bag) side by side; return the summary as text.
 
-    ``note`` is shown with the outcomes: what one pair of episodes cannot say.
+    ``note`` is shown with the outcomes: what one pair of episodes cannot say. ``summary_of`` returns what
+    ``episode_report`` did for a name, where somebody else writes those reports; it is asked last.
     """
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     opened = {name: Bag(path) for name, path in bags.items()}
     episodes = {name: pick_episode(bag) for name, bag in opened.items()}
-    summaries = {name: episode_report(path, label=name) for name, path in bags.items()}
     parts = [(opened[name], episodes[name], name) for name in bags if opened[name].image_stamps]
-    first = next(iter(summaries.values()))
-    notices = {f'Stand-in: {node} runs {what}' for s in summaries.values() for node, what in s['stand_ins'].items()}
-    notices |= {f'{name}: {remark}.' for name, s in summaries.items() for remark in s['remarks']}
+    notices = set()
     if parts:
         try:
             video.write_side_by_side(parts, folder / 'video.mp4')
@@ -119,6 +119,10 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '')
         except BagError as error:  # the camera's trouble never costs the report
             parts = []
             notices.add(f'no video: {error}')
+    summaries = {name: (summary_of or (lambda name: episode_report(bags[name], label=name)))(name) for name in bags}
+    first = next(iter(summaries.values()))
+    notices |= {f'Stand-in: {node} runs {what}' for s in summaries.values() for node, what in s['stand_ins'].items()}
+    notices |= {f'{name}: {remark}.' for name, s in summaries.items() for remark in s['remarks']}
     links = {name: os.path.relpath(Path(path) / 'report/index.html', folder) for name, path in bags.items()}
     outcomes = page.Table(
         ('condition', 'outcome', 'failure', 'steps', 'seconds', 'steps / s', 'image → command p50 [ms]',

@@ -16,7 +16,7 @@ from collections import defaultdict
 import numpy as np
 
 VARIANTS = {'default (passive)': {}, 'spinning': {'OMP_WAIT_POLICY': 'ACTIVE', 'GOMP_SPINCOUNT': 'infinity'},
-            'one thread': {'OMP_NUM_THREADS': '1'}}
+            'one thread': {'OMP_NUM_THREADS': '1'}, 'ONNX Runtime': {'VGPS_BENCHMARK_RUNTIME': 'onnxruntime'}}
 K = (1, 10, 50)
 BUSY = 'while True: pass'
 
@@ -26,7 +26,7 @@ def serve() -> None:
     import time
 
     from vgps_critic.critic import Critic
-    critic = Critic.untrained()
+    critic = Critic.untrained(options=dict(runtime=os.environ.get('VGPS_BENCHMARK_RUNTIME', 'torch')))
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (480, 640, 3), np.uint8)
     language = rng.normal(0, 0.04, critic.config.network.language_dim).astype(np.float32)
