@@ -183,13 +183,13 @@ def test_interrupting_the_demo_leaves_nothing_running(arguments, tmp_path):
         [str(executable('vgps_bringup', 'vgps-demo')), '--policy', 'random-policy', '--critic', 'untrained',
          '--output', str(tmp_path), '--namespace', arguments['namespace'], '--seed', '0'],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     for line in demo.stdout:
         if 'step' in line:
             break
         assert time.monotonic() < deadline
     demo.send_signal(signal.SIGINT)
-    demo.communicate(timeout=40)
+    demo.communicate(timeout=120)
     marker = f'__ns:=/{arguments["namespace"]}'
     left = subprocess.run(['pgrep', '-f', '--', marker], capture_output=True, text=True).stdout
     assert left == ''

@@ -101,7 +101,8 @@ def measure(folder: Path, steps: int, system: bool, settle: float) -> dict[str, 
     """Run episodes until `steps` steps are done; write marks into `folder` and return each node's share of a core."""
     namespace = f'latency_{os.getpid()}'
     arguments = {'namespace': namespace, 'k': '10', 'beta': '1.0',
-                 'max_steps': str(min(steps, 60) if system else steps), 'decision_image': 'false', 'output': str(folder.with_name('bags'))}
+                 'max_steps': str(min(steps, 60) if system else steps), 'decision_image': 'false',
+                 'output': str(folder.with_name('bags'))}
     if not system:
         arguments |= {'policy': 'random-policy', 'critic': 'untrained', 'record': 'false'}
     runner = MarkedRunner(folder, 'simulation', arguments, log=lambda line: print(line, file=sys.stderr), quiet=True)

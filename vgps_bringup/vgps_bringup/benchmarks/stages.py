@@ -32,6 +32,7 @@ STAGES = (
     Stage('scoring', MODELS, ('critic_node', 'begin', 'score'), ('critic_node', 'end', 'score')),
     Stage('→ chosen, command published', ROS, ('critic_node', 'end', 'score'), ('critic_node', 'publish', 'command')),
     Stage('→ widowx_node has it', ROS, ('critic_node', 'publish', 'command'), ('widowx_node', 'receive', 'command')),
+    Stage('→ the step is checked', ROS, ('widowx_node', 'receive', 'command'), ('widowx_node', 'begin', 'guards')),
     Stage('guards, inverse kinematics', ARM, ('widowx_node', 'begin', 'guards'), ('widowx_node', 'end', 'guards')),
     Stage('→ joint command published', ROS, ('widowx_node', 'end', 'guards'),
           ('widowx_node', 'publish', 'joint_command')),
