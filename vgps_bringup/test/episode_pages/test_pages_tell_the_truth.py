@@ -99,7 +99,7 @@ def test_values_that_no_return_can_have_are_counted(tmp_path, messages):
 
     summary = episode_report(write(tmp_path / 'bag', messages, beyond))
     assert (summary['steps_outside_value_band'], summary['judged_steps']) == (2, 7)
-    assert '2 of 7 judged steps hold values outside -50 … 0' in (tmp_path / 'bag/report/index.html').read_text()
+    assert '2 of 7 judged steps hold values outside −50 … 0' in (tmp_path / 'bag/report/index.html').read_text()
 
 
 def test_values_within_the_band_need_no_remark(tmp_path, messages):
