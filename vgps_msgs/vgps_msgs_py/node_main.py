@@ -1,20 +1,38 @@
-"""Run one node: start, spin, stop cleanly on SIGINT and SIGTERM, explain a bad start."""
+"""Run one node: start, spin, stop cleanly on SIGINT and SIGTERM, explain a bad start, outlive an error in a callback.
+
+An exception in a callback ends that callback, not the node. It is logged once with its traceback, by the callback's
+name, and counted on ``/diagnostics`` from then on, where it is an ERROR: what was being done when it came is not done.
+"""
 
 import os
 import signal
 import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from vgps_msgs_py import discovery, run_files
 from vgps_msgs_py.parameters import ParameterError
 
+DIAGNOSE_PERIOD = 1.0  # s
+BETWEEN = {'rclpy', 'vgps_msgs_py'}  # packages that only pass things on to a callback
+CALLBACK_ERROR = 'an error in a callback, '  # so begins the line in the log
+Result = TypeVar('Result')
+
 
 def run(make_node, args=None) -> None:
     """Spin ``make_node()`` until it is told to stop or says ``finished``; ``close()`` is called before it is destroyed.
 
+    An error in a callback ends that callback, not the node: see ``CallbackErrors``.
     Exits with 2 when the configuration is wrong, saying so in one line instead of a traceback, and with 130 when it is
     told to stop while it still starts: loading a model takes long, and is given up.
     """
@@ -40,8 +58,14 @@ def run(make_node, args=None) -> None:
         node = make_node()
         run_files.note_shared_memory()
         executor.add_node(node)
+        errors = getattr(node, 'callback_errors', None) or CallbackErrors(node)
         while rclpy.ok() and not stopping and not getattr(node, 'finished', False):
-            executor.spin_once(timeout_sec=0.2)
+            try:
+                executor.spin_once(timeout_sec=0.2)
+            except (ParameterError, ExternalShutdownException):
+                raise
+            except Exception as error:
+                errors.handle(error)
     except ParameterError as error:
         print(f'error: {error}', file=sys.stderr, flush=True)
         sys.exit(2)
@@ -79,3 +103,69 @@ def _refuse(error: Exception) -> None:
                f"{os.environ.get('ROS_SECURITY_KEYSTORE') or '(ROS_SECURITY_KEYSTORE is not set)'}: {why}")
     print(f'error: {why}', file=sys.stderr, flush=True)
     sys.exit(2)
+
+
+def callback_of(error: BaseException) -> str:
+    """Return the name of the callback that an exception came out of, with its file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not BETWEEN & set(Path(frame.filename).parts)]
+    frame = own[0] if own else frames[-1] if frames else None
+    return 'an unknown callback' if frame is None else f'{frame.name} ({Path(frame.filename).name})'
+
+
+class CallbackErrors:
+    """Notes the errors of one node; ``then`` is what a node does about each, e.g. hold the arm."""
+
+    def __init__(self, node: Node, then: Callable[[Exception], object] = lambda error: None):
+        self.node, self.then = node, then
+        self.counts: Counter[str] = Counter()  # by callback
+        self.last = ''
+        self._told: set[tuple[str, str]] = set()
+        self._publisher = None
+
+    def call(self, act: Callable[..., Result], *arguments: object) -> Result | None:
+        """Return what ``act`` returns; None where it raised, which is handled.
+
+        Raises:
+            ParameterError: a node's way to say that it cannot be of use.
+
+        """
+        try:
+            return act(*arguments)
+        except ParameterError:
+            raise
+        except Exception as error:
+            self.handle(error)
+        return None
+
+    def handle(self, error: Exception) -> None:
+        """Have the node do something about an error, and note it."""
+        self.then(error)
+        self.note(error)
+
+    def note(self, error: Exception) -> None:
+        """Log an error the first time it comes from this callback, and count it."""
+        name = callback_of(error)
+        self.counts[name] += 1
+        self.last = f'{name}: {type(error).__name__}: {error}'
+        if (name, type(error).__name__) in self._told:
+            return
+        self._told.add((name, type(error).__name__))
+        self.node.get_logger().error(f'{CALLBACK_ERROR}{name}: the node goes on, and counts the next on /diagnostics\n'
+                                     + ''.join(traceback.format_exception(error)).rstrip())
+        if self._publisher is None:
+            try:
+                self._publisher = self.node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+                # a timer of the node's clock rests when that is set back
+                self.node.create_timer(DIAGNOSE_PERIOD, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            except Exception as refusal:  # e.g. not allowed by the enclave: the log has it
+                self.node.get_logger().error(f'errors cannot be counted on /diagnostics: {refusal}')
+
+    def publish(self) -> None:
+        """Say on /diagnostics how many errors came from which callback."""
+        array = DiagnosticArray(status=[DiagnosticStatus(
+            level=DiagnosticStatus.ERROR, name=f'{self.node.get_fully_qualified_name()}: callbacks',
+            message=f'{self.counts.total()} errors in callbacks, the last in {self.last}'[:500],
+            values=[KeyValue(key=name, value=str(count)) for name, count in self.counts.items()])])
+        array.header.stamp = self.node.get_clock().now().to_msg()
+        self._publisher.publish(array)

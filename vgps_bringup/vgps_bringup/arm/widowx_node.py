@@ -60,6 +60,7 @@ class WidowXNode(Node):
 
     def __init__(self):
         super().__init__('widowx_node')
+        self.callback_errors = node_main.CallbackErrors(self, self._stop_after)
         arm_config = parameters.declare(self, ArmConfig)
         # Changes that arrive while the controller is being built have nothing to act on yet.
         self._controller = None
@@ -110,17 +111,16 @@ class WidowXNode(Node):
 
     def _guarded(self, act, *arguments):
         """Run `act`; an error in our own code stops the arm instead of leaving it to the next command, or ending us."""
-        result = None
-        try:
-            result = act(*arguments)
-        except Exception as error:
-            self._controller.fail(error, time.monotonic())
-            self.get_logger().error(f'controller failed: {error!r}', throttle_duration_sec=1.0)
+        result = self.callback_errors.call(act, *arguments)
         try:
             self._show()
-        except Exception as error:
-            self.get_logger().error(f'cannot publish what the controller does: {error!r}', throttle_duration_sec=1.0)
+        except Exception as error:    # the heartbeat holds an arm whose controller is not heard
+            self.callback_errors.note(error)
         return result
+
+    def _stop_after(self, error):
+        if self._controller is not None:
+            self._controller.fail(error, time.monotonic())
 
     def _look_for_publishers(self):
         """Tell the watchdog who publishes what moves the arm, as far as the ROS graph knows."""

@@ -20,10 +20,11 @@ from vgps_bringup.episode_pages.overlay import Overlay
 from vgps_bringup.episode_pages.projection import CameraCalibration, draw_directions
 from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision
 from vgps_msgs_py import images, node_main, parameters, qos, stamps
-from vgps_msgs_py.bags.reader import Step
+from vgps_msgs_py.bags.reader import Step, contradiction
 
 RECORDER_SILENT = 5.0  # s after which a recorder that spoke every second is gone
 FRAMES_KEPT = 90   # 3 s at 30 Hz: longer than a decision may take on the robot
+STEPS_KEPT = 2000  # of the value's curve, where nobody announces a new episode
 
 
 @dataclass(frozen=True)
@@ -104,18 +105,23 @@ class DecisionImageNode(Node):
             self._run = Run(message.instruction)
 
     def _on_candidates(self, message):
-        self._candidates = message
+        if not contradiction('vgps_msgs/msg/ActionCandidates', message):
+            self._candidates = message
 
     def _on_state(self, message):
         self._pose = np.reshape(message.target_pose, (4, 4))
 
     def _on_decision(self, message):
+        if why := contradiction('vgps_msgs/msg/SteeringDecision', message):
+            self.get_logger().warning(f'a decision is not shown: {why}', throttle_duration_sec=10.0)
+            return
         stamp = stamps.nanoseconds(message.header.stamp)
         known = self._candidates is not None and self._candidates.header.stamp == message.header.stamp
         step = Step(message.step, stamp, message.instruction, candidates=self._candidates if known else None,
                     decision=message)
         self._run.instruction = message.instruction
         self._run.steps.append(step)
+        del self._run.steps[:-STEPS_KEPT]
         frame = self._frames.get(stamp)
         if frame is None:
             return

@@ -17,6 +17,7 @@ INK, FAINT, BACK, LINE = (236, 239, 244), (146, 156, 173), (24, 28, 36), (52, 60
 CHOSEN, OTHER, MEMBERS = (255, 176, 59), (86, 128, 184), (120, 148, 186)
 GOOD, BAD, WARN = (92, 200, 132), (236, 98, 90), (255, 200, 80)
 CONTROLS = (SteeringReason.CONTROL_FIRST, SteeringReason.CONTROL_RANDOM)
+LONGEST = 400  # characters that are measured: no more fit into a line or two
 OUTCOME_COLOURS = {'success': GOOD, 'failure': BAD, 'running': FAINT}
 
 
@@ -202,7 +203,7 @@ def _reason(decision) -> tuple[str, tuple[int, int, int]]:
 
 def _wrap(draw: ImageDraw.ImageDraw, text: str, face, width: int) -> list[str]:
     lines = ['']
-    for word in text.split():
+    for word in text[:LONGEST].split():
         longer = f'{lines[-1]} {word}'.strip()
         if draw.textlength(longer, face) > width and lines[-1]:
             lines.append(word)
@@ -212,6 +213,7 @@ def _wrap(draw: ImageDraw.ImageDraw, text: str, face, width: int) -> list[str]:
 
 
 def _shorten(draw: ImageDraw.ImageDraw, text: str, face, width: int) -> str:
+    text = ' '.join(text[:LONGEST].split())    # an exception's message may have several lines
     if draw.textlength(text, face) <= width:
         return text
     while text and draw.textlength(text + '…', face) > width:
