@@ -11,7 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -29,7 +29,7 @@ CALLBACK_ERROR = 'an error in a callback, '  # so begins the line in the log
 Result = TypeVar('Result')
 
 
-def run(make_node, args=None) -> None:
+def run(make_node: Callable[[], Node], args: list[str] | None = None) -> None:
     """Spin ``make_node()`` until it is told to stop or says ``finished``; ``close()`` is called before it is destroyed.
 
     An error in a callback ends that callback, not the node: see ``CallbackErrors``.
@@ -39,14 +39,15 @@ def run(make_node, args=None) -> None:
     discovery.limit(os.environ)      # whichever way the node was started
     run_files.remove_leftovers()     # of nodes that were killed
     # our own handlers: rclpy's would shut the context down before the node can say good-bye
-    stopping, executor, node = [], None, None
+    stopping: list[int] = []
+    node = None
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # before there is a node, only the command line and the environment can be wrong
         _refuse(error)
     executor = SingleThreadedExecutor()
 
-    def stop(number, _frame):
+    def stop(number: int, _frame: object) -> None:
         stopping.append(number)
         if node is None:
             raise KeyboardInterrupt
@@ -121,7 +122,7 @@ class CallbackErrors:
         self.counts: Counter[str] = Counter()  # by callback
         self.last = ''
         self._told: set[tuple[str, str]] = set()
-        self._publisher = None
+        self._publisher: Any = None
 
     def call(self, act: Callable[..., Result], *arguments: object) -> Result | None:
         """Return what ``act`` returns; None where it raised, which is handled.

@@ -75,8 +75,8 @@ def test_the_decided_frame_is_shown_with_values_and_directions(world):
     # values of other candidates than it says: not drawn, and nobody's end
     decisions.publish(SteeringDecision(header=frame.header, num_candidates=3, num_members=1, q_values=[-9.0, -3.0]))
     decisions.publish(SteeringDecision(header=frame.header, num_candidates=2, num_members=1, q_values=[-9.0, -3.0],
-                                       probabilities=[0.0, 1.0], chosen=1, value=-3.0, reason=int(SteeringReason.STEERED),
-                                       message='values\ndiffer'))
+                                       probabilities=[0.0, 1.0], chosen=1, value=-3.0,
+                                       reason=int(SteeringReason.STEERED), message='values\ndiffer'))
     assert spin_until(executor, lambda: shown)
     picture = images.to_array(shown[0])
     assert shown[0].header.stamp == frame.header.stamp

@@ -8,6 +8,7 @@ where each candidate would take the gripper. While nobody looks, no image is rec
 import os
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ament_index_python.packages import get_package_share_directory
@@ -53,28 +54,32 @@ def _locate(name: str) -> str:
 class DecisionImageNode(Node):
     """Pairs frames, candidates and decisions by stamp and draws them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('decision_image_node')
         config = parameters.declare(self, DecisionImageConfig)
         try:
             self._calibration = CameraCalibration.load(_locate(config.calibration)) if config.calibration else None
         except (OSError, ValueError) as error:
             raise parameters.ParameterError(f"parameter 'calibration': {error}") from error
-        self._run, self._frames, self._candidates, self._pose = Run(), {}, None, None
-        self._publisher, self._images = self.create_publisher(Image, 'decision_image', 1), None
+        self._run, self._frames = Run(), dict[int, Image]()    # by header stamp [ns]
+        self._candidates: ActionCandidates | None = None
+        self._pose: np.ndarray | None = None    # (4, 4), the gripper's target
+        self._publisher = self.create_publisher(Image, 'decision_image', 1)
+        self._images: Any = None    # the subscription, while somebody looks
         for message_type, topic, callback, profile in (
                 (Episode, 'episode', self._on_episode, qos.LATCHED),
                 (ActionCandidates, 'candidates', self._on_candidates, qos.EVENT),
                 (ControllerState, 'controller_state', self._on_state, qos.EVENT),
                 (SteeringDecision, 'decision', self._on_decision, qos.EVENT)):
             self.create_subscription(message_type, topic, callback, profile)
-        self._recorder, self._heard = f'{self.get_namespace().rstrip("/")}/recorder_node: recording', None
+        self._recorder = f'{self.get_namespace().rstrip("/")}/recorder_node: recording'
+        self._heard: float | None = None    # monotonic s
         self._unrecorded = ''
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, qos.EVENT)
         # a timer of the node's clock rests when that is set back
         self.create_timer(0.5, self._look_for_viewers, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def _look_for_viewers(self):
+    def _look_for_viewers(self) -> None:
         watched = self._publisher.get_subscription_count() > 0
         if watched and self._images is None:
             self._images = self.create_subscription(Image, 'image_raw', self._on_image, qos.FRAMES)
@@ -83,7 +88,7 @@ class DecisionImageNode(Node):
             self._images = None
             self._frames.clear()
 
-    def _on_diagnostics(self, message):
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name == self._recorder:
                 self._heard = time.monotonic()
@@ -95,23 +100,23 @@ class DecisionImageNode(Node):
             return 'NOT RECORDING: the recorder is gone'
         return self._unrecorded
 
-    def _on_image(self, message):
+    def _on_image(self, message: Image) -> None:
         self._frames[stamps.nanoseconds(message.header.stamp)] = message
         while len(self._frames) > FRAMES_KEPT:
             self._frames.pop(next(iter(self._frames)))
 
-    def _on_episode(self, message):
+    def _on_episode(self, message: Episode) -> None:
         if message.outcome == Episode.RUNNING:
             self._run = Run(message.instruction)
 
-    def _on_candidates(self, message):
+    def _on_candidates(self, message: ActionCandidates) -> None:
         if not contradiction('vgps_msgs/msg/ActionCandidates', message):
             self._candidates = message
 
-    def _on_state(self, message):
+    def _on_state(self, message: ControllerState) -> None:
         self._pose = np.reshape(message.target_pose, (4, 4))
 
-    def _on_decision(self, message):
+    def _on_decision(self, message: SteeringDecision) -> None:
         if why := contradiction('vgps_msgs/msg/SteeringDecision', message):
             self.get_logger().warning(f'a decision is not shown: {why}', throttle_duration_sec=10.0)
             return
@@ -136,7 +141,7 @@ class DecisionImageNode(Node):
         self._publisher.publish(images.to_message(np.ascontiguousarray(composed), message.header))
 
 
-def main(args=None):
+def main(args: list[str] | None = None) -> None:
     """Run the node."""
     node_main.run(DecisionImageNode, args)
 

@@ -1,15 +1,17 @@
 """Draw a decision beside the camera frame it was made for: every candidate's value, the chosen one, why."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vgps_bringup.episode_pages.facts import refusal
-from vgps_msgs_py.bags.reader import EpisodeRecord, Step
+from vgps_msgs_py.bags.reader import Step
 from vgps_msgs_py.vocabulary import HEALTHY, SteeringReason, Verdict, words
 
 HEIGHT, PANEL = 480, 440  # pixels of the video and of the panel on its right
@@ -29,6 +31,22 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(folder / f'DejaVuSans{"-Bold" if bold else ""}.ttf'), size)
 
 
+class Shown(Protocol):
+    """What of an episode is drawn: of an EpisodeRecord, or of one that still runs."""
+
+    @property
+    def instruction(self) -> str:
+        """What the robot was told."""
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """The steps so far."""
+
+    @property
+    def outcome(self) -> str:
+        """An Outcome in words."""
+
+
 @dataclass(frozen=True)
 class Values:
     """What of an episode stays the same in all its frames."""
@@ -39,7 +57,7 @@ class Values:
     last: int | None       # position of the last step, None while the episode is running
 
     @classmethod
-    def of(cls, episode: EpisodeRecord, label: str = '') -> 'Values':
+    def of(cls, episode: Shown, label: str = '') -> 'Values':
         """Collect the value curve of an episode."""
         values = [step.decision.value if step.decision is not None else np.nan for step in episode.steps]
         policy = next((s.candidates.policy for s in episode.steps if s.candidates is not None), '')
@@ -50,7 +68,7 @@ class Values:
 class Overlay:
     """Composes video frames; the panel is drawn once per step."""
 
-    def __init__(self, episode: EpisodeRecord, label: str = '', below: bool = False):
+    def __init__(self, episode: Shown, label: str = '', below: bool = False):
         self.shared = Values.of(episode, label)
         self.episode = episode
         self.below = below  # the panel under the camera image in place of beside it
