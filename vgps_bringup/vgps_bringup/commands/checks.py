@@ -112,7 +112,7 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
     """Return the bags among paths and below them: the folder of a demonstration holds several."""
     found: list[Path] = []
     for path in paths:
-        if path.is_file() or _is_bag(path):
+        if path.is_file() or is_bag(path):
             found.append(path)
             continue
         inside = sorted({file.parent for kind in BAG_FILES for file in path.rglob(kind)})
@@ -122,7 +122,8 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _is_bag(folder: Path) -> bool:
+def is_bag(folder: Path) -> bool:
+    """Tell whether a folder is itself a recording."""
     return any(next(folder.glob(kind), None) for kind in BAG_FILES)
 
 
