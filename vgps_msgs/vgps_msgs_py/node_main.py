@@ -4,9 +4,11 @@ An exception in a callback ends that callback, not the node. It is logged once w
 name, and counted on ``/diagnostics`` from then on, where it is an ERROR: what was being done when it came is not done.
 """
 
+import math
 import os
 import signal
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -23,14 +25,18 @@ from rclpy.signals import SignalHandlerOptions
 from vgps_msgs_py import discovery, run_files
 from vgps_msgs_py.parameters import ParameterError
 
+PROBE_PATIENCE = 1.0  # s; the events executor of some builds never runs a timer
 DIAGNOSE_PERIOD = 1.0  # s
 BETWEEN = {'rclpy', 'vgps_msgs_py'}  # packages that only pass things on to a callback
 CALLBACK_ERROR = 'an error in a callback, '  # so begins the line in the log
 Result = TypeVar('Result')
 
 
-def run(make_node: Callable[[], Node], args: list[str] | None = None) -> None:
+def run(make_node: Callable[[], Node], args: list[str] | None = None, events: bool = False) -> None:
     """Spin ``make_node()`` until it is told to stop or says ``finished``; ``close()`` is called before it is destroyed.
+
+    With ``events`` by rclpy's events executor where it has one and it works: the usual one builds its wait set anew for
+    every message, which is most of what a small callback costs. The nodes that hold the arm stay with the usual one.
 
     An error in a callback ends that callback, not the node: see ``CallbackErrors``.
     Exits with 2 when the configuration is wrong, saying so in one line instead of a traceback, and with 130 when it is
@@ -40,33 +46,33 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> None:
     run_files.remove_leftovers()     # of nodes that were killed
     # our own handlers: rclpy's would shut the context down before the node can say good-bye
     stopping: list[int] = []
-    node = None
+    node: Any = None
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # before there is a node, only the command line and the environment can be wrong
         _refuse(error)
-    executor = SingleThreadedExecutor()
+    executor: Any = None
 
     def stop(number: int, _frame: object) -> None:
         stopping.append(number)
         if node is None:
             raise KeyboardInterrupt
-        executor.wake()
+        if executor is not None:
+            executor.wake()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
         node = make_node()
         run_files.note_shared_memory()
-        executor.add_node(node)
         errors = getattr(node, 'callback_errors', None) or CallbackErrors(node)
+        executor = _events_executor(node, errors) if events else None
+        if executor is None:
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
         while rclpy.ok() and not stopping and not getattr(node, 'finished', False):
-            try:
-                executor.spin_once(timeout_sec=0.2)
-            except (ParameterError, ExternalShutdownException):
-                raise
-            except Exception as error:
-                errors.handle(error)
+            _spin_once(executor, node, errors, 0.2)
+            errors.publish()
     except ParameterError as error:
         print(f'error: {error}', file=sys.stderr, flush=True)
         sys.exit(2)
@@ -84,11 +90,61 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None) -> None:
     finally:
         if node is not None:
             getattr(node, 'close', lambda: None)()
-            executor.remove_node(node)
+            if executor is not None:
+                executor.remove_node(node)
             node.destroy_node()
-        executor.shutdown()
+        if executor is not None:
+            executor.shutdown()
         rclpy.try_shutdown()
         run_files.forget_shared_memory()
+
+
+def soon(node: Any, callback: Callable[[], None]) -> None:
+    """Run a callback in the node's executor, from any thread; dropped while the node is not being spun."""
+    def task() -> None:
+        try:
+            callback()
+        except Exception as error:  # raised by `run`: an exception in a task crashes the events executor
+            node.failure = error
+
+    executor = node.executor
+    if executor is not None:
+        executor.create_task(task)
+
+
+def _spin_once(executor: Any, node: Any, errors: 'CallbackErrors', timeout: float) -> None:
+    try:
+        executor.spin_once(timeout_sec=timeout)
+        if (failure := getattr(node, 'failure', None)) is not None:
+            node.failure = None
+            raise failure
+    except (ParameterError, ExternalShutdownException):
+        raise
+    except Exception as error:
+        errors.handle(error)
+
+
+def _events_executor(node: Node, errors: 'CallbackErrors') -> Any:
+    """Return rclpy's events executor, spinning the node, or None where there is none or its timers do not run."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:  # Humble
+        return None
+    executor, fired = EventsExecutor(), list[bool]()
+    executor.add_node(node)
+    probe = node.create_timer(0.001, lambda: fired.append(True), clock=Clock(clock_type=ClockType.STEADY_TIME))
+    try:
+        deadline = time.monotonic() + PROBE_PATIENCE
+        while not fired and time.monotonic() < deadline:
+            _spin_once(executor, node, errors, 0.05)
+    finally:
+        node.destroy_timer(probe)
+    if fired:
+        return executor
+    node.get_logger().info("rclpy's events executor runs no timers here: the usual one is used")
+    executor.remove_node(node)
+    executor.shutdown()
+    return None
 
 
 def _secured() -> bool:
@@ -122,7 +178,8 @@ class CallbackErrors:
         self.counts: Counter[str] = Counter()  # by callback
         self.last = ''
         self._told: set[tuple[str, str]] = set()
-        self._publisher: Any = None
+        self._publisher: Any = None    # not before it is needed
+        self._published = -math.inf    # monotonic s
 
     def call(self, act: Callable[..., Result], *arguments: object) -> Result | None:
         """Return what ``act`` returns; None where it raised, which is handled.
@@ -157,13 +214,14 @@ class CallbackErrors:
         if self._publisher is None:
             try:
                 self._publisher = self.node.create_publisher(DiagnosticArray, '/diagnostics', 10)
-                # a timer of the node's clock rests when that is set back
-                self.node.create_timer(DIAGNOSE_PERIOD, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
             except Exception as refusal:  # e.g. not allowed by the enclave: the log has it
                 self.node.get_logger().error(f'errors cannot be counted on /diagnostics: {refusal}')
 
     def publish(self) -> None:
-        """Say on /diagnostics how many errors came from which callback."""
+        """Say on /diagnostics, once a second, how many errors came from which callback; nothing before the first."""
+        if self._publisher is None or time.monotonic() - self._published < DIAGNOSE_PERIOD:
+            return
+        self._published = time.monotonic()
         array = DiagnosticArray(status=[DiagnosticStatus(
             level=DiagnosticStatus.ERROR, name=f'{self.node.get_fully_qualified_name()}: callbacks',
             message=f'{self.counts.total()} errors in callbacks, the last in {self.last}'[:500],

@@ -20,19 +20,21 @@ pytestmark = pytest.mark.ros
 
 BROKEN = '''
 from vgps_bringup.arm import heartbeat_node
+from vgps_msgs_py import node_main
 
 def on_joint_states(self, message):
     raise RuntimeError('a bug')
 
 heartbeat_node.HeartbeatNode._on_joint_states = on_joint_states
-heartbeat_node.main(['--ros-args', '-p', 'arm:=simulated'])
+node_main.run(heartbeat_node.HeartbeatNode, ['--ros-args', '-p', 'arm:=simulated'], events={events})
 '''
 
 
-def test_a_node_with_a_bug_in_one_callback_goes_on_and_says_so_by_name():
+@pytest.mark.parametrize('events', [False, True])
+def test_a_node_with_a_bug_in_one_callback_goes_on_and_says_so_by_name(events):
     domain = str(1 + os.getpid() % 200)
-    process = subprocess.Popen([sys.executable, '-c', BROKEN], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True, env={**os.environ, 'ROS_DOMAIN_ID': domain})
+    process = subprocess.Popen([sys.executable, '-c', BROKEN.format(events=events)], text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, env={**os.environ, 'ROS_DOMAIN_ID': domain})
     rclpy.init(domain_id=int(domain))
     bench, executor = rclpy.create_node('bench'), SingleThreadedExecutor()
     executor.add_node(bench)

@@ -143,7 +143,7 @@ class DecisionImageNode(Node):
 
 def main(args: list[str] | None = None) -> None:
     """Run the node."""
-    node_main.run(DecisionImageNode, args)
+    node_main.run(DecisionImageNode, args, events=True)
 
 
 if __name__ == '__main__':

@@ -203,7 +203,7 @@ class SimulationNode(Node):
 
 def main(args: list[str] | None = None) -> None:
     """Run the node."""
-    node_main.run(SimulationNode, args)
+    node_main.run(SimulationNode, args, events=True)
 
 
 if __name__ == '__main__':
