@@ -10,6 +10,7 @@ import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LARGEST_HEADER = 10_000_000     # bytes; the paper's critic has 40,000
 LARGEST_TEXT = 1_000_000        # bytes of a JSON file
@@ -61,7 +62,7 @@ def read_json(path: Path) -> object:
 
 def parse_json(text: bytes | str) -> object:
     """Return parsed JSON; raises ValueError for anything else, however deep or long."""
-    def refuse(word):
+    def refuse(word: str) -> object:
         raise ValueError(f'{word} is not a number in JSON')
     try:
         return json.loads(text, parse_constant=refuse)
@@ -97,14 +98,14 @@ def read_header(path: Path) -> Header:
     return Header(shapes, metadata)
 
 
-def _shape(path: Path, name: str, entry: object, available: int) -> tuple[int, ...]:
+def _shape(path: Path, name: str, entry: Any, available: int) -> tuple[int, ...]:
     try:
         dtype, shape, (begin, end) = entry['dtype'], entry['shape'], entry['data_offsets']
         numbers = [begin, end, *shape]
     except (TypeError, KeyError, ValueError):
         raise UntrustedFileError(f'{path}: key {name} lacks dtype, shape or data_offsets') from None
-    if dtype not in SIZES:
-        raise UntrustedFileError(f'{path}: key {name} is {dtype}, expected float32 (F32)')
+    if not isinstance(dtype, str) or dtype not in SIZES:
+        raise UntrustedFileError(f'{path}: key {name} is {str(dtype)[:40]}, expected float32 (F32)')
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or len(shape) > 8:
         raise UntrustedFileError(f'{path}: key {name} has the impossible shape {str(shape)[:80]}')
     if not begin <= end <= available or end - begin != math.prod(shape) * SIZES[dtype]:
