@@ -6,6 +6,7 @@ rows), ``is_bigendian`` and what cameras add behind the last row. What is no col
 
 import array
 import io
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class ImageError(ValueError):
     """The message cannot be turned into an RGB image; the text says why."""
 
 
-def to_array(message) -> np.ndarray:
+def to_array(message: Any) -> np.ndarray:
     """Return an Image or CompressedImage as ``(H, W, 3) uint8`` RGB, a copy.
 
     Raises:
@@ -63,7 +64,7 @@ def to_array(message) -> np.ndarray:
     return np.array(pixels[:, :, list(order)] if order != (0, 1, 2) else pixels[:, :, :3])
 
 
-def first_picture(message) -> np.ndarray:
+def first_picture(message: Any) -> np.ndarray:
     """Return what ``to_array`` does, for the frame an episode begins with.
 
     Raises:
@@ -92,7 +93,7 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
     if original in DEPTH or 'compresseddepth' in format.lower():
         raise ImageError(f"compressed image of format '{format}' is a depth picture; give the camera's colour topic")
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture: Image.Image = Image.open(io.BytesIO(data))
         if picture.width * picture.height > MAX_PIXELS:
             raise ImageError(f'picture of {picture.width} x {picture.height} pixels is larger than any camera here')
         picture.load()
@@ -130,7 +131,8 @@ def demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:
         for axis in (0, 1):
             padded = np.pad(plane, [(1, 1) if i == axis else (0, 0) for i in (0, 1)])
             size = plane.shape[axis]
-            plane = sum(weight * padded.take(range(i, i + size), axis) for i, weight in enumerate((1, 2, 1)))
+            parts = [weight * padded.take(range(i, i + size), axis) for i, weight in enumerate((1, 2, 1))]
+            plane = parts[0] + parts[1] + parts[2]
         return plane
 
     result = np.empty((height, width, 3), np.uint8)
@@ -142,7 +144,7 @@ def demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:
     return result
 
 
-def to_message(image: np.ndarray, header):
+def to_message(image: np.ndarray, header: Any) -> Any:
     """Return an ``rgb8`` Image with this header from ``(H, W, 3) uint8`` RGB.
 
     Raises:
@@ -158,3 +160,48 @@ def to_message(image: np.ndarray, header):
     # array.array is the one type that is handed over without a check of every element (160 ms for VGA otherwise)
     message.data = array.array('B', image.tobytes())
     return message
+
+
+TRANSPORTS = ('auto', 'raw', 'compressed')
+TRANSPORT = {'description': "how the camera's pictures come: raw; compressed (topic + /compressed); auto: compressed "
+                            'only while the camera offers nothing else', 'choices': TRANSPORTS, 'read_only': True}
+LOOK_PERIOD = 0.5  # s between looks at what the camera offers
+
+
+def offered(topic: str, transport: str, count_publishers) -> str:
+    """Return the topic to take pictures from: ``topic``, resolved, or the compressed one beside it.
+
+    Raw pictures are preferred: everyone who asks then looks at the same pixels, whatever else is published.
+    """
+    raw = topic.removesuffix('/compressed')
+    compressed = f'{raw}/compressed'
+    if transport == 'auto' and raw != topic:
+        return compressed  # asked for by its name
+    alone = count_publishers(compressed) and not count_publishers(raw)
+    return compressed if transport == 'compressed' or (transport == 'auto' and alone) else raw
+
+
+class CameraSubscription:
+    """A node's subscription to ``image_raw``, or to what the camera offers in its place; follows what is offered.
+
+    ``callback`` gets ``sensor_msgs/Image`` or ``CompressedImage``, which `to_array` takes alike.
+    """
+
+    def __init__(self, node, callback, profile, transport: str, clock):
+        """Subscribe; ``clock`` times the looks at the graph, ``transport`` is one of `TRANSPORTS`."""
+        self.topic, self._subscription = '', None
+        self._node, self._callback, self._profile, self._transport = node, callback, profile, transport
+        self._look()
+        node.create_timer(LOOK_PERIOD, self._look, clock=clock)
+
+    def _look(self) -> None:
+        from sensor_msgs.msg import CompressedImage, Image
+        topic = offered(self._node.resolve_topic_name('image_raw'), self._transport, self._node.count_publishers)
+        if topic == self.topic:
+            return
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._node.get_logger().info(f'the camera now comes from {topic}')
+        kind = CompressedImage if topic.endswith('/compressed') else Image
+        self.topic, self._subscription = topic, self._node.create_subscription(
+            kind, topic, self._callback, self._profile)

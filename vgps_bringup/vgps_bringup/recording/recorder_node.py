@@ -6,6 +6,7 @@ on ``/diagnostics`` and by ``decision_image_node``; the node goes on and writes 
 
 import importlib
 import time
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
@@ -15,7 +16,7 @@ from rclpy.serialization import deserialize_message
 
 from vgps_bringup.recording.recording import EPISODE_TYPE, RecorderConfig, Recording
 from vgps_msgs.msg import Episode
-from vgps_msgs_py import node_main, parameters, qos
+from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.bags.writer import Topic
 from vgps_msgs_py.configuration import ConfigurationPublisher
 
@@ -29,12 +30,13 @@ STATUS = 'recording'  # name of the status on /diagnostics, after the node's
 class RecorderNode(Node):
     """Subscribes to a topic once somebody publishes it, with the quality of service that is offered."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('recorder_node')
         self.config = parameters.declare(self, RecorderConfig, self.on_parameters)
         self.recording = Recording(self.config)
         self.topics: dict[str, Topic] = {}         # subscribed, by resolved name
-        self.taps: dict[str, object] = {}          # their subscriptions
+        self.taps: dict[str, Any] = {}             # their subscriptions
+        self.sources: dict[str, str] = {}          # wanted topic -> the one it is recorded from
         self.reported: set[str] = set()
         self.trouble = ''
         ConfigurationPublisher(self, 'vgps_bringup').publish()
@@ -55,8 +57,10 @@ class RecorderNode(Node):
 
     def look_around(self) -> None:
         """Subscribe to wanted topics that have appeared or whose offered quality of service has changed."""
-        for name in self.config.topics:
-            name = self.resolve_topic_name(name)
+        for wanted in map(self.resolve_topic_name, self.config.topics):
+            name = wanted
+            if self.count_publishers(f'{wanted}/compressed'):
+                name = images.offered(wanted, self.config.image_transport, self.count_publishers)
             offers = self.get_publishers_info_by_topic(name)
             if not offers:
                 continue
@@ -66,6 +70,10 @@ class RecorderNode(Node):
                           latched=all(p.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in profiles))
             if self.topics.get(name) != topic:
                 self.subscribe(topic)
+            if name != (before := self.sources.setdefault(wanted, name)) and before in self.taps:
+                self.destroy_subscription(self.taps.pop(before))  # one camera is recorded once
+                del self.topics[before]
+            self.sources[wanted] = name
 
     def subscribe(self, topic: Topic) -> None:
         """Record a topic from now on."""
@@ -91,7 +99,7 @@ class RecorderNode(Node):
         now = self.now()
         announced = self.read_episode(topic, data) if topic.type == EPISODE_TYPE else None
         running = announced is not None and announced.outcome == Episode.RUNNING
-        if running:
+        if announced is not None and running:
             self.recording.episode(announced.episode_id, True, *now)
             self.report_missing()
         self.recording.message(topic, data, *now)
@@ -152,7 +160,7 @@ class RecorderNode(Node):
     def report_missing(self) -> None:
         """Name wanted topics nobody publishes, once each."""
         for name in map(self.resolve_topic_name, self.config.topics):
-            if name not in self.topics:
+            if self.sources.get(name) not in self.topics:
                 self.report(name, f'{name} is not recorded: nobody publishes it')
 
     def report(self, key: str, text: str) -> None:
