@@ -4,24 +4,39 @@
 """
 import argparse
 import json
+import logging
 import resource
 import shutil
 import signal
+import struct
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
+import msgpack
 import numpy as np
+import torch
 from bag_factory import BagFactory
 from lerobot_factory import write_v2, write_v3
 from rlds_factory import example, folder, steps
 from rosbags.rosbag2 import StoragePlugin
 
+from vgps_critic import ActionSpace, Critic
+from vgps_critic.config import CheckpointError
+from vgps_critic.flax_names import expected_leaves
+from vgps_critic.import_reference import import_reference
+from vgps_critic.outlook import FEATURES, Outlook, Probes, Tracker
+from vgps_policy_bridge.errors import PolicyError
+from vgps_policy_bridge.policies.small import checkpoint as small
+from vgps_policy_bridge.policies.small.config import SmallConfig
 from vgps_training.data.episode import DataError, Episode
 from vgps_training.data.sources import read_episodes
+from vgps_training.run.storage import CHECKPOINTS, RunError, load_state, save_state
 
-SECONDS = 10  # for one input
+SECONDS = 10  # of CPU for one input: the machine may be busy with other things
+WAITING = 60  # [s] with no CPU used: what waits for ever is found too
+TINY = {'num_filters': 4, 'image_size': 64, 'stage_sizes': (1,), 'hidden_dims': (4,)}
 HOSTILE = (0, 1, -1, 2**31, 2**63, 1e308, float('nan'), '', None, [], {}, [[]] * 9, '../..', '{0.__class__}', True)
 
 
@@ -50,8 +65,110 @@ def lerobot(write):
     return lambda path: write(path / 'set', [(*source(seed), 0, True) for seed in (1, 2)], ['push'])
 
 
-READERS = {'bags, MCAP': bag(StoragePlugin.MCAP), 'bags, sqlite3': bag(StoragePlugin.SQLITE3), 'RLDS': rlds,
-           'LeRobot v2.1': lerobot(write_v2), 'LeRobot v3.0': lerobot(write_v3)}
+def critic(path):
+    made = Critic.untrained(**TINY)
+    made.save(path)
+    width, language = made.network.encoder.output_dim, made.config.network.language_dim
+    Outlook(made.hash, ('push',), np.ones((1, language), np.float32), np.zeros((1, width), np.float32),
+            np.eye(width, dtype=np.float32), np.zeros(len(FEATURES) + 1, np.float32), -50.0,
+            probes=Probes(np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 7), np.float32), np.zeros(2, np.int32),
+                          np.array([True, False]))).save(path)
+
+
+def reference(path):
+    tree = {}
+    for name, leaf in expected_leaves(Critic.untrained(**TINY).network.config).items():
+        *folders, last = name.split('/')
+        node = tree
+        for folder_ in folders:
+            node = node.setdefault(folder_, {})
+        node[last] = msgpack.ExtType(1, msgpack.packb((leaf.shape, 'float32', bytes(4 * int(np.prod(leaf.shape))))))
+    networks = {'modules_actor': {'a': [1, 2.5, None, True]}, 'modules_critic': tree}
+    (path / 'checkpoint').write_bytes(msgpack.packb({'state': {'step': 7, 'target_params': networks}}))
+
+
+def small_policy(path):
+    small.save(path / 'policy.safetensors', small.build_network(SmallConfig(
+        'flow', image_size=32, channels=4, width=8, horizon=1)))
+
+
+def run_state(path):
+    folder_ = path / CHECKPOINTS / '0000007'
+    folder_.mkdir(parents=True)
+    save_state(folder_, {'step': 7, 'network': {'w': torch.zeros(8)}, 'names': ['a', 'b']})
+
+
+def episodes(path) -> str:
+    """Read every frame there is; `DataError` and its like are for the caller."""
+    used = refused = 0
+    for episode in read_episodes(path):
+        try:
+            if isinstance(episode, Episode):
+                for frame in episode.frames:
+                    assert frame.dtype == np.uint8 and frame.ndim == 3
+                assert np.isfinite(episode.actions).all()
+                used += 1
+                continue
+        except ValueError as error:  # a broken picture costs its episode
+            assert type(error).__name__ in ('DataError', 'ImageError'), repr(error)
+        refused += 1
+    return f'{used} used' if not refused else 'named'
+
+
+def judge(path) -> str:
+    loaded, outlook = Critic.load(path), Outlook.load(path)
+    encoded = loaded.encode(np.zeros((64, 64, 3), np.uint8), np.zeros(512, np.float32))
+    assert np.isfinite(loaded.score(encoded, np.zeros((1, 7), np.float32))).all()
+    if outlook is not None:
+        Tracker(outlook).judge(-1.0, 0.0, 0.0)
+        outlook.distance(np.zeros(outlook.means.shape[1], np.float32), outlook.embeddings[0])
+        if outlook.probes is not None:
+            outlook.probes.ask(_Blind(), outlook.instructions)
+    return 'used'
+
+
+class _Blind:
+    """Stands in for a critic where only the probes' own sizes are asked."""
+
+    def encode(self, image, text):
+        assert image.dtype == np.uint8 and image.ndim == 3 and isinstance(text, str)
+
+    def score(self, encoded, actions):
+        assert actions.shape == (1, 7)
+        return np.zeros((2, 1))
+
+
+def imported(path) -> str:
+    import_reference(path, path / 'out', action_space=ActionSpace.named('bridge'), image_size=64)
+    return 'used'
+
+
+def proposed(path) -> str:
+    network, _ = small.load(path / 'policy.safetensors')
+    assert all(bool(torch.isfinite(p).all()) for p in network.parameters())
+    return 'used'
+
+
+READERS = {  # name -> (writes a good input, reads it)
+    'bags, MCAP': (bag(StoragePlugin.MCAP), episodes), 'bags, sqlite3': (bag(StoragePlugin.SQLITE3), episodes),
+    'RLDS': (rlds, episodes), 'LeRobot v2.1': (lerobot(write_v2), episodes),
+    'LeRobot v3.0': (lerobot(write_v3), episodes), 'critic': (critic, judge), 'reference checkpoint': (
+        reference, imported), 'small policy': (small_policy, proposed),
+    'training state': (run_state, lambda path: 'used' if load_state(path) else 'named')}
+NAMED = (DataError, FileNotFoundError, CheckpointError, PolicyError, RunError)
+
+
+def spoil(values, random: np.random.Generator):
+    """Return JSON with one value replaced, down a random branch; texts that hold JSON are gone into."""
+    if isinstance(values, dict) and values and random.random() < 0.9:
+        key = list(values)[random.integers(len(values))]
+        return {**values, key: spoil(values[key], random)}
+    if isinstance(values, list) and values and random.random() < 0.5:
+        at = random.integers(len(values))
+        return [*values[:at], spoil(values[at], random), *values[at + 1:]]
+    if isinstance(values, str) and values.startswith('{'):
+        return json.dumps(spoil(json.loads(values), random))
+    return HOSTILE[random.integers(len(HOSTILE))]
 
 
 def mutate(path: Path, random: np.random.Generator) -> None:
@@ -59,20 +176,19 @@ def mutate(path: Path, random: np.random.Generator) -> None:
     files = sorted(p for p in path.rglob('*') if p.is_file())
     file = files[random.integers(len(files))]
     data = bytearray(file.read_bytes())
-    if file.suffix in ('.json', '.jsonl') and data and random.random() < 0.7:
+    if file.suffix in ('.json', '.jsonl', '.safetensors') and random.random() < 0.7:
+        parts = [line + b'\n' for line in data.splitlines()] if file.suffix == '.jsonl' else [bytes(data)]
+        which = random.integers(max(len(parts), 1))
         try:
-            values = json.loads(data.splitlines()[0] if file.suffix == '.jsonl' else data)
-        except ValueError:  # spoiled before
-            return
-        at = values
-        while isinstance(at, dict) and at:  # down a random branch
-            key = list(at)[random.integers(len(at))]
-            if isinstance(at[key], dict) and at[key] and random.random() < 0.6:
-                at = at[key]
+            if file.suffix == '.safetensors':  # its head: its length, its JSON, the numbers
+                end = 8 + struct.unpack('<Q', data[:8])[0]
+                head = json.dumps(spoil(json.loads(data[8:end]), random)).encode()
+                parts = [struct.pack('<Q', len(head)) + head + data[end:]]
             else:
-                at[key] = HOSTILE[random.integers(len(HOSTILE))]
-                break
-        file.write_text(json.dumps(values))
+                parts[which] = json.dumps(spoil(json.loads(parts[which]), random)).encode() + b'\n'
+        except (ValueError, IndexError, struct.error):  # spoiled before
+            return
+        file.write_bytes(b''.join(parts))
         return
     kind = random.integers(4)
     if kind == 0:
@@ -87,60 +203,48 @@ def mutate(path: Path, random: np.random.Generator) -> None:
     file.write_bytes(data)
 
 
-def outcome(path: Path) -> str:
+def outcome(read, path: Path) -> str:
     """Read everything there is and return what happened."""
     def late(*_):
         raise TimeoutError
     signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+    signal.signal(signal.SIGPROF, late)
+    signal.alarm(WAITING)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        used = refused = 0
-        for episode in read_episodes(path):
-            if isinstance(episode, Episode):
-                try:
-                    for frame in episode.frames:
-                        assert frame.dtype == np.uint8 and frame.ndim == 3
-                except DataError:
-                    refused += 1
-                    continue
-                except ValueError as error:  # ImageError: a broken picture costs its episode
-                    assert type(error).__name__ == 'ImageError', repr(error)
-                    refused += 1
-                    continue
-                assert np.isfinite(episode.actions).all()
-                used += 1
-            else:
-                refused += 1
-        return f'{used} used' if not refused else 'named'
-    except (DataError, FileNotFoundError):
+        return read(path)
+    except NAMED:
         return 'refused'
     except TimeoutError:
-        return '!! longer than 10 s'
+        return f'!! longer than {SECONDS} s'
     except BaseException as error:
         return f'!! {type(error).__name__}: {str(error)[:80]}'
     finally:
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def fuzz(name: str, count: int, seed: int = 0, keep: Path | None = None) -> tuple[Counter, float]:
-    """Return what happened to `count` mutated inputs of a reader, and the slowest one's seconds."""
-    random, found, slowest = np.random.default_rng(seed), Counter(), 0.0
+    """Return what happened to `count` mutated inputs of a reader, and the slowest one's CPU seconds."""
+    random, found, slowest, (write, read) = np.random.default_rng(seed), Counter(), 0.0, READERS[name]
     with tempfile.TemporaryDirectory() as scratch:
-        good, spoiled = Path(scratch, 'good'), Path(scratch, 'spoiled')
+        good = Path(scratch, 'good')
         good.mkdir()
-        READERS[name](good)
-        assert outcome(good) == '2 used', outcome(good)
+        write(good)
+        shutil.copytree(good, Path(scratch, 'read'))
+        assert outcome(read, Path(scratch, 'read')) in ('2 used', 'used'), outcome(read, Path(scratch, 'read'))
         for number in range(count):
-            shutil.rmtree(spoiled, ignore_errors=True)
+            spoiled = Path(scratch, str(number))  # a path of its own: readers keep files open by their names
             shutil.copytree(good, spoiled)
             for _ in range(random.integers(1, 4)):
                 mutate(spoiled, random)
-            began = time.perf_counter()
-            result = outcome(spoiled)
-            slowest = max(slowest, time.perf_counter() - began)
+            began = time.process_time()
+            result = outcome(read, spoiled)
+            slowest = max(slowest, time.process_time() - began)
             found[result] += 1
             if result.startswith('!!') and keep is not None:
                 shutil.copytree(spoiled, keep / f'{name}-{number}', dirs_exist_ok=True)
+            shutil.rmtree(spoiled)
     return found, slowest
 
 
@@ -150,9 +254,10 @@ if __name__ == '__main__':
     parser.add_argument('--reader', choices=list(READERS), nargs='*', default=list(READERS))
     parser.add_argument('--keep', type=Path, help='folder for inputs that got past the readers')
     options = parser.parse_args()
+    logging.disable()
     resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
     for reader in options.reader:
         results, seconds = fuzz(reader, options.count, keep=options.keep)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(f'{reader:14s} {options.count} inputs: {dict(results)}; slowest {seconds:.2f} s, peak {peak} MiB',
+        print(f'{reader:20s} {options.count} inputs: {dict(results)}; slowest {seconds:.2f} s of CPU, peak {peak} MiB',
               flush=True)

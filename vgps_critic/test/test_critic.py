@@ -158,20 +158,63 @@ def test_a_hub_id_loads_from_the_local_cache_without_a_network(saved, tmp_path_f
     cache, revision = tmp_path_factory.mktemp('hub'), '0' * 40
     repo = cache / 'models--lab--critic'
     (repo / 'refs').mkdir(parents=True)
-    (repo / 'refs' / 'main').write_text(revision)
+    for name in ('main', 'v1'):
+        (repo / 'refs' / name).write_text(revision)
     (repo / 'snapshots').mkdir()
     (repo / 'snapshots' / revision).symlink_to(saved)
     code = ("from vgps_critic import Critic, CheckpointError\n"
-            "print(Critic.load('lab/critic').hash)\n"
+            "print(len({Critic.load('lab/critic' + at).hash for at in ('', '@v1', '@' + '0' * 40)}),"
+            " Critic.load('lab/critic').hash)\n"
+            "try:\n    Critic.load('lab/critic@v2')\nexcept CheckpointError as e:\n    print(str(e).splitlines()[0])\n"
             "try:\n    Critic.load('lab/other')\nexcept CheckpointError as e:\n    print(e)")
     out = run_python(code, HF_HUB_CACHE=str(cache), HF_HUB_OFFLINE='1').splitlines()
-    assert out[0] == Critic.load(saved).hash
-    assert out[1].startswith('lab/other: no such folder, neither on the hub nor in its local cache')
+    assert out[0] == f'1 {Critic.load(saved).hash}'
+    assert out[1].startswith('lab/critic@v2: no such folder, neither on the hub nor in its local cache')
+    assert out[-1].startswith('lab/other: no such folder, neither on the hub nor in its local cache')
 
 
 def test_a_path_that_is_neither_folder_nor_hub_id_is_refused():
     with pytest.raises(CheckpointError, match='no such folder, and not a hub id'):
         Critic.load('/nowhere/at/all')
+
+
+@pytest.mark.parametrize('name, revision, words', [
+    ('lab/critic@', None, 'owner/name@revision'), ('lab@v1', None, 'not a hub id'),
+    ('lab/critic@v1', 'v2', 'say one of them')])
+def test_a_revision_that_is_half_written_or_contradicted_is_refused(name, revision, words):
+    with pytest.raises(CheckpointError, match=words):
+        Critic.load(name, revision=revision)
+
+
+FOREIGN = {  # files -> what the refusal says of the folder
+    ('manifest.ocdbt', '_METADATA', 'd/0'): r"orbax's OCDBT format .* `vgps-import-reference checkpoint OUT`",
+    ('checkpoint', 'ocdbt.process_0/manifest.ocdbt'): "orbax's OCDBT format",
+    ('500/default/manifest.ocdbt', '500/_CHECKPOINT_METADATA'): "orbax's OCDBT format .*500/default",
+    ('checkpoint', 'params.layer.kernel/.zarray'): "orbax's Zarr format",
+    ('_METADATA', 'checkpoint'): "authors' JAX code: `vgps-import-reference",
+    ('checkpoint_9/checkpoint', 'checkpoint_10/checkpoint'): "holds checkpoints of the authors' JAX code",
+    ('saved_model.pb',): 'TensorFlow SavedModel',
+    ('dataset_statistics.json', 'config.json', '300000/default/manifest.ocdbt'): 'policy:=octo-checkpoint',
+    ('config.json', 'model.safetensors', 'train_config.json'): 'LeRobot policy',
+    ('critic/config.json', 'checkpoints/1/state.pt'): 'is a training run: give .*critic',
+}
+
+
+@pytest.mark.parametrize('files', FOREIGN, ids=lambda files: files[0])
+def test_a_folder_of_something_else_is_named_for_what_it_is(tmp_path, files):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"type": "diffusion"}')
+    with pytest.raises(CheckpointError, match=FOREIGN[files]):
+        Critic.load(tmp_path)
+
+
+@pytest.mark.parametrize('name, words', [('state.pt', 'a pickle'), ('model.safetensors', 'give the folder that holds'),
+                                         ('checkpoint_500', 'vgps-import-reference')])
+def test_a_file_is_named_for_what_it_is(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b'x')
+    with pytest.raises(CheckpointError, match=words):
+        Critic.load(tmp_path / name)
 
 
 def test_the_default_is_the_shipped_critic_and_its_absence_is_named(saved, monkeypatch):

@@ -176,6 +176,13 @@ def test_a_directory_without_the_file_says_what_it_holds(tmp_path):
         find_file(tmp_path / 'nowhere')
 
 
+def test_arrays_that_lie_in_a_store_beside_the_file_are_said_to(tmp_path):
+    (tmp_path / 'checkpoint').write_bytes(msgpack.packb({'state': 'PLACEHOLDER://state'}))
+    (tmp_path / 'manifest.ocdbt').write_bytes(b'')
+    with pytest.raises(CheckpointError, match=r"orbax's OCDBT format .*restore"):
+        find_file(tmp_path)
+
+
 def test_a_critic_is_not_overwritten(tmp_path, leaves):
     path = write_checkpoint(tmp_path / 'checkpoint', tree_of(leaves))
     import_reference(path, tmp_path / 'out', action_space=BRIDGE)

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from vgps_critic import foreign
 from vgps_critic.config import CheckpointError, CriticConfig
 from vgps_critic.model_card import model_card
 from vgps_msgs_py.safetensors_header import UntrustedFileError, read_header, read_json
@@ -77,8 +78,9 @@ def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[
     """Read a checkpoint and return its weights, configuration and content hash.
 
     Args:
-        path_or_hub_id: a folder; `owner/name` on the Hugging Face hub, where a cached copy is used when offline; or
-            `default`, the critic that comes with the package; or a registry, whose current critic is meant.
+        path_or_hub_id: a folder; `owner/name` or `owner/name@revision` on the Hugging Face hub, where a cached copy is
+            used when offline; or `default`, the critic that comes with the package; or a registry, whose current
+            critic is meant.
         revision: branch, tag or commit on the hub.
 
     Raises:
@@ -90,12 +92,13 @@ def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[
     try:
         values = read_json(folder / CONFIG)
         if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
-            raise CheckpointError(f'{where}: not a critic of ours, key "format" is not {FORMAT!r}')
+            raise UntrustedFileError(f'{where}: not a critic of ours, key "format" is not {FORMAT!r}')
         expected_hash = values.pop('hash', None)
         config = CriticConfig.from_dict(values, where)
         shapes = read_header(folder / WEIGHTS).shapes
     except UntrustedFileError as e:
-        raise CheckpointError(str(e)) from e
+        known = foreign.describe(folder)
+        raise CheckpointError(f'{folder} {known}' if known else str(e)) from e
     try:
         config.network.check_shapes(shapes)
     except ValueError as e:
@@ -131,11 +134,17 @@ def locate(path_or_hub_id: str, revision: str | None = None) -> Path:
         return folder
     if path_or_hub_id == 'default':
         raise CheckpointError(f"no critic is shipped as 'default' (looked in {folder}): give a folder or hub id")
-    if path_or_hub_id.count('/') != 1 or path_or_hub_id.startswith(('.', '/', '~')):
-        raise CheckpointError(f'{path_or_hub_id}: no such folder, and not a hub id of the form owner/name')
+    if known := foreign.describe(folder):
+        raise CheckpointError(f'{folder} {known}')
+    name, at, pinned = path_or_hub_id.partition('@')
+    if name.count('/') != 1 or name.startswith(('.', '/', '~')) or bool(at) != bool(pinned):
+        raise CheckpointError(f'{path_or_hub_id}: no such folder, and not a hub id of the form owner/name or '
+                              'owner/name@revision')
+    if revision and pinned and revision != pinned:
+        raise CheckpointError(f'{path_or_hub_id} names a revision, and {revision} is asked for: say one of them')
     from huggingface_hub import snapshot_download  # half a second that a local folder should not cost
     try:
-        return Path(snapshot_download(path_or_hub_id, revision=revision, allow_patterns=[WEIGHTS, CONFIG]))
+        return Path(snapshot_download(name, revision=revision or pinned or None, allow_patterns=[WEIGHTS, CONFIG]))
     except Exception as e:  # the client raises a dozen unrelated types for "not there" and "no network"
         raise CheckpointError(
             f'{path_or_hub_id}: no such folder, neither on the hub nor in its local cache: {e}') from e

@@ -129,8 +129,8 @@ class CriticNodeConfig:
     """What is fixed when `critic_node` starts; `SteeringConfig` holds what can change while it runs."""
 
     critic: str = field(default='', metadata={
-        'description': "checkpoint: folder, hub id owner/name, or 'default' (shipped with the package); '' or "
-                       "'untrained': a small stand-in with random weights", 'read_only': True})
+        'description': "checkpoint: folder, hub id owner/name[@revision], or 'default' (shipped with the package); '' "
+                       "or 'untrained': a small stand-in with random weights", 'read_only': True})
     outlook: str = field(default='', metadata={
         'description': "folder of a critic or registry whose outlook is used; '': the critic's own, if it has one",
         'read_only': True})

@@ -55,7 +55,8 @@ class Critic:
         """Load a checkpoint and warm it up.
 
         Args:
-            path_or_hub_id: a folder, `owner/name` on the Hugging Face hub (cached copies serve offline), or `default`.
+            path_or_hub_id: a folder, `owner/name` or `owner/name@revision` on the Hugging Face hub (cached copies serve
+                offline), or `default`.
             revision: branch, tag or commit on the hub.
             options: `instructions`, an encoder or a source as in `load_instruction_encoder`, made when first used;
                 `device`, torch's; `runtime` and `precision` as in `runtime.make_encoder`.

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vgps_critic import checkpoint, flax_names
+from vgps_critic import checkpoint, flax_names, foreign
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.config import CheckpointError, CriticConfig
 
@@ -202,10 +202,14 @@ def find_file(path: Path) -> Path:
     """Return the msgpack file of a checkpoint given as a file or as the directory orbax makes around it."""
     if path.is_file():
         return path
+    if store := foreign.orbax(path):  # the file 'checkpoint' beside such arrays holds their names alone
+        raise CheckpointError(f'{path} {store}')
     if (path / 'checkpoint').is_file():
         return path / 'checkpoint'
     if not path.is_dir():
         raise CheckpointError(f'{path}: no such file or directory')
+    if (known := foreign.describe(path)) and 'authors' not in known:
+        raise CheckpointError(f'{path} {known}')
     inside = ', '.join(sorted(entry.name for entry in path.iterdir())[:10])
     raise CheckpointError(f"{path}: holds no file 'checkpoint' (but {inside or 'nothing'}): give checkpoint_<step>")
 

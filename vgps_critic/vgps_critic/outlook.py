@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from vgps_critic.config import CheckpointError
+from vgps_msgs_py.safetensors_header import regular_file
 
 FILE = 'outlook.safetensors'
 FORMAT = 'vgps-outlook/1'
@@ -113,10 +114,11 @@ class Outlook:
         if not path.exists():
             return None
         try:
+            regular_file(path)
             with safe_open(path, 'numpy') as file:
                 texts = json.loads((file.metadata() or {}).get('outlook', '{}'))
                 arrays = {name: file.get_tensor(name).copy() for name in file.keys()}
-            if texts.pop('format', None) != FORMAT:
+            if not isinstance(texts, dict) or texts.pop('format', None) != FORMAT:
                 raise CheckpointError(f'{path}: not an outlook of ours, "format" is not {FORMAT!r}')
             least = texts.pop('least', None)
             probes = None if least is None else Probes(
@@ -124,13 +126,41 @@ class Outlook:
                 arrays.pop('probe_success').astype(bool), least)
             texts['instructions'] = tuple(texts['instructions'])
             outlook = cls(**texts, **arrays, probes=probes)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as e:
-            raise e if isinstance(e, CheckpointError) else CheckpointError(f'{path}: {e}') from e
-        dim = outlook.means.shape[-1]
-        if outlook.whitening.shape != (dim, dim) or outlook.weights.shape != (len(FEATURES) + 1,) or \
-                not all(np.isfinite(array).all() for array in (outlook.means, outlook.whitening, outlook.weights)):
-            raise CheckpointError(f'{path}: sizes do not fit together, or a number is not finite')
+            wrong = outlook._wrong()
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as e:
+            raise e if isinstance(e, CheckpointError) else CheckpointError(f'{path}: {str(e)[:200]}') from e
+        if wrong:
+            raise CheckpointError(f'{path}: {wrong}')
         return outlook
+
+    def _wrong(self) -> str:
+        """Return what does not fit together, or '': the file may be anybody's."""
+        count, dim = len(self.instructions), self.means.shape[-1] if self.means.ndim else 0
+        shapes = {'embeddings': (count, self.embeddings.shape[-1] if self.embeddings.ndim else 0),
+                  'means': (count, dim), 'whitening': (dim, dim), 'weights': (len(FEATURES) + 1,)}
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array.shape != shape or 0 in shape or array.dtype != np.float32 or not np.isfinite(array).all():
+                return f'{name} is not {shape} finite float32'
+        numbers = {name: getattr(self, name) for name in ('floor', 'threshold', 'false_alarms', 'limit')}
+        for name, value in (numbers if self.probes is None else numbers | {'least': self.probes.least}).items():
+            if type(value) not in (int, float) or math.isnan(value) or (
+                    name == 'floor' and not -math.inf < value < 0):
+                return f'{name} is {str(value)[:80]!r}, not a number that it can be'
+        if not all(isinstance(text, str) for text in (self.critic_hash, *self.instructions)):
+            return 'critic_hash and instructions must be texts'
+        if not isinstance(self.facts, dict):
+            return 'facts must be a table'
+        probes = self.probes
+        if probes is not None:
+            number = len(probes.success) if probes.success.ndim == 1 else -1
+            if (probes.images.ndim != 4 or probes.images.shape != (number, *probes.images.shape[1:3], 3)
+                    or probes.images.dtype != np.uint8 or 0 in probes.images.shape
+                    or probes.actions.shape != (number, 7) or not np.isfinite(probes.actions).all()
+                    or probes.instruction.shape != (number,) or probes.instruction.dtype.kind not in 'iu'
+                    or probes.instruction.min() < 0 or probes.instruction.max() >= count):
+                return 'the probes do not fit together'
+        return ''
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,8 @@ def _shape(path: Path, name: str, entry: object, available: int) -> tuple[int, .
         numbers = [begin, end, *shape]
     except (TypeError, KeyError, ValueError):
         raise UntrustedFileError(f'{path}: key {name} lacks dtype, shape or data_offsets') from None
-    if dtype not in SIZES:
-        raise UntrustedFileError(f'{path}: key {name} is {dtype}, expected float32 (F32)')
+    if not isinstance(dtype, str) or dtype not in SIZES:
+        raise UntrustedFileError(f'{path}: key {name} is {str(dtype)[:40]}, expected float32 (F32)')
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or len(shape) > 8:
         raise UntrustedFileError(f'{path}: key {name} has the impossible shape {str(shape)[:80]}')
     if not begin <= end <= available or end - begin != math.prod(shape) * SIZES[dtype]:

@@ -46,6 +46,8 @@ def test_export_reads_back_bit_equal_and_leaves_out_what_nobody_judged(recorded,
         assert np.stack(list(b.frames)).shape == np.stack(list(a.frames)).shape
     with pytest.raises(FileExistsError):
         export(ExportConfig((recorded,), tmp_path / 'set'))
+    export(ExportConfig((recorded,), tmp_path / 'good', failures='skip'))
+    assert [e.success for e in read_episodes(tmp_path / 'good')] == [True]
 
 
 def episode(count=6, seed=0, size=(32, 32), **more):

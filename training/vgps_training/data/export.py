@@ -27,6 +27,7 @@ class ExportConfig:
     split: str = 'train'                     # of RLDS data sets
     reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
     unjudged: str = 'skip'                   # episodes whose outcome nobody recorded: 'skip' or 'successes'
+    failures: Literal['keep', 'skip'] = 'keep'  # 'skip' leaves failed episodes out: a policy imitates whatever is there
 
 
 def export(config: ExportConfig) -> None:
@@ -39,6 +40,9 @@ def export(config: ExportConfig) -> None:
                 continue
             if episode.success is None and config.unjudged == 'successes':
                 episode = replace(episode, success=True)
+            if episode.success is False and config.failures == 'skip':
+                skipped['failure, left out on request'] += 1
+                continue
             try:
                 if episode.rate is not None and abs(episode.rate - config.fps) > 0.01 * config.fps:
                     raise DataError(f'it has {episode.rate:g} steps a second: give --fps {episode.rate:g}')

@@ -75,6 +75,7 @@ def policy(name: str) -> None:
 
 def critic(name: str) -> None:
     """Check a checkpoint as far as that goes without loading it; a hub id is left to whoever loads it."""
+    from vgps_critic import foreign
     from vgps_critic.checkpoint import CONFIG, CURRENT
     if name in ('default', 'untrained'):
         return
@@ -82,12 +83,14 @@ def critic(name: str) -> None:
     if path.is_dir():
         if (path / CONFIG).is_file() or (path / CURRENT).is_file():
             return
+        if known := foreign.describe(path):
+            raise ArgumentError(f'{name} {known}')
         inside = sorted(found.parent for pattern in (f'*/{CONFIG}', f'*/*/{CONFIG}') for found in path.glob(pattern))
         raise ArgumentError(f'{name} is not a critic (it has no {CONFIG})' + (
             f'; did you mean {inside[0]}?' if inside else '; give the folder that vgps-train wrote, e.g. '
             'runs/iql/critic'))
     if path.is_file():
-        raise ArgumentError(f'{name} is a file; give the folder around it')
+        raise ArgumentError(f'{name} {foreign.describe(path)}')
     owner = name.partition('/')[0]
     if name.count('/') == 1 and owner not in ('', '.', '..', '~') and not Path(owner).is_dir():
         return  # owner/name on the hub
@@ -112,7 +115,7 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
     """Return the bags among paths and below them: the folder of a demonstration holds several."""
     found: list[Path] = []
     for path in paths:
-        if path.is_file() or _is_bag(path):
+        if path.is_file() or is_bag(path):
             found.append(path)
             continue
         inside = sorted({file.parent for kind in BAG_FILES for file in path.rglob(kind)})
@@ -122,7 +125,8 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _is_bag(folder: Path) -> bool:
+def is_bag(folder: Path) -> bool:
+    """Tell whether a folder is itself a recording."""
     return any(next(folder.glob(kind), None) for kind in BAG_FILES)
 
 

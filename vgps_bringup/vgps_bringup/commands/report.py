@@ -1,4 +1,4 @@
-"""``vgps-report``: a recorded episode as a page to look at."""
+"""``vgps-report``: a recorded episode, or a folder of them, as a page to look at."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ class Report:
 
     Example: vgps-report runs/20260102T030405678_put_carrot_on_plate_s7
 
-    Next: open REPORT/index.html in a browser, or judge the bag anew with vgps-evaluate bag.
+    Of a folder with recordings in it, e.g. vgps-report runs, write episodes.html: every episode with its last picture,
+    to be filtered by task, condition, outcome and reason.
+
+    Next: open the page in a browser, or judge the recordings anew with vgps-evaluate bag.
     """
 
     bag: Positional[Path]
-    """rosbag2 folder or file (MCAP, sqlite3)"""
+    """rosbag2 folder or file (MCAP, sqlite3), or a folder with such recordings in it"""
     output: Path | None = None
     """report folder; by default the folder report in the bag"""
     camera: str = ''
@@ -31,13 +34,23 @@ class Report:
     """name of the episode; by default the last of the bag"""
     overwrite: bool = False
     """replace a report that is there"""
+    each: bool = False
+    """of a folder: first write the page of every recording that has none"""
 
 
 def main() -> None:
     """Command line."""
     options = tyro.cli(Report, prog='vgps-report')
+    checks.or_exit('vgps-report', lambda: checks.recording(options.bag))
+    if options.bag.is_dir() and not checks.is_bag(options.bag):
+        _folder(options)
+    else:
+        _episode(options)
+
+
+def _episode(options: Report) -> None:
     folder = options.output or (options.bag if options.bag.is_dir() else options.bag.parent) / 'report'
-    checks.or_exit('vgps-report', lambda: checks.recording(options.bag), lambda: checks.new_folder(folder),
+    checks.or_exit('vgps-report', lambda: checks.new_folder(folder),
                    lambda: checks.unused(folder / 'index.html', options.overwrite))
     from vgps_bringup.episode_pages.facts import describe
     from vgps_bringup.episode_pages.report import episode_report
@@ -52,6 +65,43 @@ def main() -> None:
     print(describe(summary['episode_id'], summary))
     print(f'Report: {folder / "index.html"}\nNext, what other critics say of it: vgps-evaluate bag {options.bag} '
           '--critic default')
+
+
+def _folder(options: Report) -> None:
+    """Write the page over a folder of recordings."""
+    bags = []
+
+    def check() -> None:
+        if options.output or options.episode:
+            raise checks.ArgumentError(f'{options.bag} is a folder of recordings: --output and --episode are for one '
+                                       'of them')
+        bags.extend(checks.recordings([options.bag]))
+
+    checks.or_exit('vgps-report', check)
+    from tqdm import tqdm
+
+    from vgps_bringup.episode_pages import overview
+    from vgps_bringup.episode_pages.report import episode_report
+    from vgps_msgs_py.bags.storage import BagError
+    page = options.bag / overview.NAME  # of nothing but what is there: written anew without asking
+    for bag in tqdm(bags, desc='pages', unit='recording', disable=not options.each):
+        if options.each and (options.overwrite or not (bag / 'report' / 'index.html').exists()):
+            try:
+                episode_report(bag, camera=options.camera or None)
+            except BagError as error:
+                tqdm.write(f'no page: {error}', file=sys.stderr)
+    try:
+        page, cards, problems = overview.write(options.bag, tqdm(bags, desc='reading', unit='recording'),
+                                               options.camera or None)
+    except OSError as error:
+        sys.exit(f'vgps-report: {error}')
+    for problem in problems:
+        print(f'not shown: {problem}', file=sys.stderr)
+    successes = sum(card.summary['outcome'] == 'success' for card in cards)
+    print(f'{len(cards)} episodes, {successes} successes\nPage: {page}\nNext, what a critic says of all of them: '
+          f'vgps-evaluate bag {options.bag} --critic default')
+    if not cards:
+        sys.exit('vgps-report: not one episode could be shown')
 
 
 if __name__ == '__main__':

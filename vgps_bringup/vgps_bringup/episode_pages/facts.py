@@ -63,6 +63,15 @@ def reason_counts(episode: EpisodeRecord) -> dict[str, int]:
                         if s.decision is not None).most_common())
 
 
+def condition(summary: dict) -> str:
+    """Return who chose in an episode, as its decisions say: the critic, the plain policy, or chance."""
+    if not summary['reasons']:
+        return 'no decisions'
+    controls = {words(SteeringReason, SteeringReason.CONTROL_FIRST): 'plain policy',
+                words(SteeringReason, SteeringReason.CONTROL_RANDOM): 'random choice'}
+    return next((text for reason, text in controls.items() if reason in summary['reasons']), 'steered')
+
+
 def summarize(bag: Bag, episode: EpisodeRecord) -> dict:
     """Return the facts of an episode as plain values."""
     decisions = [s.decision for s in episode.steps if s.decision is not None]

@@ -50,6 +50,13 @@ def png_uri(image: np.ndarray) -> str:
     return 'data:image/png;base64,' + b64encode(buffer.getvalue()).decode()
 
 
+def jpeg_uri(image: np.ndarray) -> str:
+    """Return an RGB array as a data URI, small."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, 'JPEG', quality=82)
+    return 'data:image/jpeg;base64,' + b64encode(buffer.getvalue()).decode()
+
+
 def value_figure(episode: EpisodeRecord) -> Figure:
     """Q-values over the episode: every candidate a dot, the executed one the line, fallbacks marked."""
     figure = Figure(figsize=(8.6, 3.4), layout='constrained')
