@@ -9,7 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from evaluation_bags import FRAME, INSTRUCTION, START, Messages, episode_messages, picture, write_bag
+from evaluation_bags import FRAME, INSTRUCTION, START, Messages, count_readings, episode_messages, picture, write_bag
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from vgps_bringup.episode_pages.latency import added_latency, latency_table, model_milliseconds
@@ -195,10 +195,12 @@ def test_the_last_step_of_a_judged_episode_is_not_called_a_gap_in_the_recording(
     assert Values.of(replace(episode, outcome='running')).last is None
 
 
-def test_conditions_are_compared_side_by_side(tmp_path, messages):
+def test_conditions_are_compared_side_by_side(tmp_path, messages, monkeypatch):
     bags = {'plain policy': write_bag(tmp_path / 'a', messages=messages, steps=4, outcome=2, episode_id='a'),
             'steered': write_bag(tmp_path / 'b', messages=messages, steps=6, episode_id='b')}
+    passes = count_readings(monkeypatch)
     text = comparison_report(bags, tmp_path / 'out')
+    assert len(passes) == 3 * len(bags), 'the messages of each, and its frames for each of the two videos'
     assert 'plain policy: FAILURE' in text and 'steered: SUCCESS' in text
     html = (tmp_path / 'out/index.html').read_text()
     assert '../a/report/index.html' in html and (tmp_path / 'a/report/index.html').exists()
