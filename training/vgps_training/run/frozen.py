@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from vgps_critic import checkpoint
 from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder, build_network
+from vgps_critic.whole_files import whole
 from vgps_training.data.hindsight import NAMES, RELATIVE
 from vgps_training.data.table import StepTable
 from vgps_training.run.config import TrainConfig
@@ -34,9 +35,9 @@ PRECISION = 4.0
 
 def save(folder: Path, config: NetworkConfig, encoder: nn.Module, readout: nn.Linear) -> None:
     """Write a pre-trained encoder with its readout."""
-    temporary = folder / f'.{FILE}.tmp'
-    torch.save({'network': asdict(config), 'encoder': encoder.state_dict(), 'readout': readout.state_dict()}, temporary)
-    temporary.replace(folder / FILE)
+    with whole(folder / FILE) as temporary:
+        torch.save({'network': asdict(config), 'encoder': encoder.state_dict(), 'readout': readout.state_dict()},
+                   temporary)
 
 
 class _Given(nn.Module):
