@@ -21,7 +21,7 @@ setup(
         'numpy', 'opencv-python', 'mujoco', 'rosbags', 'mcap', 'zstandard', 'lz4', 'pillow', 'packaging',
         'pyyaml', 'matplotlib', 'av', 'scipy', 'pyarrow', 'tqdm', 'tyro', 'jinja2',
     ],
-    extras_require={'test': ['pytest']},
+    extras_require={'test': ['pytest'], 'rerun': ['rerun-sdk']},
     zip_safe=True,
     entry_points={'vgps.arms': ['wx250s = vgps_bringup.arm.kinematics:Kinematics'], 'console_scripts': [
         'widowx_node = vgps_bringup.nodes:widowx_node',

@@ -1,5 +1,7 @@
 """Faster encoders give the same values, or they are not used."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -63,3 +65,9 @@ def test_a_step_costs_the_same_for_one_and_for_a_hundred_candidates():
     score = {k: cpu_time(critic.score, encoded, np.zeros((k, 7), np.float32)) for k in (1, 100, 1000)}
     assert (encode + score[100]) / (encode + score[1]) <= 1.10  # measured 1.004
     assert (encode + score[1000]) / (encode + score[1]) <= 1.25  # measured 1.05
+
+
+def test_loading_a_critic_does_not_import_the_compiler():
+    code = ('import sys; from vgps_critic import Critic; Critic.load("default"); '
+            'sys.exit("torch._dynamo" in sys.modules)')
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0  # it would take several seconds

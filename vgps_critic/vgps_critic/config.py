@@ -30,6 +30,7 @@ class NetworkConfig:
     num_members: int = 2  # critics in the ensemble
     language_dim: int = 512  # length of the instruction's embedding
     action_dim: int = ACTION_DIM  # end-effector delta and gripper
+    value_range: tuple[float, float] | None = None  # that values cannot leave, e.g. -50 0; paper: no such bounds
 
     def __post_init__(self):
         # the largest sizes are far beyond any critic and keep a hostile checkpoint from being built
@@ -43,8 +44,21 @@ class NetworkConfig:
         for name, low, high in (('num_filters', 4, 4096), ('image_size', 64, 256), ('num_members', 1, 1000),
                                 ('language_dim', 1, 65536), ('action_dim', ACTION_DIM, ACTION_DIM)):
             whole(f'network: {name}', getattr(self, name), low, high)
+        self._check_range()
         if self.num_filters % 4:
             raise ValueError(f'network: num_filters must be a multiple of 4 (4 norm groups), got {self.num_filters}')
+
+    def _check_range(self) -> None:
+        if self.value_range is None:
+            return
+        values = self.value_range
+        if not isinstance(values, (list, tuple)) or len(values) != 2 or \
+                any(type(v) not in (int, float) for v in values):
+            raise ValueError(f'network: value_range must be two numbers, got {str(values)[:80]}')
+        low, high = map(float, values)
+        if not -1e6 <= low < high <= 1e6:  # NaN fails too
+            raise ValueError(f'network: value_range must be a lower and a higher number, got {low:g} and {high:g}')
+        object.__setattr__(self, 'value_range', (low, high))
 
     def check_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Raise ValueError where a file's shapes cannot be this network's: asked before anything is built.
@@ -103,8 +117,11 @@ class CriticConfig:
         return self.network.image_size
 
     def to_dict(self) -> dict:
-        """Return a JSON-ready dictionary."""
-        return json.loads(json.dumps(asdict(self)))
+        """Return a JSON-ready dictionary; what older versions did not know is said only where it is used."""
+        values = json.loads(json.dumps(asdict(self)))
+        if values['network']['value_range'] is None:  # or the hash of every older checkpoint would change
+            del values['network']['value_range']
+        return values
 
     @classmethod
     def from_dict(cls, values: dict, where: str) -> 'CriticConfig':

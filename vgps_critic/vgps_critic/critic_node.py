@@ -61,7 +61,6 @@ class CriticNode(Node):
         self._status = (DiagnosticStatus.OK, 'waiting for candidates')
         self._last, self._reconfigured = None, True  # publish the configuration at the next tick
         self._worker = ThreadPoolExecutor(1, 'critic')
-        self._wake = self.create_guard_condition(self._advance)  # triggered by the worker
         self._decisions = self.create_publisher(SteeringDecision, 'decision', qos.EVENT)
         self._commands = self.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
@@ -170,7 +169,7 @@ class CriticNode(Node):
 
     def _submit(self, function, *args) -> Future:
         future = self._worker.submit(function, *args)
-        future.add_done_callback(lambda _: self._wake.trigger())
+        future.add_done_callback(lambda _: node_main.soon(self, self._advance))
         return future
 
     def _encode(self, message: Image, instruction: str):
@@ -241,7 +240,7 @@ class CriticNode(Node):
 
 def main() -> None:
     """Run the node."""
-    node_main.run(CriticNode)
+    node_main.run(CriticNode, events=True)
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ re-ranks the candidates of a generalist policy.
 | network | ResNet{stages} + FiLM, {filters} filters, {members} members, {image}x{image} RGB |
 | instruction encoder | `{text_encoder}` |
 | discount | {discount}, success on the last {success_steps} steps of a demonstration |
-| Q-values | discounted sum of -1 per step until success; 0 is success now, {floor:.4g} is never |
+| Q-values | discounted sum of -1 per step until success; 0 is success now, {floor:.4g} is never; {bounds_of_values} |
 
 ## Actions
 
@@ -53,4 +53,6 @@ def model_card(config, digest: str) -> str:
         image=network.image_size, text_encoder=config.text_encoder, discount=config.discount,
         success_steps=config.success_steps, floor=-1 / (1 - config.discount), frame=space.frame, rule=space.rule,
         source=f' ({space.source})' if space.source else '',
+        bounds_of_values='cannot leave {:g} to {:g}'.format(*network.value_range) if network.value_range else
+        'nothing keeps the network from leaving that range',
         bounds='\n'.join(f'| {name} | {unit} | {low:.6g} | {high:.6g} |' for name, unit, low, high in rows))

@@ -142,6 +142,12 @@ class ResNetEncoder(nn.Module):
         return grid.expand(batch, height, width, 2)
 
 
+def bounded(outputs: Tensor, low: float, high: float) -> Tensor:
+    """Return outputs pressed into (low, high): their order stays, and so does a difference in the middle (slope 1)."""
+    width = high - low
+    return low + width * torch.sigmoid(4 / width * (outputs - (low + high) / 2))
+
+
 class CriticNetwork(nn.Module):
     """The ensemble Q(s, a, l): one shared encoder, hidden layers per member, one shared last layer."""
 
@@ -150,9 +156,8 @@ class CriticNetwork(nn.Module):
         self.config = config
         self.encoder = ResNetEncoder(config.stage_sizes, config.num_filters, config.language_dim)
         sizes = (self.encoder.output_dim + config.action_dim, *config.hidden_dims)
-        self.weights = nn.ParameterList(
-            torch.stack([nn.init.xavier_uniform_(torch.empty(n_in, n_out)) for _ in range(config.num_members)])
-            for n_in, n_out in itertools.pairwise(sizes))  # each (E, in, out)
+        self.weights = nn.ParameterList(_random_weights(config.num_members, n_in, n_out)
+                                        for n_in, n_out in itertools.pairwise(sizes))  # each (E, in, out)
         self.biases = nn.ParameterList(torch.zeros(config.num_members, n) for n in sizes[1:])  # each (E, out)
         self.last = dense(sizes[-1], 1)  # TRAP: one layer for all members
 
@@ -178,7 +183,17 @@ class CriticNetwork(nn.Module):
         h = functional.silu(h[:, :, None] + torch.einsum('bna,eah->ebnh', actions, first[:, dim:]))  # (E, B, N, h)
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:]):
             h = functional.silu(torch.einsum('ebnh,ehk->ebnk', h, weight) + bias[:, None, None])
-        return self.last(h).squeeze(-1)
+        outputs = self.last(h).squeeze(-1)
+        if self.config.value_range is None:
+            return outputs
+        return bounded(outputs, *self.config.value_range)
+
+
+def _random_weights(members: int, n_in: int, n_out: int) -> Tensor:
+    weights = torch.empty(members, n_in, n_out)
+    for i in range(members):  # in place: torch.stack on the meta device takes seconds, to import torch's compiler
+        nn.init.xavier_uniform_(weights[i])
+    return weights
 
 
 def build_network(config: NetworkConfig, state: Mapping[str, np.ndarray], where: str) -> CriticNetwork:

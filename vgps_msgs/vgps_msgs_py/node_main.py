@@ -3,17 +3,25 @@
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from vgps_msgs_py import discovery, run_files
 from vgps_msgs_py.parameters import ParameterError
 
+PROBE_PATIENCE = 1.0  # s; the events executor of some builds never runs a timer
 
-def run(make_node, args=None) -> None:
+
+def run(make_node, args=None, events: bool = False) -> None:
     """Spin ``make_node()`` until it is told to stop or says ``finished``; ``close()`` is called before it is destroyed.
+
+    With ``events`` by rclpy's events executor where it has one and it works: the usual one builds its wait set anew for
+    every message, which is most of what a small callback costs. The nodes that hold the arm stay with the usual one.
 
     Exits with 2 when the configuration is wrong, saying so in one line instead of a traceback, and with 130 when it is
     told to stop while it still starts: loading a model takes long, and is given up.
@@ -26,22 +34,28 @@ def run(make_node, args=None) -> None:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # before there is a node, only the command line and the environment can be wrong
         _refuse(error)
-    executor = SingleThreadedExecutor()
+    executor = None
 
     def stop(number, _frame):
         stopping.append(number)
         if node is None:
             raise KeyboardInterrupt
-        executor.wake()
+        if executor is not None:
+            executor.wake()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
         node = make_node()
         run_files.note_shared_memory()
-        executor.add_node(node)
+        executor = _events_executor(node) if events else None
+        if executor is None:
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
         while rclpy.ok() and not stopping and not getattr(node, 'finished', False):
             executor.spin_once(timeout_sec=0.2)
+            if (failure := getattr(node, 'failure', None)) is not None:
+                raise failure
     except ParameterError as error:
         print(f'error: {error}', file=sys.stderr, flush=True)
         sys.exit(2)
@@ -59,11 +73,49 @@ def run(make_node, args=None) -> None:
     finally:
         if node is not None:
             getattr(node, 'close', lambda: None)()
-            executor.remove_node(node)
+            if executor is not None:
+                executor.remove_node(node)
             node.destroy_node()
-        executor.shutdown()
+        if executor is not None:
+            executor.shutdown()
         rclpy.try_shutdown()
         run_files.forget_shared_memory()
+
+
+def soon(node, callback: Callable[[], None]) -> None:
+    """Run a callback in the node's executor, from any thread; dropped while the node is not being spun."""
+    def task():
+        try:
+            callback()
+        except Exception as error:  # raised by `run`: an exception in a task crashes the events executor
+            node.failure = error
+
+    executor = node.executor
+    if executor is not None:
+        executor.create_task(task)
+
+
+def _events_executor(node):
+    """Return rclpy's events executor, spinning the node, or None where there is none or its timers do not run."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:  # Humble
+        return None
+    executor, fired = EventsExecutor(), []
+    executor.add_node(node)
+    probe = node.create_timer(0.001, lambda: fired.append(True), clock=Clock(clock_type=ClockType.STEADY_TIME))
+    try:
+        deadline = time.monotonic() + PROBE_PATIENCE
+        while not fired and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.05)
+    finally:
+        node.destroy_timer(probe)
+    if fired:
+        return executor
+    node.get_logger().info("rclpy's events executor runs no timers here: the usual one is used")
+    executor.remove_node(node)
+    executor.shutdown()
+    return None
 
 
 def _secured() -> bool:

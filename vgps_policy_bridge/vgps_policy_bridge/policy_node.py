@@ -61,7 +61,6 @@ class PolicyNode(Node):
             self.count_subscribers, self.resolve_topic_name('execute_instruction/_action/feedback')))
 
         self.later: queue.SimpleQueue = queue.SimpleQueue()  # from the worker to the executor
-        self.wake = self.create_guard_condition(self._run_later)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation clock must not pause the limits
         self.create_timer(0.05, self._on_tick, clock=steady)
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
@@ -137,6 +136,7 @@ class PolicyNode(Node):
 
     def _on_tick(self) -> None:
         """Retry a service that was not there yet; check the limits and that somebody still wants the episode."""
+        self._run_later()  # what came before there was an executor
         if self.call is not None:
             self.call.retry()
         for _ in range(len(self.waiting)):
@@ -222,7 +222,7 @@ class PolicyNode(Node):
     def _soon(self, callback: Callable, *arguments) -> None:
         """Run callback in the executor, from any thread."""
         self.later.put(partial(callback, *arguments))
-        self.wake.trigger()
+        node_main.soon(self, self._run_later)
 
     def _run_later(self) -> None:
         while not self.later.empty():
@@ -248,4 +248,4 @@ class PolicyNode(Node):
 
 def main(args=None) -> None:
     """Run the node."""
-    node_main.run(PolicyNode, args)
+    node_main.run(PolicyNode, args, events=True)

@@ -1,10 +1,11 @@
-"""`vgps-train`: train a value function, or publish one.
+"""`vgps-train`: train a value function, calibrate or publish one.
 
 vgps-train iql --preset small --data bags/ --out runs/iql
 vgps-train cal-ql --data bridge_dataset/1.0.0 fractal20220817_data/0.1.0 --data.weights 1.0 0.54087
 vgps-train iql --config runs/iql/config.json        # again, or on: a killed run continues where it was saved
 torchrun --nproc-per-node 8 -m vgps_training.run.train cal-ql ...
 vgps-train push runs/iql owner/name --dry-run
+vgps-train calibrate runs/iql/critic --data heldout/ --out calibrated
 """
 import argparse
 import logging
@@ -42,6 +43,10 @@ def main() -> None:
     if arguments and arguments[0] == 'push':
         from vgps_training.run.push import main as push
         push(arguments[1:])
+        return
+    if arguments and arguments[0] == 'calibrate':
+        from vgps_training.run.calibrate import main as calibrate
+        calibrate(arguments[1:])
         return
     if not arguments or arguments[0] in ('-h', '--help'):
         print(__doc__)

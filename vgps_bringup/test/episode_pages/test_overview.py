@@ -59,5 +59,5 @@ def test_a_page_for_each_recording_is_made_where_there_is_none(tmp_path, monkeyp
 
 
 def test_what_belongs_to_one_episode_is_refused_for_a_folder(runs, monkeypatch):
-    with pytest.raises(SystemExit, match='are for one of them'):
+    with pytest.raises(SystemExit, match='for one of them'):
         call(monkeypatch, runs, '--output', Path('x'))

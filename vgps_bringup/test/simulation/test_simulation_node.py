@@ -158,7 +158,7 @@ def test_faster_than_real_time_publishes_its_clock_and_stops_cleanly(ros):
     simulation.wait(lambda: simulation.received['/clock'] and simulation.received['joint_states'], '/clock')
     first, started = stamps.seconds(simulation.next('/clock').clock), time.monotonic()
     simulation.wait(lambda: stamps.seconds(simulation.received['/clock'][-1].clock) > first + 1.0, 'a second to pass')
-    assert time.monotonic() - started > 0.9 / 4.0
+    assert time.monotonic() - started > 0.5 / 4.0  # not at once: a late look at the first shortens what is measured
     clock, joints = (stamps.seconds(m) for m in (simulation.next('/clock').clock,
                                                  simulation.next('joint_states').header.stamp))
     assert -1.0 < joints - clock < 4 * PATIENCE  # stamped by that clock, not by the machine's

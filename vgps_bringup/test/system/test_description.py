@@ -187,6 +187,24 @@ def test_launch_file_declares_the_same_arguments_and_nodes(name):
     assert sum(isinstance(node, Node) for node in nodes) == len(processes(name))
 
 
+def test_ros2_launch_starts_nothing_beside_a_system_in_the_same_namespace(monkeypatch):
+    pytest.importorskip('launch_ros', reason='ros2 launch comes with apt ROS only')
+    from launch import LaunchContext
+    from launch.actions import OpaqueFunction
+
+    from vgps_bringup.system import launch_adapter
+    asked = []
+    monkeypatch.setattr(launch_adapter.presence, 'second_system',
+                        lambda namespace, names: asked.append((namespace, set(names))) or 'widowx_node already runs')
+    context = LaunchContext()
+    context.launch_configurations.update({a.name: a.default for a in SYSTEMS['robot'].arguments})
+    start = next(e for e in launch_adapter.launch_description('robot').entities if isinstance(e, OpaqueFunction))
+    with pytest.raises(RuntimeError, match='widowx_node already runs'):
+        start.execute(context)
+    (namespace, names), = asked
+    assert namespace == 'vgps' and {'widowx_node', 'policy_node', 'critic_node'} <= names
+
+
 @pytest.mark.ros
 def test_parameter_page_is_that_of_the_nodes():
     pytest.importorskip('rclpy')

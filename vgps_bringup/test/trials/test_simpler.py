@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import simpler_stand_in
 
-from vgps_bringup.benchmarks.overhead import PAPER, markdown, measure
+from vgps_bringup.benchmarks.overhead import PAPER, OverheadRow, Times, doubts, markdown, measure
 from vgps_bringup.commands import evaluate
 from vgps_bringup.trials.plan import Condition, TaskItem, Trial, task_lists
 from vgps_bringup.trials.simpler.environments import (
@@ -199,8 +199,25 @@ def test_the_overhead_table_has_the_paper_s_rows():
     rows = measure(RandomPolicy(), Critic.untrained(num_filters=8, image_size=64), (10, 30), repetitions=3)
     assert [r.method for r in rows] == ['policy alone', 'steered, K = 10', 'steered, K = 30']
     assert rows[0].overhead == 1.0 and rows[1].paper == PAPER[10] == 1.28
-    assert rows[1].seconds > rows[0].seconds and rows[1].overhead == rows[1].seconds / rows[0].seconds
+    assert rows[1].overhead == rows[1].times.median / rows[0].times.median
+    assert rows[1].times.quartiles[0] <= rows[1].times.median <= rows[1].times.quartiles[1]
     assert 'with overlap' in markdown(rows, 'x')
+
+
+def test_a_busy_machine_is_noticed_and_an_impossible_overhead_is_not_printed():
+    def table(alone, steered):
+        return [OverheadRow('policy alone', alone, 1.0, alone, 1.0, 1.0),
+                OverheadRow('steered, K = 30', steered, steered.median / alone.median, steered,
+                            steered.median / alone.median, 1.46)]
+
+    calm = table(Times(0.1, (0.09, 0.11)), Times(0.2, (0.19, 0.21)))
+    assert doubts(calm, 0.2, 4) == '' and '| 2.00 |' in markdown(calm, 'x')
+    assert 'load was 3.5 on 4 cores' in doubts(calm, 3.5, 4)
+    assert 'lie far apart' in doubts(table(Times(0.1, (0.05, 0.2)), Times(0.2, (0.19, 0.21))), 0.2, 4)
+    absurd = table(Times(0.1, (0.09, 0.11)), Times(0.015, (0.01, 0.02)))
+    assert 'less time with than without the critic (steered, K = 30)' in doubts(absurd, 0.2, 4)
+    text = markdown(absurd, 'x', doubts(absurd, 0.2, 4))
+    assert 'not measurable' in text and '0.15' not in text and 'The machine was busy' in text
 
 
 def test_a_wrong_call_ends_with_one_line_that_says_what_to_do(monkeypatch, tmp_path):

@@ -24,7 +24,7 @@ from vgps_bringup.trials.plan import (
     task_list,
     task_lists,
 )
-from vgps_bringup.trials.report import Results, markdown, write_report
+from vgps_bringup.trials.report import Results, _video_pairs, markdown, write_report
 from vgps_bringup.trials.trials import collect, run_study
 from vgps_msgs_py.bags.reader import Bag
 
@@ -168,6 +168,21 @@ def test_tables_hold_rates_intervals_paired_differences_and_failures(tmp_path):
     assert 'early drop' in text and 'won' in text and '| **all tasks** |' in text
     html = (tmp_path / 'index.html').read_text()
     assert 'How trials failed' in html and '<script' not in html
+
+
+def test_a_lost_seed_is_shown_beside_a_won_one(tmp_path):
+    run_study(STUDY, CoinRunner(), tmp_path, say=lambda text: None)
+    study, rows = collect(tmp_path)
+    for row in rows:
+        row['bag'] = 'bags/x'
+    lost = next(r for r in rows if r['condition'] == 'steered' and r['success'])
+    lost['success'] = False
+    next(r for r in rows if r['condition'] == 'baseline' and (r['task'], r['seed']) == (lost['task'], lost['seed'])
+         )['success'] = True
+    (won, plain, steered), (beside, other, worse) = _video_pairs(Results(study, rows))
+    assert won.startswith('won, ') and steered['success'] and not plain['success']
+    assert beside == 'lost, 1 of 20 seeds' and other['success'] and not worse['success']
+    assert plain['seed'] == steered['seed'] and other['seed'] == worse['seed'] == lost['seed']
 
 
 def test_an_unfinished_study_is_reported_with_the_pairs_it_has(tmp_path):

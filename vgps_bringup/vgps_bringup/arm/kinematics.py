@@ -75,6 +75,11 @@ class Kinematics:
         pose[:3, 3] = self._data.site_xpos[self._site]
         return pose
 
+    def skeleton(self, joint_positions):
+        """Return (8, 3) points [m] in the base frame, from the base over every joint to the gripper."""
+        gripper = self.forward(joint_positions)[:3, 3]
+        return np.vstack([self._data.xpos, gripper])  # the world body is the base
+
     def jacobian(self, joint_positions):
         """Return the (6, 6) Jacobian in base axes, rows dx dy dz [m] then rotation vector [rad], per radian."""
         self.forward(joint_positions)

@@ -4,6 +4,7 @@ The paper's table has Octo-small alone and V-GPS with K = 10, 30, 50, 100; here 
 policy, as the reference does it, and beside it, as the live node does (contract 5: encode while the policy samples).
 """
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,26 @@ from vgps_critic.steering import Steerer, SteeringConfig
 from vgps_policy_bridge.policy import Observation
 
 PAPER = {1: 1.00, 10: 1.28, 30: 1.46, 50: 1.59, 100: 2.12}  # Table 9: Octo-small on the authors' GPU
+UNCOUNTED = 2    # first calls, which warm up
+WIDE = 0.5       # quartile range over median of the policy alone from which on the machine is called busy
+OWN_LOAD = 1.0   # of this measurement itself, in the load average
+
+
+@dataclass(frozen=True)
+class Times:
+    """Inference times of a step [s]."""
+
+    median: float
+    quartiles: tuple[float, float]  # a quarter of the steps was faster, a quarter slower
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> 'Times':
+        """Summarise."""
+        low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
+        return cls(median, (low, high))
+
+    def __str__(self) -> str:
+        return f'{self.median:.4f} [{self.quartiles[0]:.4f}, {self.quartiles[1]:.4f}]'
 
 
 @dataclass(frozen=True)
@@ -22,27 +43,16 @@ class OverheadRow:
     """One line of the table."""
 
     method: str
-    seconds: float            # median inference time of a step
-    overhead: float           # against the policy alone
-    overlapped_seconds: float  # with the encoder beside the policy
+    times: Times              # of a step
+    overhead: float           # of the medians, against the policy alone
+    overlapped_times: Times   # with the encoder beside the policy
     overlapped: float
     paper: float | None       # overhead the paper reports
 
 
-def median_seconds(run: Callable[[], object], repetitions: int) -> float:
-    """Return the median time of a call, after two that are not counted."""
-    times = []
-    for i in range(repetitions + 2):
-        began = time.perf_counter()
-        run()
-        if i >= 2:
-            times.append(time.perf_counter() - began)
-    return float(np.median(times))
-
-
 def measure(policy, critic, ks: tuple[int, ...], repetitions: int = 20, image_size: int = 256,
             instruction: str = 'put the eggplant in the basket') -> list[OverheadRow]:
-    """Time the policy alone (K = 1), then a steered step for each K."""
+    """Time the policy alone (K = 1) and a steered step for each K, in turns: what else runs then slows all alike."""
     image = np.random.default_rng(0).integers(0, 255, (image_size, image_size, 3), np.uint8)
     seen = Observation(image, 0.0, np.array([0.3, 0, 0.15, 0, 0, 0, 1], np.float32))
     steerer = Steerer(critic, SteeringConfig())
@@ -59,21 +69,66 @@ def measure(policy, critic, ks: tuple[int, ...], repetitions: int = 20, image_si
             candidates = policy.propose(seen, k)
             steerer.decide(encoding.result(), candidates.actions, seed=0)
 
-        alone = median_seconds(lambda: policy.propose(seen, 1), repetitions)
-        rows = [OverheadRow('policy alone', alone, 1.0, alone, 1.0, PAPER[1])]
+        runs = {('alone', 1): lambda: policy.propose(seen, 1)}
         for k in ks:
-            plain = median_seconds(lambda k=k: after(k), repetitions)
-            quick = median_seconds(lambda k=k: overlapped(k), repetitions)
-            rows.append(OverheadRow(f'steered, K = {k}', plain, plain / alone, quick, quick / alone, PAPER.get(k)))
-    return rows
+            runs |= {('after', k): lambda k=k: after(k), ('beside', k): lambda k=k: overlapped(k)}
+        times = _in_turns(runs, repetitions)
+    alone = times['alone', 1]
+    rows = [OverheadRow('policy alone', alone, 1.0, alone, 1.0, PAPER[1])]
+    return rows + [OverheadRow(
+        f'steered, K = {k}', times['after', k], times['after', k].median / alone.median, times['beside', k],
+        times['beside', k].median / alone.median, PAPER.get(k)) for k in ks]
 
 
-def markdown(rows: list[OverheadRow], names: str) -> str:
-    """Return the table."""
-    lines = [f'{names}', '', '| Method | Inference time (s) | Overhead | with overlap (s) | Overhead | paper (GPU) |',
+def _in_turns(runs: dict[tuple[str, int], Callable[[], object]], repetitions: int) -> dict[tuple[str, int], Times]:
+    seconds = {name: [] for name in runs}
+    for turn in range(repetitions + UNCOUNTED):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            if turn >= UNCOUNTED:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: Times.of(values) for name, values in seconds.items()}
+
+
+def doubts(rows: list[OverheadRow], load: float, cores: int) -> str:
+    """Say what speaks against the figures, or nothing.
+
+    Args:
+        rows: of `measure`.
+        load: average of the last minute when the measurement began.
+        cores: that this process may use.
+
+    """
+    alone = rows[0].times
+    found = []
+    if load + OWN_LOAD > cores:
+        found.append(f'the load was {load:.1f} on {cores} cores before the measurement began')
+    if alone.quartiles[1] - alone.quartiles[0] > WIDE * alone.median:
+        found.append('the times of the policy alone lie far apart, half of them between '
+                     f'{alone.quartiles[0]:.4f} and {alone.quartiles[1]:.4f} s')
+    below = [row.method for row in rows[1:] if min(row.overhead, row.overlapped) < 1]
+    if below:
+        found.append(f'less time with than without the critic ({", ".join(below)}) cannot be')
+    return f'The machine was busy: {"; ".join(found)}. Measure again when nothing else runs.' if found else ''
+
+
+def busy() -> tuple[float, int]:
+    """Return the load average of the last minute and how many cores this process may use."""
+    return os.getloadavg()[0], len(os.sched_getaffinity(0))
+
+
+def _ratio(value: float) -> str:
+    return f'{value:.2f}' if value >= 1 else 'not measurable'
+
+
+def markdown(rows: list[OverheadRow], names: str, doubt: str = '') -> str:
+    """Return the table, with what speaks against it above."""
+    lines = [names, *(['', f'**{doubt}**'] if doubt else []), '',
+             '| Method | Inference time (s): median [quartiles] | Overhead | with overlap (s) | Overhead | paper |',
              '|---|---|---|---|---|---|']
     for row in rows:
         paper = f'{row.paper:.2f}' if row.paper else '–'
-        lines.append(f'| {row.method} | {row.seconds:.4f} | {row.overhead:.2f} | {row.overlapped_seconds:.4f} | '
-                     f'{row.overlapped:.2f} | {paper} |')
+        lines.append(f'| {row.method} | {row.times} | {_ratio(row.overhead)} | {row.overlapped_times} | '
+                     f'{_ratio(row.overlapped)} | {paper} |')
     return '\n'.join(lines) + '\n'

@@ -55,6 +55,8 @@ def run_bag(options) -> None:
         print(f'{line["critic"]}  K {line["k"]:3d}  beta {line["beta"]:<5g} differs {100 * line["differs"]:5.1f} %  '
               f'value {line["value"]:8.3f}  regret {line["regret"]:7.3f}  fallbacks {line["fallbacks"]} of '
               f'{line["steps"]}')
+    for sentence in summary['verdicts']:
+        print(sentence)
     same = summary['live_and_offline_agree']
     if same['of']:
         print(f'live and offline choices agree on {same["same"]} of {same["of"]} steps')
@@ -90,13 +92,15 @@ def run_overhead(options) -> None:
     """Print the table."""
     import torch
 
-    from vgps_bringup.benchmarks.overhead import markdown, measure
+    from vgps_bringup.benchmarks.overhead import busy, doubts, markdown, measure
     from vgps_policy_bridge.policy import load_policy
     critic, = load_critics([options.critic]).values()
+    before = busy()
     rows = measure(load_policy(options.policy), critic, options.k, options.repetitions)
     parameters = sum(p.numel() for p in critic.network.parameters())
     print(markdown(rows, f'Policy {options.policy}, critic {options.critic} ({parameters / 1e6:.1f} M parameters), '
-                         f'{torch.get_num_threads()} CPU threads, medians of {options.repetitions}'))
+                         f'{torch.get_num_threads()} CPU threads, {options.repetitions} repetitions in turns',
+                   doubts(rows, *before)))
 
 
 def run_trials(options) -> None:

@@ -11,6 +11,8 @@ from tyro.conf import Positional
 
 from vgps_bringup.commands import checks
 
+RERUN_FILE = 'episode.rrd'
+
 
 @dataclass
 class Report:
@@ -34,6 +36,9 @@ class Report:
     """name of the episode; by default the last of the bag"""
     overwrite: bool = False
     """replace a report that is there"""
+    rerun: bool = False
+    """write REPORT/episode.rrd for the Rerun viewer instead: images, arm and candidates in 3-D, values, reasons; needs
+    pip install rerun-sdk"""
     each: bool = False
     """of a folder: first write the page of every recording that has none"""
 
@@ -50,11 +55,15 @@ def main() -> None:
 
 def _episode(options: Report) -> None:
     folder = options.output or (options.bag if options.bag.is_dir() else options.bag.parent) / 'report'
+    name = RERUN_FILE if options.rerun else 'index.html'
     checks.or_exit('vgps-report', lambda: checks.new_folder(folder),
-                   lambda: checks.unused(folder / 'index.html', options.overwrite))
+                   lambda: checks.unused(folder / name, options.overwrite))
     from vgps_bringup.episode_pages.facts import describe
     from vgps_bringup.episode_pages.report import episode_report
     from vgps_msgs_py.bags.storage import BagError
+    if options.rerun:
+        _rerun(options, folder)
+        return
     try:
         summary = episode_report(options.bag, options.output, episode_id=options.episode or None,
                                  camera=options.camera or None)
@@ -67,14 +76,31 @@ def _episode(options: Report) -> None:
           '--critic default')
 
 
+def _rerun(options: Report, folder: Path) -> None:
+    from vgps_bringup.episode_pages import rerun_file
+    from vgps_bringup.episode_pages.report import pick_episode
+    from vgps_msgs_py.bags.reader import Bag
+    from vgps_msgs_py.bags.storage import BagError
+    try:
+        bag = Bag(options.bag)
+        episode = pick_episode(bag, options.episode or None)
+        folder.mkdir(parents=True, exist_ok=True)
+        counts = rerun_file.write(bag, episode, folder / RERUN_FILE, options.camera or None)
+    except (BagError, OSError, rerun_file.RerunMissingError) as error:
+        sys.exit(f'vgps-report: {error}')
+    print(f'{episode.episode_id}: {counts["images"]} images, {counts["poses"]} poses of the arm, '
+          f'{counts["candidates"]} steps with candidates, {counts["reasons"]} reasons\n'
+          f'File: {folder / RERUN_FILE}\nNext, look at it: rerun {folder / RERUN_FILE}')
+
+
 def _folder(options: Report) -> None:
     """Write the page over a folder of recordings."""
     bags = []
 
     def check() -> None:
-        if options.output or options.episode:
-            raise checks.ArgumentError(f'{options.bag} is a folder of recordings: --output and --episode are for one '
-                                       'of them')
+        if options.output or options.episode or options.rerun:
+            raise checks.ArgumentError(f'{options.bag} is a folder of recordings: --output, --episode and --rerun are '
+                                       'for one of them')
         bags.extend(checks.recordings([options.bag]))
 
     checks.or_exit('vgps-report', check)

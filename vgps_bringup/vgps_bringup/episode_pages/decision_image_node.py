@@ -132,7 +132,7 @@ class DecisionImageNode(Node):
 
 def main(args=None):
     """Run the node."""
-    node_main.run(DecisionImageNode, args)
+    node_main.run(DecisionImageNode, args, events=True)
 
 
 if __name__ == '__main__':

@@ -213,6 +213,8 @@ def _train_one(episodes: Sequence[Recorded], recipe: Recipe, start: str, out: Pa
         sizes = ('--network.stage-sizes', *map(str, network.stage_sizes), '--network.num-filters',
                  str(network.num_filters), '--network.image-size', str(network.image_size), '--network.hidden-dims',
                  *map(str, network.hidden_dims), '--network.num-members', str(network.num_members))
+        if network.value_range and not fresh:  # fresh heads are those that were measured, without bounds
+            sizes += ('--network.value-range', *map(str, network.value_range))
         encoder = ('--critic', start)
     data = ('--data.paths', str(out / 'table'))
     if fresh and not (out / 'encoder' / 'encoder.pt').exists():

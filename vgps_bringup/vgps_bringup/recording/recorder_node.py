@@ -169,4 +169,4 @@ class RecorderNode(Node):
 
 def main() -> None:
     """Run the node."""
-    node_main.run(RecorderNode)
+    node_main.run(RecorderNode, events=True)

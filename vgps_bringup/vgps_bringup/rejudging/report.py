@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from vgps_bringup.episode_pages import page, plots
 from vgps_bringup.rejudging import foreign
 from vgps_bringup.rejudging.rejudge import JudgedStep, Judgement, Rejudge, agreement, summarize
+from vgps_bringup.rejudging.verdict import sentences
 from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.bags.storage import BagError
 
@@ -34,6 +35,7 @@ class Collected:
     worst: list[tuple] = field(default_factory=list)              # heap of (regret, number, picture, caption)
     curves: dict[str, list] = field(default_factory=dict)         # recordings without candidates: name -> ValuePoints
     problems: list[str] = field(default_factory=list)
+    outcomes: dict[tuple[str, str], str] = field(default_factory=dict)  # (bag, episode) -> in words
     cameras: Counter = field(default_factory=Counter)             # image topic -> recordings
     recorded_seconds: float = 0.0
     judging_seconds: float = 0.0
@@ -97,6 +99,7 @@ def _judge_bag(bag: Bag, rejudge: Rejudge, collected: Collected, instruction: st
         return
     for episode in episodes:
         collected.recorded_seconds += (episode.steps[-1].stamp - episode.steps[0].stamp) * 1e-9
+        collected.outcomes[str(bag.path), episode.episode_id] = episode.outcome
         every = max(1, len(episode.steps) // SHEET_FRAMES)
         for position, judged in enumerate(rejudge.run(bag, episode, camera)):
             collected.add(judged, every, position, episode.episode_id)
@@ -108,6 +111,7 @@ def write(collected: Collected, output: Path) -> dict:
     lines = summarize(collected.rows)
     same, comparable = agreement(collected.rows)
     summary = {
+        'verdicts': sentences(collected.rows, collected.outcomes),
         'settings': lines, 'problems': collected.problems, 'cameras': dict(collected.cameras),
         'recorded_seconds': collected.recorded_seconds,
         'judging_seconds': collected.judging_seconds,
@@ -145,7 +149,7 @@ def _write_page(path: Path, collected: Collected, summary: dict) -> None:
         recordings=len({row.bag for row in collected.rows}) + len(collected.curves),
         episodes=len({(r.bag, r.episode_id) for r in collected.rows}), settings=len(lines),
         times_real_time=summary['times_real_time'], agreement=summary['live_and_offline_agree'],
-        problems=collected.problems, choices=choices if lines else None,
+        problems=collected.problems, verdicts=summary['verdicts'], choices=choices if lines else None,
         grids=[plots.svg(grid) for grid in grids if grid is not None],
         episode_curves=_value_curves(collected.rows) if lines else [], more_curves=max(0, len(episodes) - MOST_CURVES),
         done=_done(collected.curves) if collected.curves else None,
@@ -198,7 +202,7 @@ def _value_curves(rows: list[Judgement]) -> list[tuple[str, object]]:
             executed = np.array([steps[i].executed_value for i in x])
             curves[f'{critic}: executed'] = (x, executed)
             curves[f'{critic}: best of {largest}'] = (x, executed + np.array([steps[i].regret for i in x]))
-        parts.append((episode, plots.svg(plots.curves_figure(curves, 'Q (discounted return)'))))
+        parts.append((episode, plots.svg(plots.curves_figure(curves, 'Q (discounted return)', band=True))))
     return parts
 
 

@@ -198,7 +198,7 @@ class SimulationNode(Node):
 
 def main(args=None) -> None:
     """Run the node."""
-    node_main.run(SimulationNode, args)
+    node_main.run(SimulationNode, args, events=True)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from vgps_bringup.system import description
+from vgps_bringup.system import description, presence
 from vgps_bringup.system.description import SYSTEMS, Include, Process
 from vgps_msgs_py import discovery, run_files
 from vgps_msgs_py.start import LAUNCHED_BY
@@ -85,13 +85,17 @@ def launch_description(name: str) -> LaunchDescription:
         discovery.limit(around, arguments['machines'])
         around |= description.security(arguments['keystore'])
         changed = {key: value for key, value in around.items() if os.environ.get(key) != value}
+        parts = system.build(arguments)
+        second = presence.second_system(arguments['namespace'], [p.name for p in parts if isinstance(p, Process)])
+        if second:
+            raise RuntimeError(second)  # before anything is started: launch logs it and exits with 1
         run_files.remove_leftovers()
         run_files.forget_ends(arguments['namespace'])
         told = {key: value for key, value in given.items()
                 if value != next(a.default for a in system.arguments if a.name == key)}
         return [*(SetEnvironmentVariable(variable, value) for variable, value in changed.items()),
                 *(_include(part) if isinstance(part, Include) else _node(part, name, arguments, told)
-                  for part in system.build(arguments))]
+                  for part in parts)]
 
     return LaunchDescription([
         *(DeclareLaunchArgument(a.name, default_value=a.default, description=a.description,

@@ -133,11 +133,16 @@ class Runner:
     def __exit__(self, *_):
         self.stop()
 
-    def _start(self, process: Process) -> None:
+    def command(self, process: Process) -> list[str]:
+        """Return the command that starts one node."""
         command = command_line(process, self.arguments['namespace'],
                                pathlib.Path(self._folder.name, f'{process.name}.yaml'))
         if self.arguments['keystore']:
             command += ['--enclave', enclave(process, self.arguments['namespace'])]
+        return command
+
+    def _start(self, process: Process) -> None:
+        command = self.command(process)
         # the ROS wheels re-execute Python once and mark it so; a child has to do it for itself
         environment = {k: v for k, v in self.environment.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
         for name, value in {'PYTHONUNBUFFERED': '1', **process.environment}.items():

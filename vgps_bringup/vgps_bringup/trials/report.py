@@ -17,7 +17,7 @@ from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 from vgps_msgs_py.bags.storage import BagError
 
 ALL = 'all tasks'
-MOST_VIDEOS = 3
+MOST_VIDEOS = 4  # a win and a loss of two conditions
 
 
 class Results:
@@ -148,23 +148,28 @@ def rates_figure(results: Results):
     return figure
 
 
-def _video_pairs(results: Results) -> list[tuple[dict, dict]]:
-    """Return (reference, other) trials of one seed with recordings where the first failed and the second succeeded."""
+def _video_pairs(results: Results) -> list[tuple[str, dict, dict]]:
+    """Return (kind, reference, other) trials of one seed with recordings: per condition a win, and beside it a loss."""
     pairs = []
     for condition in results.study.conditions:
         reference = results.reference(condition)
-        for r in results.of(condition.name) if reference is not None and condition.selection == 'value' else []:
+        if reference is None or condition.selection != 'value':
+            continue
+        found = {}
+        for r in results.of(condition.name):
             other = next((x for x in results.of(reference.name, r['task']) if x['seed'] == r['seed']), None)
-            if other is not None and r['success'] and not other['success'] and r['bag'] and other['bag']:
-                pairs.append((other, r))
-                break  # one per condition
+            if other is not None and r['success'] != other['success'] and r['bag'] and other['bag']:
+                found.setdefault(r['success'], (other, r))
+        paired = results.compare(condition)
+        pairs += [(f'{kind}, {count} of {paired.pairs} seeds', *found[success]) for success, kind, count in (
+            (True, 'won', paired.wins), (False, 'lost', paired.losses)) if success in found]
     return pairs[:MOST_VIDEOS]
 
 
 def write_pairs(results: Results, output: Path, load_critic: Callable[[str], object] | None) -> list[dict]:
-    """Write side-by-side videos of the same seed failing and succeeding; return what the page shows of them."""
+    """Write side-by-side videos of seeds that were won and lost; return what the page shows of them."""
     pairs = []
-    for number, pair in enumerate(_video_pairs(results)):
+    for number, (kind, *pair) in enumerate(_video_pairs(results)):
         parts = []
         try:
             for row in pair:
@@ -181,8 +186,8 @@ def write_pairs(results: Results, output: Path, load_critic: Callable[[str], obj
         video.write_side_by_side(parts, path)
         curves = {name: curve for name, curve in curves.items() if len(curve[0])}
         pairs.append({
-            'title': f'{plain["task"]}, seed {plain["seed"]}: {plain["condition"]} (left), '
-                     f'{steered["condition"]} (right)',
+            'kind': kind, 'title': f'{kind.partition(",")[0].capitalize()}: {plain["task"]}, seed {plain["seed"]}: '
+                                   f'{plain["condition"]} (left), {steered["condition"]} (right)',
             'film': page.video(path), 'curves': plots.svg(plots.curves_figure(
                 curves, f"Q of critic '{condition.critic}'")) if curves else None})
     return pairs

@@ -1,6 +1,7 @@
 """Which statistics make a checkpoint's actions physical, and which revision of its code runs."""
 
 import json
+import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -115,3 +116,9 @@ def test_model_code_of_the_hub_runs_from_a_commit_only(openvla, tmp_path, monkey
 def test_actions_in_other_units_are_no_candidates(action, units):
     with pytest.raises(CandidatesError, match=units):
         Candidates(np.array(action).reshape(1, 1, 7), policy='x')
+
+
+def test_loading_a_small_policy_does_not_import_the_compiler():
+    code = ('import sys; from vgps_policy_bridge.policy import load_policy; load_policy("flow"); '
+            'load_policy("binned"); sys.exit("torch._dynamo" in sys.modules)')
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0  # it would take several seconds

@@ -19,7 +19,8 @@ class BinnedNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.tokens = nn.Embedding(7 * config.bins, TOKEN_FEATURES)  # row d * bins + token
+        # row d * bins + token; on the meta device the usual initialisation takes seconds, to import torch's compiler
+        self.tokens = nn.Embedding.from_pretrained(torch.randn(7 * config.bins, TOKEN_FEATURES), freeze=False)
         inputs = config.width + 7 * TOKEN_FEATURES + 7
         self.head = nn.Sequential(nn.Linear(inputs, config.width), nn.SiLU(),
                                   nn.Linear(config.width, config.width), nn.SiLU(),
@@ -27,7 +28,7 @@ class BinnedNetwork(nn.Module):
         self.register_buffer('low', torch.tensor(config.action_low), persistent=False)
         self.register_buffer('high', torch.tensor(config.action_high), persistent=False)
         # Position d sees the tokens before d only.
-        self.register_buffer('earlier', torch.tril(torch.ones(7, 7), -1), persistent=False)
+        self.register_buffer('earlier', torch.tril(torch.ones(7, 7, device='cpu'), -1), persistent=False)
 
     def tokenise(self, actions: torch.Tensor) -> torch.Tensor:
         """Return the bins (B, 7) int64 of physical actions (B, 7); values beyond the edges go to the outer bins."""

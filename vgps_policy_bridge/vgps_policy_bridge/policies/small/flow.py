@@ -26,7 +26,8 @@ class FlowNetwork(nn.Module):
             nn.Linear(size + TIME_FEATURES + config.width, config.width), nn.SiLU(),
             nn.Linear(config.width, config.width), nn.SiLU(),
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, size))
-        frequencies = torch.exp(torch.linspace(0.0, math.log(100.0), TIME_FEATURES // 2))
+        # not on the meta device, where linspace takes seconds, to import torch's compiler
+        frequencies = torch.exp(torch.linspace(0.0, math.log(100.0), TIME_FEATURES // 2, device='cpu'))
         self.register_buffer('frequencies', frequencies, persistent=False)
         self.register_buffer('mean', torch.tensor(config.action_mean), persistent=False)
         self.register_buffer('scale', torch.tensor(config.action_scale), persistent=False)
