@@ -137,11 +137,11 @@ class CriticNode(Node):
         if step is not None and step.episode_id == message.episode_id and message.step < step.step:
             return None
         if step is None or key != (step.episode_id, step.step, step.stamp):
-            if step is not None and step.candidates is not None and not step.decided:
-                self._decide(step, Failure(Reason.DEADLINE_MISSED, f'step {message.step} began before the values came'))
+            self._step = Step(*key, message.instruction)
             if step is not None and step.encoded is not None:
                 step.encoded.cancel()  # or a critic slower than the steps would fall behind without end
-            self._step = Step(*key, message.instruction)
+            if step is not None and step.candidates is not None and not step.decided:
+                self._decide(step, Failure(Reason.DEADLINE_MISSED, f'step {message.step} began before the values came'))
         return self._step
 
     def _advance(self) -> None:

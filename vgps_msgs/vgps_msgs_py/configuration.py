@@ -1,8 +1,10 @@
 """Say what a node runs with, so that a bag explains itself."""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import yaml
+from rclpy.node import Node
 
 from vgps_msgs.msg import NodeConfiguration
 from vgps_msgs_py import qos
@@ -11,7 +13,7 @@ from vgps_msgs_py import qos
 class ConfigurationPublisher:
     """Publishes a node's parameters and model identity, latched, on ``configuration``."""
 
-    def __init__(self, node, package: str):
+    def __init__(self, node: Node, package: str):
         self.node = node
         try:
             self.version = f'{package} {version(package)}'
@@ -29,5 +31,5 @@ class ConfigurationPublisher:
         self.publisher.publish(message)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     return list(value) if hasattr(value, '__iter__') and not isinstance(value, str) else value

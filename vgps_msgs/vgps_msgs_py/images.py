@@ -6,6 +6,7 @@ rows), ``is_bigendian`` and what cameras add behind the last row. What is no col
 
 import array
 import io
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class ImageError(ValueError):
     """The message cannot be turned into an RGB image; the text says why."""
 
 
-def to_array(message) -> np.ndarray:
+def to_array(message: Any) -> np.ndarray:
     """Return an Image or CompressedImage as ``(H, W, 3) uint8`` RGB, a copy.
 
     Raises:
@@ -63,7 +64,7 @@ def to_array(message) -> np.ndarray:
     return np.array(pixels[:, :, list(order)] if order != (0, 1, 2) else pixels[:, :, :3])
 
 
-def first_picture(message) -> np.ndarray:
+def first_picture(message: Any) -> np.ndarray:
     """Return what ``to_array`` does, for the frame an episode begins with.
 
     Raises:
@@ -92,7 +93,7 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
     if original in DEPTH or 'compresseddepth' in format.lower():
         raise ImageError(f"compressed image of format '{format}' is a depth picture; give the camera's colour topic")
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture: Image.Image = Image.open(io.BytesIO(data))
         if picture.width * picture.height > MAX_PIXELS:
             raise ImageError(f'picture of {picture.width} x {picture.height} pixels is larger than any camera here')
         picture.load()
@@ -130,7 +131,8 @@ def demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:
         for axis in (0, 1):
             padded = np.pad(plane, [(1, 1) if i == axis else (0, 0) for i in (0, 1)])
             size = plane.shape[axis]
-            plane = sum(weight * padded.take(range(i, i + size), axis) for i, weight in enumerate((1, 2, 1)))
+            parts = [weight * padded.take(range(i, i + size), axis) for i, weight in enumerate((1, 2, 1))]
+            plane = parts[0] + parts[1] + parts[2]
         return plane
 
     result = np.empty((height, width, 3), np.uint8)
@@ -142,7 +144,7 @@ def demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:
     return result
 
 
-def to_message(image: np.ndarray, header):
+def to_message(image: np.ndarray, header: Any) -> Any:
     """Return an ``rgb8`` Image with this header from ``(H, W, 3) uint8`` RGB.
 
     Raises:

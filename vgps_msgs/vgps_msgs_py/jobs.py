@@ -13,7 +13,7 @@ import multiprocessing
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +35,7 @@ class Engine:
     shard: str = ''     # 'i/n', i from 0: only every n-th job, for the i-th task of a job array; empty: all
     cluster: str = ''   # address of a Ray cluster, or 'auto' where this machine is part of one; empty: this machine
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.processes < 1:
             raise ValueError(f'processes is {self.processes}; it must be at least 1')
         self.part()
@@ -80,12 +80,14 @@ def run(function: Callable[[Any], Any], jobs: Mapping[str, Any], *, engine: Engi
         record(name, result)
 
 
-def _on_this_machine(function: Callable, jobs: Mapping[str, Any], processes: int) -> Iterator[tuple[str, Any]]:
-    waiting, attempts = deque(jobs), Counter()
+def _on_this_machine(function: Callable[[Any], Any], jobs: Mapping[str, Any], processes: int
+                     ) -> Iterator[tuple[str, Any]]:
+    waiting, attempts = deque(jobs), Counter[str]()
     while waiting:
         # Not forked: an OpenGL context does not survive it, nor does a library's thread.
         with ProcessPoolExecutor(processes, multiprocessing.get_context('spawn')) as pool:
-            running, killed = {}, []
+            running: dict[Future[Any], str] = {}
+            killed: list[str] = []
             try:
                 while (waiting or running) and not killed:
                     while waiting and len(running) < processes:  # no more, or a kill would be held against all of them
@@ -111,7 +113,7 @@ def _on_this_machine(function: Callable, jobs: Mapping[str, Any], processes: int
         waiting.extendleft(reversed(killed))
 
 
-def _on_cluster(function: Callable, jobs: Mapping[str, Any], address: str) -> Iterator[tuple[str, Any]]:
+def _on_cluster(function: Callable[[Any], Any], jobs: Mapping[str, Any], address: str) -> Iterator[tuple[str, Any]]:
     try:
         import ray
     except ImportError as error:

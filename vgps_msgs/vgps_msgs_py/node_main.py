@@ -1,42 +1,59 @@
-"""Run one node: start, spin, stop cleanly on SIGINT and SIGTERM, explain a bad start."""
+"""Run one node: start, spin, stop cleanly on SIGINT and SIGTERM, explain a bad start, outlive an error in a callback.
 
+An exception in a callback ends that callback, not the node. It is logged once with its traceback, by the callback's
+name, and counted on ``/diagnostics`` from then on, where it is an ERROR: what was being done when it came is not done.
+"""
+
+import math
 import os
 import signal
 import sys
 import time
+import traceback
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from vgps_msgs_py import discovery, run_files
 from vgps_msgs_py.parameters import ParameterError
 
 PROBE_PATIENCE = 1.0  # s; the events executor of some builds never runs a timer
+DIAGNOSE_PERIOD = 1.0  # s
+BETWEEN = {'rclpy', 'vgps_msgs_py'}  # packages that only pass things on to a callback
+CALLBACK_ERROR = 'an error in a callback, '  # so begins the line in the log
+Result = TypeVar('Result')
 
 
-def run(make_node, args=None, events: bool = False) -> None:
+def run(make_node: Callable[[], Node], args: list[str] | None = None, events: bool = False) -> None:
     """Spin ``make_node()`` until it is told to stop or says ``finished``; ``close()`` is called before it is destroyed.
 
     With ``events`` by rclpy's events executor where it has one and it works: the usual one builds its wait set anew for
     every message, which is most of what a small callback costs. The nodes that hold the arm stay with the usual one.
 
+    An error in a callback ends that callback, not the node: see ``CallbackErrors``.
     Exits with 2 when the configuration is wrong, saying so in one line instead of a traceback, and with 130 when it is
     told to stop while it still starts: loading a model takes long, and is given up.
     """
     discovery.limit(os.environ)      # whichever way the node was started
     run_files.remove_leftovers()     # of nodes that were killed
     # our own handlers: rclpy's would shut the context down before the node can say good-bye
-    stopping, executor, node = [], None, None
+    stopping: list[int] = []
+    node: Any = None
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # before there is a node, only the command line and the environment can be wrong
         _refuse(error)
-    executor = None
+    executor: Any = None
 
-    def stop(number, _frame):
+    def stop(number: int, _frame: object) -> None:
         stopping.append(number)
         if node is None:
             raise KeyboardInterrupt
@@ -48,14 +65,14 @@ def run(make_node, args=None, events: bool = False) -> None:
     try:
         node = make_node()
         run_files.note_shared_memory()
-        executor = _events_executor(node) if events else None
+        errors = getattr(node, 'callback_errors', None) or CallbackErrors(node)
+        executor = _events_executor(node, errors) if events else None
         if executor is None:
             executor = SingleThreadedExecutor()
             executor.add_node(node)
         while rclpy.ok() and not stopping and not getattr(node, 'finished', False):
-            executor.spin_once(timeout_sec=0.2)
-            if (failure := getattr(node, 'failure', None)) is not None:
-                raise failure
+            _spin_once(executor, node, errors, 0.2)
+            errors.publish()
     except ParameterError as error:
         print(f'error: {error}', file=sys.stderr, flush=True)
         sys.exit(2)
@@ -82,9 +99,9 @@ def run(make_node, args=None, events: bool = False) -> None:
         run_files.forget_shared_memory()
 
 
-def soon(node, callback: Callable[[], None]) -> None:
+def soon(node: Any, callback: Callable[[], None]) -> None:
     """Run a callback in the node's executor, from any thread; dropped while the node is not being spun."""
-    def task():
+    def task() -> None:
         try:
             callback()
         except Exception as error:  # raised by `run`: an exception in a task crashes the events executor
@@ -95,19 +112,31 @@ def soon(node, callback: Callable[[], None]) -> None:
         executor.create_task(task)
 
 
-def _events_executor(node):
+def _spin_once(executor: Any, node: Any, errors: 'CallbackErrors', timeout: float) -> None:
+    try:
+        executor.spin_once(timeout_sec=timeout)
+        if (failure := getattr(node, 'failure', None)) is not None:
+            node.failure = None
+            raise failure
+    except (ParameterError, ExternalShutdownException):
+        raise
+    except Exception as error:
+        errors.handle(error)
+
+
+def _events_executor(node: Node, errors: 'CallbackErrors') -> Any:
     """Return rclpy's events executor, spinning the node, or None where there is none or its timers do not run."""
     try:
         from rclpy.experimental import EventsExecutor
     except ImportError:  # Humble
         return None
-    executor, fired = EventsExecutor(), []
+    executor, fired = EventsExecutor(), list[bool]()
     executor.add_node(node)
     probe = node.create_timer(0.001, lambda: fired.append(True), clock=Clock(clock_type=ClockType.STEADY_TIME))
     try:
         deadline = time.monotonic() + PROBE_PATIENCE
         while not fired and time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.05)
+            _spin_once(executor, node, errors, 0.05)
     finally:
         node.destroy_timer(probe)
     if fired:
@@ -131,3 +160,71 @@ def _refuse(error: Exception) -> None:
                f"{os.environ.get('ROS_SECURITY_KEYSTORE') or '(ROS_SECURITY_KEYSTORE is not set)'}: {why}")
     print(f'error: {why}', file=sys.stderr, flush=True)
     sys.exit(2)
+
+
+def callback_of(error: BaseException) -> str:
+    """Return the name of the callback that an exception came out of, with its file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not BETWEEN & set(Path(frame.filename).parts)]
+    frame = own[0] if own else frames[-1] if frames else None
+    return 'an unknown callback' if frame is None else f'{frame.name} ({Path(frame.filename).name})'
+
+
+class CallbackErrors:
+    """Notes the errors of one node; ``then`` is what a node does about each, e.g. hold the arm."""
+
+    def __init__(self, node: Node, then: Callable[[Exception], object] = lambda error: None):
+        self.node, self.then = node, then
+        self.counts: Counter[str] = Counter()  # by callback
+        self.last = ''
+        self._told: set[tuple[str, str]] = set()
+        self._publisher: Any = None    # not before it is needed
+        self._published = -math.inf    # monotonic s
+
+    def call(self, act: Callable[..., Result], *arguments: object) -> Result | None:
+        """Return what ``act`` returns; None where it raised, which is handled.
+
+        Raises:
+            ParameterError: a node's way to say that it cannot be of use.
+
+        """
+        try:
+            return act(*arguments)
+        except ParameterError:
+            raise
+        except Exception as error:
+            self.handle(error)
+        return None
+
+    def handle(self, error: Exception) -> None:
+        """Have the node do something about an error, and note it."""
+        self.then(error)
+        self.note(error)
+
+    def note(self, error: Exception) -> None:
+        """Log an error the first time it comes from this callback, and count it."""
+        name = callback_of(error)
+        self.counts[name] += 1
+        self.last = f'{name}: {type(error).__name__}: {error}'
+        if (name, type(error).__name__) in self._told:
+            return
+        self._told.add((name, type(error).__name__))
+        self.node.get_logger().error(f'{CALLBACK_ERROR}{name}: the node goes on, and counts the next on /diagnostics\n'
+                                     + ''.join(traceback.format_exception(error)).rstrip())
+        if self._publisher is None:
+            try:
+                self._publisher = self.node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+            except Exception as refusal:  # e.g. not allowed by the enclave: the log has it
+                self.node.get_logger().error(f'errors cannot be counted on /diagnostics: {refusal}')
+
+    def publish(self) -> None:
+        """Say on /diagnostics, once a second, how many errors came from which callback; nothing before the first."""
+        if self._publisher is None or time.monotonic() - self._published < DIAGNOSE_PERIOD:
+            return
+        self._published = time.monotonic()
+        array = DiagnosticArray(status=[DiagnosticStatus(
+            level=DiagnosticStatus.ERROR, name=f'{self.node.get_fully_qualified_name()}: callbacks',
+            message=f'{self.counts.total()} errors in callbacks, the last in {self.last}'[:500],
+            values=[KeyValue(key=name, value=str(count)) for name, count in self.counts.items()])])
+        array.header.stamp = self.node.get_clock().now().to_msg()
+        self._publisher.publish(array)

@@ -13,13 +13,15 @@ outside its range is not, for rclpy refuses it before it asks.
 import dataclasses
 from array import array
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-Config = TypeVar('Config')
+Config = TypeVar('Config')    # a frozen dataclass
+Field: TypeAlias = 'dataclasses.Field[Any]'
 TYPES = {bool: Parameter.Type.BOOL, int: Parameter.Type.INTEGER, float: Parameter.Type.DOUBLE,
          str: Parameter.Type.STRING, list: None, tuple: None}
 
@@ -28,7 +30,7 @@ class ParameterError(ValueError):
     """A parameter was given a value that cannot be used; the text says which, why and what to do."""
 
 
-def descriptor(field: dataclasses.Field) -> ParameterDescriptor:
+def descriptor(field: Field) -> ParameterDescriptor:
     """Return what rqt and ``ros2 param describe`` show for one field."""
     text = field.metadata.get('description', '')
     choices = field.metadata.get('choices')
@@ -46,12 +48,12 @@ def descriptor(field: dataclasses.Field) -> ParameterDescriptor:
     return result
 
 
-def _default(field: dataclasses.Field):
-    value = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+def _default(field: Field) -> Any:
+    value = field.default_factory() if callable(field.default_factory) else field.default
     return list(value) if isinstance(value, tuple) else value
 
 
-def _complaint(field: dataclasses.Field, value) -> str:
+def _complaint(field: Field, value: Any) -> str:
     """Say what is wrong with a value, or nothing."""
     choices, bounds = field.metadata.get('choices'), field.metadata.get('range')
     if choices and value not in choices:
@@ -61,13 +63,13 @@ def _complaint(field: dataclasses.Field, value) -> str:
     return ''
 
 
-def _floats(field: dataclasses.Field) -> bool:
+def _floats(field: Field) -> bool:
     default = _default(field)
     return isinstance(default, float) or (isinstance(default, list) and bool(default)
                                           and all(isinstance(x, float) for x in default))
 
 
-def _as_declared(field: dataclasses.Field, value):
+def _as_declared(field: Field, value: Any) -> Any:
     """Return whole numbers as the floats that the field holds: YAML and the command line write 1 for 1.0."""
     if not _floats(field):
         return value
@@ -77,7 +79,7 @@ def _as_declared(field: dataclasses.Field, value):
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _declare_one(node, field: dataclasses.Field, described: ParameterDescriptor):
+def _declare_one(node: Node, field: Field, described: ParameterDescriptor) -> Any:
     """Declare one field and return the value it starts with."""
     try:
         return node.declare_parameter(field.name, _default(field), described).value
@@ -92,12 +94,12 @@ def _declare_one(node, field: dataclasses.Field, described: ParameterDescriptor)
         if _fits(field, value) else node.declare_parameter(field.name, _default(field), described).value
 
 
-def _fits(field: dataclasses.Field, value) -> bool:
+def _fits(field: Field, value: Any) -> bool:
     return Parameter.Type.from_parameter_value(value) is Parameter.Type.from_parameter_value(_default(field))
 
 
-def declare(node, config_class: type[Config], live: Callable[[Config], None] | None = None,
-            check: Callable[[Config], None] = lambda config: None) -> Config:
+def declare(node: Node, config_class: type[Config], live: Callable[[Config], None] | None = None,
+            check: Callable[[Config], object] = lambda config: None) -> Config:
     """Declare every field as a parameter of ``node`` and return the configuration it was started with.
 
     A change is refused where ``check`` or the dataclass itself raises a ``ValueError``. Once *every* parameter of the
@@ -108,7 +110,7 @@ def declare(node, config_class: type[Config], live: Callable[[Config], None] | N
         ParameterError: a value given at start has the wrong type or lies outside its range.
 
     """
-    fields = [f for f in dataclasses.fields(config_class) if not f.metadata.get('internal')]
+    fields = [f for f in dataclasses.fields(cast(Any, config_class)) if not f.metadata.get('internal')]
     values = {}
     for field in fields:
         described = descriptor(field)
@@ -133,10 +135,11 @@ def declare(node, config_class: type[Config], live: Callable[[Config], None] | N
     return config
 
 
-class _Live:
+class _Live(Generic[Config]):
     """Checks and applies changes of parameters; keeps the present configuration."""
 
-    def __init__(self, node, config, fields, apply, check):
+    def __init__(self, node: Node, config: Config, fields: dict[str, Field], apply: Callable[[Config], None],
+                 check: Callable[[Config], object]):
         self.node, self.config, self.fields, self.apply, self.check = node, config, fields, apply, check
         node.add_on_set_parameters_callback(self.on_change)
         if hasattr(node, 'add_post_set_parameters_callback'):
@@ -150,7 +153,7 @@ class _Live:
         return [Parameter(p.name, value=_as_declared(self.fields[p.name], p.value)) if p.name in self.fields
                 and p.type_ in (Parameter.Type.INTEGER, Parameter.Type.INTEGER_ARRAY) else p for p in parameters]
 
-    def with_changes(self, parameters):
+    def with_changes(self, parameters: list[Parameter]) -> tuple[dict[str, Any], Config]:
         """Return (changes, configuration with them); ValueError where they cannot be."""
         mine = [p for p in parameters if p.name in self.fields]
         if removed := [p.name for p in mine if p.type_ is Parameter.Type.NOT_SET]:
@@ -159,9 +162,9 @@ class _Live:
                    for p in mine}
         if complaints := [c for n, v in changes.items() if (c := _complaint(self.fields[n], v))]:
             raise ValueError(complaints[0])
-        return changes, dataclasses.replace(self.config, **changes)
+        return changes, dataclasses.replace(cast(Any, self.config), **changes)
 
-    def on_change(self, parameters) -> SetParametersResult:
+    def on_change(self, parameters: list[Parameter]) -> SetParametersResult:
         """Accept or refuse a change; nothing takes effect yet, somebody else may refuse it."""
         try:
             changes, config = self.with_changes(parameters)
@@ -174,7 +177,7 @@ class _Live:
             self.wake.trigger()
         return SetParametersResult(successful=True)
 
-    def on_changed(self, parameters) -> None:
+    def on_changed(self, parameters: list[Parameter]) -> None:
         """Put into effect what was accepted."""
         changes, config = self.with_changes(parameters)
         if changes:

@@ -105,7 +105,7 @@ def note_end(namespace: str, node: str, code: int) -> None:
 
 def ends_since(namespace: str, moment: float) -> dict[str, int]:
     """Return node -> exit code of what ended since then (Unix time), first things first."""
-    found = {}
+    found: dict[str, int] = {}
     if (place := _ends(namespace)) is not None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             for line in place.read_text().splitlines():

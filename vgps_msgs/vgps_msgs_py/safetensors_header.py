@@ -10,6 +10,7 @@ import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LARGEST_HEADER = 10_000_000     # bytes; the paper's critic has 40,000
 LARGEST_TEXT = 1_000_000        # bytes of a JSON file
@@ -61,7 +62,7 @@ def read_json(path: Path) -> object:
 
 def parse_json(text: bytes | str) -> object:
     """Return parsed JSON; raises ValueError for anything else, however deep or long."""
-    def refuse(word):
+    def refuse(word: str) -> object:
         raise ValueError(f'{word} is not a number in JSON')
     try:
         return json.loads(text, parse_constant=refuse)
@@ -97,7 +98,7 @@ def read_header(path: Path) -> Header:
     return Header(shapes, metadata)
 
 
-def _shape(path: Path, name: str, entry: object, available: int) -> tuple[int, ...]:
+def _shape(path: Path, name: str, entry: Any, available: int) -> tuple[int, ...]:
     try:
         dtype, shape, (begin, end) = entry['dtype'], entry['shape'], entry['data_offsets']
         numbers = [begin, end, *shape]

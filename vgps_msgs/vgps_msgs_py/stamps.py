@@ -1,11 +1,13 @@
 """Times in message headers."""
 
+from typing import Any
 
-def nanoseconds(stamp) -> int:
+
+def nanoseconds(stamp: Any) -> int:
     """Return a ``builtin_interfaces/Time`` as integer nanoseconds: exact, so it identifies a frame."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def seconds(stamp) -> float:
+def seconds(stamp: Any) -> float:
     """Return a ``builtin_interfaces/Time`` as float seconds."""
-    return stamp.sec + stamp.nanosec * 1e-9
+    return float(stamp.sec + stamp.nanosec * 1e-9)

@@ -42,7 +42,7 @@ def node(module: str) -> Callable[[], None]:
     return run
 
 
-def _leave(number: int, _frame) -> None:
+def _leave(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 

@@ -170,9 +170,8 @@ class PolicyNode(Node):
             carry_out[type(effect)](effect)
 
     def _do_reset_scene(self, _effect) -> None:
-        goal = self.machine.goal
-        self.call = goals.PatientCall(
-            self.reset_scene, ResetScene.Request(task=goal.task, seed=goal.seed), lambda r: self._apply(
+        request = ResetScene.Request(task=self.machine.goal.task, seed=self.machine.goal.seed)
+        self.call = goals.PatientCall(self.reset_scene, request, lambda r: self._apply(
                 self.machine.scene_reset(r.success, r.message, r.instruction, time.monotonic())), self._still_wanted())
 
     def _do_reset_arm(self, _effect) -> None:

@@ -18,6 +18,7 @@ from vgps_bringup.episode_pages.decision_image_node import DecisionImageNode
 from vgps_bringup.episode_pages.overlay import Overlay
 from vgps_msgs.msg import ActionCandidates, ControllerState, SteeringDecision
 from vgps_msgs_py import images, qos
+from vgps_msgs_py.vocabulary import SteeringReason
 
 pytestmark = pytest.mark.ros
 
@@ -71,8 +72,11 @@ def test_the_decided_frame_is_shown_with_values_and_directions(world):
     actions[0, 0, 1], actions[1, 0, 1] = 0.05, -0.05
     candidates.publish(ActionCandidates(header=frame.header, num_candidates=2, horizon=1, actions=actions.ravel()))
     assert spin_until(executor, lambda: node._candidates is not None and node._frames and node._pose is not None)
+    # values of other candidates than it says: not drawn, and nobody's end
+    decisions.publish(SteeringDecision(header=frame.header, num_candidates=3, num_members=1, q_values=[-9.0, -3.0]))
     decisions.publish(SteeringDecision(header=frame.header, num_candidates=2, num_members=1, q_values=[-9.0, -3.0],
-                                       probabilities=[0.0, 1.0], chosen=1, value=-3.0, message='values differ'))
+                                       probabilities=[0.0, 1.0], chosen=1, value=-3.0,
+                                       reason=int(SteeringReason.STEERED), message='values\ndiffer'))
     assert spin_until(executor, lambda: shown)
     picture = images.to_array(shown[0])
     assert shown[0].header.stamp == frame.header.stamp
@@ -85,7 +89,7 @@ def test_the_decided_frame_is_shown_with_values_and_directions(world):
     frame.encoding, frame.header.stamp = 'yuv422', Time(sec=8)
     frames.publish(frame)
     assert spin_until(executor, lambda: 8_000_000_000 in node._frames)
-    decisions.publish(SteeringDecision(header=frame.header, chosen=0))
+    decisions.publish(SteeringDecision(header=frame.header, chosen=0, reason=int(SteeringReason.STEERED)))
     assert spin_until(executor, lambda: len(node._run.steps) == 2)
 
 

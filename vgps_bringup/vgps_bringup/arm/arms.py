@@ -1,5 +1,6 @@
 """The seam between the controller and an arm, simulated or real."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +22,7 @@ class Reading:
     relocated: bool = False       # a simulation has put the arm here on purpose; never true of a real one
 
     @property
-    def openness(self):
+    def openness(self) -> float:
         """Gripper openness, 0 closed to 1 open."""
         return float(np.clip((self.finger - FINGER_CLOSED) / (FINGER_OPEN - FINGER_CLOSED), 0.0, 1.0))
 
@@ -46,13 +47,13 @@ class Arm(Protocol):
     def message(self) -> str:
         """What it waits for or what went wrong, in words."""
 
-    def command(self, joint_positions, openness) -> None:
+    def command(self, joint_positions: np.ndarray, openness: float) -> None:
         """Go to (6,) joint positions [rad] and gripper openness (0 closed, 1 open)."""
 
     def hold(self) -> None:
         """Let the fingers stay where they are, pushing no harder than a held object needs, until the next command."""
 
-    def tick(self, now) -> None:
+    def tick(self, now: float) -> None:
         """Run what recurs, once per control period; `now` in monotonic seconds."""
 
     def recover(self) -> None:
@@ -62,7 +63,8 @@ class Arm(Protocol):
         """Let go of threads and connections; the servos keep their pose."""
 
 
-def reading_from_joint_state(names, positions, efforts):
+def reading_from_joint_state(names: Sequence[str], positions: Sequence[float], efforts: Sequence[float]
+                             ) -> Reading | None:
     """Return the Reading of a JointState's three lists, or None where joints are missing.
 
     The driver's order may differ between robots, so joints are found by name.
@@ -71,5 +73,5 @@ def reading_from_joint_state(names, positions, efforts):
     if not all(name in index and index[name] < len(positions) for name in (*JOINT_NAMES, 'left_finger')):
         return None
     order = [index[name] for name in JOINT_NAMES]
-    values, efforts = np.asarray(positions, float), np.asarray(efforts, float)
-    return Reading(values[order], efforts[order] if efforts.size == len(names) else None, values[index['left_finger']])
+    values, drawn = np.asarray(positions, float), np.asarray(efforts, float)
+    return Reading(values[order], drawn[order] if drawn.size == len(names) else None, values[index['left_finger']])

@@ -16,13 +16,13 @@ _REMEMBERED = 100       # episodes that are over for resets
 class Authority:
     """Remembers whose goal moves the arm and which goals are over."""
 
-    def __init__(self):
-        self.goal = None        # episode_id of the goal whose motion is under way or has just arrived
+    def __init__(self) -> None:
+        self.goal: str | None = None    # episode_id of the goal whose motion is under way or has just arrived
         self._renewed = 0.0     # monotonic s
         self._woken = -np.inf   # ROS s: when the controller ran again after a stall; what was asked before is old
-        self._over = {}         # episode ids that may ask for no motion any more, oldest first
+        self._over: dict[str, None] = {}         # episode ids that may ask for no motion any more, oldest first
 
-    def refusal(self, episode_id, stamp, ros_now):
+    def refusal(self, episode_id: str, stamp: float, ros_now: float) -> str:
         """Return why a request for motion made at `stamp` [ROS s] is not to be served, '' where it is."""
         age = ros_now - stamp
         if not episode_id:
@@ -36,7 +36,7 @@ class Authority:
             return 'the request was made while the controller did not run'
         return ''
 
-    def grant(self, episode_id, stamp, now):
+    def grant(self, episode_id: str, stamp: float, now: float) -> None:
         """Note that the goal wanted its motion at `stamp` [ROS s]; a goal before it is over."""
         if self.goal not in (None, episode_id):
             self.end(self.goal)
@@ -44,11 +44,11 @@ class Authority:
         if stamp > self._woken:
             self._renewed = now
 
-    def wake(self, now, ros_now):
+    def wake(self, now: float, ros_now: float) -> None:
         """Let the goal's motion rest until it is asked for again: a withdrawal may still wait in the queue."""
         self._woken, self._renewed = ros_now, now - _PAUSE_AFTER
 
-    def end(self, episode_id):
+    def end(self, episode_id: str | None) -> None:
         """Serve no further request of this goal."""
         if self.goal == episode_id:
             self.goal = None
@@ -57,7 +57,7 @@ class Authority:
             while len(self._over) > _REMEMBERED:
                 self._over.pop(next(iter(self._over)))
 
-    def silent(self, now):
+    def silent(self, now: float) -> str:
         """Return '', 'pause' or 'over': whether the goal still asks for the motion under way."""
         if self.goal is None or now - self._renewed < _PAUSE_AFTER:
             return ''

@@ -5,6 +5,7 @@ The shapes are boxes, capsules and cylinders around the wx250s' links (servos, b
 anything but the table's plane and the arm itself are unknown here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -72,7 +73,7 @@ _SHAPES = f"""
 class UnsafePathError(ValueError):
     """No safe way was found; `reason` is TABLE or SELF_COLLISION, the text says which link would be where."""
 
-    def __init__(self, reason, message):
+    def __init__(self, reason: Reason, message: str):
         super().__init__(message)
         self.reason = reason
 
@@ -90,7 +91,7 @@ class Clearance:
 class CollisionModel:
     """The arm's shapes. Holds MuJoCo's work space, so use one instance per thread."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._model = model = mujoco.MjModel.from_xml_string(_SHAPES)
         self._data = mujoco.MjData(model)
         self._bodies = [model.body(i).name for i in model.geom_bodyid]
@@ -102,12 +103,12 @@ class CollisionModel:
         self._sizes = np.where(self._box[:, None], sizes, 0.0)
         self._radius, self._half = (np.where(self._box, 0.0, sizes[:, i]) for i in (0, 1))
 
-    def fingertip(self, joint_positions):
+    def fingertip(self, joint_positions: np.ndarray) -> np.ndarray:
         """Return the (3,) point between the fingertips [m] for (6,) joint positions."""
         self._place(joint_positions, FINGER_OPEN)
-        return self._data.site_xpos[self._tip].copy()
+        return np.array(self._data.site_xpos[self._tip])
 
-    def look(self, joint_positions, finger=FINGER_OPEN):
+    def look(self, joint_positions: np.ndarray, finger: float = FINGER_OPEN) -> Clearance:
         """Return the Clearance of (6,) joint positions [rad] with each finger `finger` metres from the centre."""
         self._place(joint_positions, finger)
         mujoco.mj_collision(self._model, self._data)
@@ -124,7 +125,7 @@ class CollisionModel:
             pair = ' and '.join(_NAMES[self._bodies[i]] for i in self._data.contact.geom[closest])
         return Clearance(float(bottom[lowest]), _NAMES[self._bodies[self._moving[lowest]]], gap, pair)
 
-    def check_path(self, points, floor, finger=FINGER_OPEN):
+    def check_path(self, points: Sequence[np.ndarray], floor: float, finger: float = FINGER_OPEN) -> None:
         """Look along straight joint-space lines through (N, 6) `points` [rad]; `floor` is the table's height [m].
 
         A link that is below the table or in another link at the start may come out of there, and go no deeper before.
@@ -133,7 +134,7 @@ class CollisionModel:
             UnsafePathError: a link would go below the table or into another link; names which.
 
         """
-        out = None
+        out: tuple[float, float] | None = None
         for first, second in pairwise(points):
             samples = max(2, int(np.ceil(np.abs(second - first).max() / _SAMPLE)) + 1)
             for share in np.linspace(0.0, 1.0, samples):
@@ -149,6 +150,6 @@ class CollisionModel:
                                                                  'each other')
                 out = (floor if here.height >= floor else out[0]), (0.0 if here.gap >= 0.0 else out[1])
 
-    def _place(self, joint_positions, finger):
+    def _place(self, joint_positions: np.ndarray, finger: float) -> None:
         self._data.qpos[:6], self._data.qpos[6:] = joint_positions, finger
         mujoco.mj_kinematics(self._model, self._data)

@@ -8,15 +8,17 @@ for ends where the arm is when the goal is over or falls silent; nothing is ever
 
 import numpy as np
 
+from vgps_bringup.arm.arms import Arm, Reading
 from vgps_bringup.arm.authority import Authority
 from vgps_bringup.arm.controller_config import ControllerConfig
-from vgps_bringup.arm.gate import CommandGate
+from vgps_bringup.arm.gate import Command, CommandGate
 from vgps_bringup.arm.homing import Homing
 from vgps_bringup.arm.outlet import Outlet
-from vgps_bringup.arm.step_controller import StepController
-from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Fault, Watchdog
+from vgps_bringup.arm.step_controller import StepController, StepControllerConfig, StepResult
+from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Fault, Watchdog, WatchdogConfig
 from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
+Answer = tuple[bool, str]    # success, message
 _LONGEST_PERIOD = 0.05  # s that a move advances per control period at most
 _RECOVERY_LIMIT = 30.0  # s for a reboot of the servos
 # Something touches the arm, or its state or master is in doubt: do not finish the step, stay where it is.
@@ -30,21 +32,21 @@ _PASSES = (Reason.EFFORT, Reason.MOTOR_ERROR)    # what the operator's reset is 
 class ArmController:
     """Decides what the arm does. Every method takes `now`, monotonic seconds, and none blocks."""
 
-    def __init__(self, arm, config=None, step_config=None, watchdog_config=None):
+    def __init__(self, arm: Arm, config: ControllerConfig | None = None,
+                 step_config: StepControllerConfig | None = None, watchdog_config: WatchdogConfig | None = None):
         self.arm, self.config = arm, config or ControllerConfig()
         self.watchdog, self.gate, self.authority = Watchdog(watchdog_config), CommandGate(), Authority()
         self.steps = StepController(step_config)
-        self.state, self.reason, self.message = State.STARTING, Reason.NOT_READY, 'waiting for joint states'
-        self.episode_id, self.step = '', 0
-        self.accepted = self.refused = 0
-        self.last = None                  # StepResult of the last command that got as far as the guards
+        self._enter(State.STARTING, Reason.NOT_READY, 'waiting for joint states')
+        self.episode_id, self.step, self.accepted, self.refused = '', 0, 0, 0
+        self.last: StepResult | None = None    # of the last command that got as far as the guards
         self.image_to_command = np.nan    # s, of the last step; NaN where nothing was sent
-        self.reading = None
+        self.reading: Reading | None = None
         self._outlet = Outlet(arm, self.steps)
-        self._homing, self._step_end, self._ticked = None, 0.0, 0.0
+        self._homing, self._step_end, self._ticked = Homing([], 0.0), 0.0, 0.0    # nowhere to go
         self._start_joints = self.config.start_joints()
 
-    def configure(self, config):
+    def configure(self, config: ControllerConfig) -> None:
         """Take a new ControllerConfig; a bad one raises ValueError and changes nothing."""
         start_joints = config.start_joints()
         if config.dry_run != self.config.dry_run and self.reading is not None:
@@ -52,7 +54,7 @@ class ArmController:
             self._anchor(force=True, openness=self.reading.openness if self.config.dry_run else None)
         self.config, self._start_joints = config, start_joints
 
-    def on_reading(self, reading, now):
+    def on_reading(self, reading: Reading, now: float) -> None:
         """Take a frame of joint states."""
         if reading.relocated:
             self.watchdog.relocated()
@@ -61,7 +63,7 @@ class ArmController:
             if reading.relocated:
                 self._begin_here()
 
-    def on_command(self, command, now, ros_now):
+    def on_command(self, command: Command, now: float, ros_now: float) -> None:
         """Take or refuse one Command; `ros_now` is the clock that stamps the images [s]."""
         self._notice_stall(now, ros_now)
         if second := self.watchdog.second_publisher:
@@ -87,25 +89,25 @@ class ArmController:
             self.refused += 1
             self._enter(State.READY, reason, message)
 
-    def on_episode(self, episode_id, running, now):
+    def on_episode(self, episode_id: str, running: bool, now: float) -> None:
         """Take the announcement of an episode's start or end."""
         self.gate.episode(episode_id, running, now)
         self.watchdog.episode(self.gate.running is not None, now)
 
-    def _blocked(self):
+    def _blocked(self) -> bool:
         """Whether commands are refused now for the reason already shown."""
         return self.state in (State.STARTING, State.HOMING, State.STOPPED) or (
             self.state is State.HOLDING and self.reason not in RESUMED_BY_COMMAND)
 
-    def _execute(self, command, now, ros_now):
+    def _execute(self, command: Command, now: float, ros_now: float) -> tuple[Reason, str]:
         if command.hold:
             return Reason.HOLD_REQUESTED, command.message
         if not self.arm.ready:
             return Reason.NOT_READY, self.arm.message
         if self.config.dry_run:
             self._anchor(force=True)
-        note = self._outlet.follow(self.watchdog.positions, now)
-        result = self.last = self.steps.step(command.action, self.watchdog.positions)
+        note = self._outlet.follow(self.watchdog.measured, now)
+        result = self.last = self.steps.step(command.action, self.watchdog.measured)
         if result.accepted:
             self._send(result.joint_command, now)
             self.accepted += 1
@@ -114,15 +116,15 @@ class ArmController:
             self._enter(State.MOVING, Reason.ACCEPTED, note)
         return result.reason, result.message
 
-    def stop(self, now=None):
+    def stop(self, now: float | None = None) -> None:
         """Stay where the arm is, until the operator resets or homes. Cannot fail."""
         self._halt(Reason.STOP_REQUESTED, '~/stop was called; ~/reset or ~/home resumes', now)
 
-    def fail(self, error, now=None):
+    def fail(self, error: Exception, now: float | None = None) -> None:
         """Stop because the controller itself raised: a bug must not move the arm twice. Cannot fail."""
         self._halt(Reason.FAULT, f'{type(error).__name__}: {error}; ~/reset resumes', now)
 
-    def _halt(self, reason, message, now=None):
+    def _halt(self, reason: Reason, message: str, now: float | None = None) -> None:
         """Be STOPPED first, and only then work out where: nothing that goes wrong on the way may undo the stop."""
         before = self.state
         self._enter(State.STOPPED, reason, message)
@@ -133,11 +135,11 @@ class ArmController:
         except Exception as error:
             self.message = f'{message} (the servos keep the last command: {type(error).__name__}: {error})'
 
-    def home(self, now):
+    def home(self, now: float) -> Answer:
         """Go to the neutral pose on the operator's call, gripper as it is. Returns (started, message)."""
         return self._go([np.array(self.config.neutral_joints)], now)
 
-    def reset(self, now, operator=False):
+    def reset(self, now: float, operator: bool = False) -> Answer:
         """Open the gripper, go to neutral and on to the start pose. Returns (started, message).
 
         Only the operator leaves a stop, comes away from what is in the way and has servos in error rebooted.
@@ -149,7 +151,7 @@ class ArmController:
             self.steps.gripper = 1.0
         return started
 
-    def reset_for(self, episode_id, stamp, now, ros_now):
+    def reset_for(self, episode_id: str, stamp: float, now: float, ros_now: float) -> Answer:
         """Take a goal's request, made at `stamp` [ROS s], for the start pose. Returns (success, message).
 
         It is asked again and again while the goal wants it; that begins nothing anew, and resets no stop or fault.
@@ -167,7 +169,7 @@ class ArmController:
             self.authority.end(episode_id)    # what was refused is not tried again
         return started
 
-    def _not_without_operator(self, now):
+    def _not_without_operator(self, now: float) -> str:
         """Return why no program may begin a move now, '' where one may."""
         if self.state in (State.STARTING, State.STOPPED):
             return f"{self.state.name}: {self.message or 'the operator resumes'}"
@@ -178,14 +180,14 @@ class ArmController:
             fault = Fault(Reason.NOT_READY, self.arm.message)
         return '' if fault is None or fault.reason in _HARMLESS else f'{fault.reason.name}: {fault.message}'
 
-    def withdraw(self, episode_id, now):
+    def withdraw(self, episode_id: str, now: float) -> Answer:
         """End the move of a goal that is over where the arm is, and serve no request of it that is still to come."""
         if self.state is State.HOMING and self.authority.goal == episode_id:
             self._give_up_move(Reason.HOLD_REQUESTED, f"episode '{episode_id}' is over before its start pose", now)
         self.authority.end(episode_id)
         return True, ''
 
-    def _go(self, waypoints, now):
+    def _go(self, waypoints: list[np.ndarray], now: float) -> Answer:
         self._notice_stall(now)
         if self.watchdog.positions is None:
             return False, 'no joint states yet'
@@ -198,23 +200,20 @@ class ArmController:
             self.arm.recover()
         elif fault is not None and fault.reason not in (*_HARMLESS, *_PASSES, Reason.TWO_PUBLISHERS):
             return False, f'{fault.reason.name}: {fault.message}'
-        self._begin_move(waypoints, now)
-        return True, 'on the way'
-
-    def _begin_move(self, waypoints, now):
         self._end_episode()
         if not self._outlet.anchored:
-            self._anchor(force=True, openness=self.reading.openness)
+            self._anchor(force=True, openness=self.reading.openness if self.reading else None)
         self._homing = Homing(waypoints, now)
         self._enter(State.HOMING, Reason.ACCEPTED, 'dry run: the arm is not moved' if self.config.dry_run else '')
+        return True, 'on the way'
 
-    def _end_episode(self):
+    def _end_episode(self) -> None:
         """Serve no further command or request of the present episode: it is over."""
         self.authority.end(self.authority.goal)
         self.gate.end(self.gate.running)
         self.watchdog.episode(False, 0.0)
 
-    def tick(self, now, ros_now):
+    def tick(self, now: float, ros_now: float) -> None:
         """Run one control period: watchdog, end of the step, moves between poses."""
         self._notice_stall(now, ros_now)
         late = max(0.0, now - self._ticked - _LONGEST_PERIOD) if self._ticked else 0.0
@@ -239,21 +238,22 @@ class ArmController:
         elif self.state is not State.STOPPED:
             self._tick_stepping(fault, now)
 
-    def _fault(self, now):
+    def _fault(self, now: float) -> Fault | None:
         return self.watchdog.check(now, self.state in (State.READY, State.HOLDING))
 
-    def _notice_stall(self, now, ros_now=None):
+    def _notice_stall(self, now: float, ros_now: float | None = None) -> None:
         """Hold for a moment after the controller itself did not run: what waited in its queues is old."""
-        if self._ticked and self.watchdog.notice_stall(now - self._ticked, now):
+        stall = self.watchdog.notice_stall(now - self._ticked, now) if self._ticked else None
+        if stall is not None:
             if ros_now is not None:
                 self.authority.wake(now, ros_now)
             if self.state in (State.READY, State.MOVING, State.HOLDING):
-                self._hold(self.watchdog.stalled)
+                self._hold(stall)
             elif self.state is State.HOMING and self.authority.goal is None:
                 # heartbeat_node has held the arm meanwhile and said so: whoever comes near it counts on that
-                self._halt(Reason.STALE_JOINT_STATES, f'{self.watchdog.stalled.message}; call again to go on', now)
+                self._halt(Reason.STALE_JOINT_STATES, f'{stall.message}; call again to go on', now)
 
-    def _tick_stepping(self, fault, now):
+    def _tick_stepping(self, fault: Fault | None, now: float) -> None:
         if not self.arm.ready:
             fault = fault or Fault(Reason.NOT_READY, self.arm.message)
         if fault is not None:
@@ -266,7 +266,7 @@ class ArmController:
         elif self.state is State.MOVING and now >= self._step_end:
             self._enter(State.READY, self.reason, self.message)
 
-    def _tick_homing(self, fault, now, period):
+    def _tick_homing(self, fault: Fault | None, now: float, period: float) -> None:
         silence = self.authority.silent(now)
         if silence == 'over':
             self._give_up_move(Reason.POLICY_LOST, 'the goal that asked for the start pose fell silent', now)
@@ -281,7 +281,7 @@ class ArmController:
         recovering = self.authority.goal is None and fault is not None and fault.reason in _PASSES
         if not self._homing.moving and (recovering or not self.arm.ready) and (
                 now - self._homing.started < _RECOVERY_LIMIT):
-            self.message = self.arm.message or fault.message
+            self.message = self.arm.message or (fault.message if fault else '')
         elif not self.arm.ready:
             self._halt(Reason.NOT_READY, self.arm.message, now)
         elif fault is not None and fault.reason not in _HARMLESS:
@@ -300,17 +300,17 @@ class ArmController:
         else:
             self._follow(period, now)
 
-    def _give_up_move(self, reason, message, now, state=State.READY):
+    def _give_up_move(self, reason: Reason, message: str, now: float, state: State = State.READY) -> None:
         """End the move of a goal where the arm is."""
         self._freeze(self.state, now)
         self._outlet.hold()
         self.authority.end(self.authority.goal)
         self._enter(state, reason, message)
 
-    def _follow(self, period, now):
-        wanted, failure = self._homing.advance(period, self.watchdog.positions)
-        if failure is not None:
-            self._halt(*failure, now)
+    def _follow(self, period: float, now: float) -> None:
+        wanted = self._homing.advance(period, self.watchdog.measured)
+        if isinstance(wanted, tuple):
+            self._halt(*wanted, now)
             return
         self._send(wanted, now)
         if not self._homing.moving:
@@ -318,33 +318,33 @@ class ArmController:
         if self._homing.over:
             self._enter(State.READY, Reason.ACCEPTED, '')
 
-    def _begin_here(self):
+    def _begin_here(self) -> None:
         """Go on from where a simulation has put the arm: the last command belongs to the scene before."""
         if self.state is not State.STARTING:
             self._anchor(force=True)
         if self.state is State.HOMING:
             self._homing.pause()
 
-    def _enter(self, state, reason, message):
+    def _enter(self, state: State, reason: Reason, message: str) -> None:
         self.state, self.reason, self.message = state, reason, message
 
-    def _send(self, joint_positions, now):
+    def _send(self, joint_positions: np.ndarray, now: float) -> None:
         self._outlet.send(joint_positions, now, self.config.dry_run)
 
-    def _anchor(self, force=False, openness=None):
-        return self._outlet.anchor(self.watchdog.positions, force, openness)
+    def _anchor(self, force: bool = False, openness: float | None = None) -> np.ndarray:
+        return self._outlet.anchor(self.watchdog.measured, force, openness)
 
-    def _hold(self, fault):
+    def _hold(self, fault: Fault) -> None:
         before = self.state
         self._enter(State.HOLDING, fault.reason, fault.message)
         if before is State.MOVING and fault.reason in _FREEZE:
             self._freeze(before, None)
         self._outlet.hold()
 
-    def _freeze(self, before, now):
+    def _freeze(self, before: State, now: float | None) -> None:
         """Cut a motion short; without joint states to believe, the last command stands."""
         now = self._ticked if now is None else now
         moving = before in (State.MOVING, State.HOMING) or (
             before is not State.STOPPED and self._outlet.on_the_way(now))
         if moving and self.watchdog.fresh(now):
-            self._outlet.freeze(self.watchdog.positions, now, self.config.dry_run)
+            self._outlet.freeze(self.watchdog.measured, now, self.config.dry_run)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
 from vgps_msgs_py import robot_state
 
@@ -31,11 +33,11 @@ class ControllerConfig:
         'description': "gripper pose of ~/reset: x y z [m], roll pitch yaw [rad] in BridgeData's convention",
         'read_only': True})
 
-    def start_joints(self):
+    def start_joints(self) -> np.ndarray:
         """Return the (6,) joints of the start pose; ValueError where the arm cannot reach it from neutral."""
         if len(self.neutral_joints) != len(JOINT_NAMES) or len(self.start_state) != 6:
             raise ValueError('neutral_joints needs 6 joint positions and start_state x y z roll pitch yaw')
-        solution = Kinematics().inverse(robot_state.pose_from_state(self.start_state), self.neutral_joints)
+        solution = Kinematics().inverse(robot_state.pose_from_state(np.array(self.start_state)), self.neutral_joints)
         if not solution.ok:
             raise ValueError(f'start_state {self.start_state} is out of reach')
         return solution.joint_positions

@@ -31,15 +31,15 @@ class Command:
 class CommandGate:
     """Serves the announced running episode and no other. Steps count up within it; a new one begins a new count."""
 
-    def __init__(self):
-        self.running = None             # episode_id announced as running, or None
+    def __init__(self) -> None:
+        self.running: str | None = None    # episode_id announced as running, or None
         self._step, self._stamp, self._taken = -1, -np.inf, 0.0     # of the last command taken, and when [s]
-        self._past = {}                 # episode ids that are over, oldest first
-        self._offset = None             # ROS clock minus monotonic clock
+        self._past: dict[str, None] = {}    # episode ids that are over, oldest first
+        self._offset: float | None = None    # ROS clock minus monotonic clock
         self._ros_now, self._advanced = -np.inf, -np.inf    # the ROS clock and when it last advanced
         self._stands = False
 
-    def watch_clock(self, ros_now, now):
+    def watch_clock(self, ros_now: float, now: float) -> float:
         """Return the jump [s] of the ROS clock since the last look, 0.0 for none.
 
         After a jump the order of stamps says nothing any more and begins anew; the order of steps stays. What was
@@ -59,7 +59,7 @@ class CommandGate:
         self._stamp = -np.inf
         return jump
 
-    def episode(self, episode_id, running, now):
+    def episode(self, episode_id: str, running: bool, now: float) -> None:
         """Note an announced episode: while it runs, no other one is served; once it is over, it stays over."""
         if not running:
             self.end(episode_id)
@@ -67,7 +67,7 @@ class CommandGate:
             self.end(self.running)
             self.running, self._step, self._stamp, self._taken = episode_id, -1, -np.inf, now
 
-    def end(self, episode_id):
+    def end(self, episode_id: str | None) -> None:
         """Serve this episode no more."""
         if self.running == episode_id:
             self.running = None
@@ -76,7 +76,8 @@ class CommandGate:
             while len(self._past) > _REMEMBERED_EPISODES:
                 self._past.pop(next(iter(self._past)))
 
-    def check(self, command, now, ros_now, base_frame, max_image_age):
+    def check(self, command: Command, now: float, ros_now: float, base_frame: str, max_image_age: float
+              ) -> tuple[Reason, str]:
         """Return (Reason, message); the command counts as taken unless it is out of order or not to be served."""
         if command.frame_id != base_frame:
             return Reason.WRONG_FRAME, f"command is in frame '{command.frame_id}', the arm's base is '{base_frame}'"

@@ -38,19 +38,20 @@ class GripperConfig:
 class GripperLoop:
     """Turns a wanted openness and the measured finger into PWM, once per control period."""
 
-    def __init__(self, config=None):
+    def __init__(self, config: GripperConfig | None = None):
         self.config = config or GripperConfig()
-        self._goal = None
-        self._moved_at, self._finger = 0.0, None
-        self._held_at = None            # m, where the fingers were when they were told to hold
+        self._goal: float | None = None         # m, of one finger from the centre
+        self._finger: float | None = None       # m, where it was last seen to move
+        self._moved_at = 0.0
+        self._held_at: float | None = None      # m, where the fingers were when they were told to hold
 
-    def set_goal(self, openness, now):
+    def set_goal(self, openness: float, now: float) -> None:
         """Aim at an openness (0 closed, 1 open)."""
         goal = FINGER_CLOSED + float(np.clip(openness, 0.0, 1.0)) * (FINGER_OPEN - FINGER_CLOSED)
         if goal != self._goal or self._held_at is not None:
             self._goal, self._moved_at, self._held_at = goal, now, None
 
-    def hold(self, finger, now):
+    def hold(self, finger: float, now: float) -> None:
         """Stay at the measured finger [m] until the next goal; safe to repeat."""
         if self._held_at is not None or self._goal is None or not np.isfinite(finger):
             return
@@ -58,28 +59,28 @@ class GripperLoop:
         if self.moving(now):
             self._goal = finger
 
-    def watch(self, finger, now):
+    def watch(self, finger: float, now: float) -> None:
         """Note a measured finger [m]."""
         if np.isfinite(finger) and (self._finger is None or abs(finger - self._finger) > _MOVING):
             self._finger, self._moved_at = finger, now
 
-    def moving(self, now):
+    def moving(self, now: float) -> bool:
         """Whether the fingers are on their way, or have only just been told to go."""
         return now - self._moved_at <= _AT_REST
 
-    def pwm(self, finger, now, age=0.0):
+    def pwm(self, finger: float, now: float, age: float = 0.0) -> float:
         """Return the PWM for a finger [m] measured `age` seconds ago; 0 before there is a goal, or when it is stale."""
         if self._goal is None or not np.isfinite(finger) or age > STALE:
             return 0.0
         if self._held_at is not None:
             if abs(finger - self._held_at) > _SLIPPED:
                 self._goal = self._held_at = finger
-            return self._push(finger, self.config.gripper_hold_pwm)
+            return self._push(self._goal, finger, self.config.gripper_hold_pwm)
         self.watch(finger, now)
         stalled = now - self._moved_at > self.config.gripper_stall_timeout
         limit = self.config.gripper_hold_pwm if stalled else self.config.gripper_max_pwm
-        return self._push(finger, limit)
+        return self._push(self._goal, finger, limit)
 
-    def _push(self, finger, limit):
-        wanted = self.config.gripper_gain * (self._goal - finger)
+    def _push(self, goal: float, finger: float, limit: float) -> float:
+        wanted = self.config.gripper_gain * (goal - finger)
         return float(np.clip(np.clip(wanted, -1.0, 1.0) * self.config.gripper_max_pwm, -limit, limit))

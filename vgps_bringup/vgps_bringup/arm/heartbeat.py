@@ -4,10 +4,12 @@ The beat is the controller's own report, ten times a second. A controller that i
 joints that go to their last goal (a servo's or simulation's own business, 0.2 s) and fingers that push for ever.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from vgps_bringup.arm.arms import Reading
 from vgps_bringup.arm.gripper import STALE, GripperLoop
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_UPPER
 
@@ -26,24 +28,25 @@ class Hold:
 class Heartbeat:
     """Remembers the last beat and the last reading. Every method takes `now`, monotonic seconds."""
 
-    def __init__(self, timeout):
+    def __init__(self, timeout: float):
         self.timeout = timeout      # s
         self.lost = False
-        self._beat = self._reading = None
+        self._reading: Reading | None = None
         self._beat_at = self._read_at = self._ticked = -np.inf
-        self._moving, self._command, self._gripper = False, None, 1.0
+        self._moving, self._gripper = False, 1.0
+        self._command: np.ndarray | None = None    # (6,) rad, what the arm was told last
         self._fingers = GripperLoop()
 
     @property
-    def heard(self):
+    def heard(self) -> bool:
         """Whether there was ever a beat."""
         return self._beat_at > -np.inf
 
-    def silence(self, now):
+    def silence(self, now: float) -> float:
         """Return the seconds since the last beat."""
         return now - self._beat_at
 
-    def beat(self, moving, joint_command, gripper, now):
+    def beat(self, moving: bool, joint_command: Sequence[float], gripper: float, now: float) -> None:
         """Take a report: whether the arm was moving, (6,) joints [rad] and openness it was told last."""
         self._beat_at, self.lost = now, False
         self._moving, self._command = moving, np.asarray(joint_command, float)
@@ -51,12 +54,12 @@ class Heartbeat:
             self._gripper = gripper
             self._fingers.set_goal(gripper, now)
 
-    def reading(self, reading, now):
+    def reading(self, reading: Reading, now: float) -> None:
         """Take a Reading of the joints."""
         self._reading, self._read_at = reading, now
         self._fingers.watch(reading.finger, now)
 
-    def tick(self, now):
+    def tick(self, now: float) -> bool:
         """Return whether the controller has just been found lost."""
         paused = max(0.0, now - self._ticked - _LONGEST_PERIOD) if np.isfinite(self._ticked) else 0.0
         self._ticked = now
@@ -66,7 +69,7 @@ class Heartbeat:
         self.lost = True
         return True
 
-    def hold(self, now):
+    def hold(self, now: float) -> Hold | None:
         """Return the Hold for this moment, or None where the arm was not measured lately."""
         r = self._reading
         if r is None or now - self._read_at > STALE or not np.isfinite(r.positions).all():

@@ -10,7 +10,9 @@ only while the controller is silent or after its own ``~/stop``. In a dry run it
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
@@ -19,7 +21,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from vgps_bringup.arm.arms import reading_from_joint_state
-from vgps_bringup.arm.heartbeat import Heartbeat
+from vgps_bringup.arm.heartbeat import Heartbeat, Hold
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_msgs.msg import ControllerState
 from vgps_msgs_py import node_main, parameters, qos
@@ -49,36 +51,36 @@ class HeartbeatConfig:
 class SimulatedDriver:
     """Holds the simulated arm by one joint command."""
 
-    def __init__(self, node):
+    def __init__(self, node: Node):
         self._node = node
         self._publisher = node.create_publisher(JointState, 'joint_command', 10)
 
-    def hold(self, hold, command):
+    def hold(self, hold: Hold, command: Sequence[float]) -> None:
         """Send a Hold; `command` is what the arm was told last, (6,) rad."""
         positions = command if hold.positions is None else hold.positions
         message = JointState(name=[*JOINT_NAMES, 'gripper'], position=[*map(float, positions), float(hold.openness)])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
 
-    def relax(self):
+    def relax(self) -> None:
         """Nothing pushes on."""
 
 
 class InterbotixDriver:
     """Holds the real arm through its driver's topics."""
 
-    def __init__(self, node, robot_name):
+    def __init__(self, node: Node, robot_name: str):
         from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
         self._group, self._single = JointGroupCommand, JointSingleCommand
         self._joints = node.create_publisher(JointGroupCommand, f'/{robot_name}/commands/joint_group', 10)
         self._gripper = node.create_publisher(JointSingleCommand, f'/{robot_name}/commands/joint_single', 10)
 
-    def hold(self, hold, command):
+    def hold(self, hold: Hold, command: Sequence[float]) -> None:
         """Send the joints of a Hold, once: repeated, the arm would sink."""
         if hold.positions is not None:
             self._joints.publish(self._group(name='arm', cmd=[float(p) for p in hold.positions]))
 
-    def relax(self):
+    def relax(self) -> None:
         """Have the gripper push no more."""
         self._gripper.publish(self._single(name='gripper', cmd=0.0))
 
@@ -86,15 +88,17 @@ class InterbotixDriver:
 class HeartbeatNode(Node):
     """Listens, and holds the arm in the controller's place."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('heartbeat_node')
         config = parameters.declare(self, HeartbeatConfig)
         simulated = config.arm == 'simulated'
         self._heart = Heartbeat(config.heartbeat_timeout)
-        self._driver = SimulatedDriver(self) if simulated else InterbotixDriver(self, config.robot_name)
-        self._last = None               # the controller's last report
+        self._driver: SimulatedDriver | InterbotixDriver = (
+            SimulatedDriver(self) if simulated else InterbotixDriver(self, config.robot_name))
+        self._last: Any = None          # a ControllerState: the controller's last report
         self._said = self._diagnosed = self._asked = float('-inf')
-        self._stopping, self._stop = False, None
+        self._stopping = False
+        self._stop: Any = None          # the answer that is waited for
         self._states = self.create_publisher(ControllerState, 'controller_state', qos.EVENT)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_subscription(ControllerState, 'controller_state', self._on_state, qos.EVENT)
@@ -104,7 +108,7 @@ class HeartbeatNode(Node):
         self.create_service(Trigger, '~/stop', self._on_stop)
         self.create_timer(PERIOD, self._on_period, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def _on_state(self, message):
+    def _on_state(self, message: ControllerState) -> None:
         if message.reason == Reason.CONTROLLER_LOST:    # our own
             return
         now = time.monotonic()
@@ -113,12 +117,12 @@ class HeartbeatNode(Node):
         self._last = message
         self._heart.beat(message.state in _MOVING, message.joint_command, message.gripper_target, now)
 
-    def _on_joint_states(self, message):
+    def _on_joint_states(self, message: JointState) -> None:
         reading = reading_from_joint_state(message.name, message.position, message.effort)
         if reading is not None:
             self._heart.reading(reading, time.monotonic())
 
-    def _on_stop(self, _request, response):
+    def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._hold(time.monotonic())
         self._stopping = True           # until the controller has said that it is stopped, however late it wakes
         response.success = True
@@ -127,7 +131,7 @@ class HeartbeatNode(Node):
             'is being stopped' if self._heart.heard else 'has not been heard yet')
         return response
 
-    def _on_period(self):
+    def _on_period(self) -> None:
         now = time.monotonic()
         if self._heart.tick(now):
             self._hold(now)
@@ -140,7 +144,7 @@ class HeartbeatNode(Node):
             self._diagnose(now)
         self._pass_on_stop(now)
 
-    def _pass_on_stop(self, now):
+    def _pass_on_stop(self, now: float) -> None:
         if self._stop is not None and self._stop.done():
             self._stopping, self._stop = not self._stop.result().success, None
         elif self._stopping and now - self._asked >= ASK_PERIOD and self._controller.service_is_ready():
@@ -148,18 +152,18 @@ class HeartbeatNode(Node):
                 self._controller.remove_pending_request(self._stop)
             self._asked, self._stop = now, self._controller.call_async(Trigger.Request())
 
-    def _hold(self, now):
+    def _hold(self, now: float) -> None:
         if self._last is None or self._last.dry_run:
             return
         self._driver.relax()
         if (hold := self._heart.hold(now)) is not None:
             self._driver.hold(hold, self._last.joint_command)
 
-    def _what(self, now):
+    def _what(self, now: float) -> str:
         return (f'widowx_node has said nothing for {self._heart.silence(now):.2f} s: it hangs or is dead; '
                 + ('a dry run, nothing is sent' if self._last.dry_run else 'the arm is held'))
 
-    def _say(self, now):
+    def _say(self, now: float) -> None:
         message = self._last
         message.header.stamp = self.get_clock().now().to_msg()
         message.state, message.reason = int(State.STOPPED), int(Reason.CONTROLLER_LOST)
@@ -168,7 +172,7 @@ class HeartbeatNode(Node):
         if not message.dry_run:
             self._driver.relax()
 
-    def _diagnose(self, now):
+    def _diagnose(self, now: float) -> None:
         lost, heard = self._heart.lost, self._heart.heard
         status = DiagnosticStatus(level=DiagnosticStatus.ERROR if lost else DiagnosticStatus.OK,
                                   name=f'{self.get_name()}: controller',
@@ -178,7 +182,7 @@ class HeartbeatNode(Node):
         self._diagnostics.publish(array)
 
 
-def main(args=None):
+def main(args: list[str] | None = None) -> None:
     """Run the node."""
     node_main.run(HeartbeatNode, args)
 

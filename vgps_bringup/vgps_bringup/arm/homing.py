@@ -1,13 +1,18 @@
 """The way through one or more poses, waypoint by waypoint, and how it can fail. Decides nothing about who asked."""
 
 import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from vgps_bringup.arm.collision import UnsafePathError
+from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_bringup.arm.motion import Motion, find_way
+from vgps_bringup.arm.step_controller import StepController
 from vgps_msgs_py.vocabulary import ControllerReason as Reason
+
+Failure = tuple[Reason, str]
 
 FAR = 0.6        # rad: an arm further behind its command is blocked, or its joint states are wrong
 SETTLE = 0.4     # s after a move, the time the arm needs to catch up
@@ -18,22 +23,24 @@ _SEARCH = 0.004  # s of one control period that may go into the search for a way
 class Homing:
     """One way through `waypoints`, (6,) joint positions each [rad], begun at monotonic second `started`."""
 
-    def __init__(self, waypoints, started):
+    def __init__(self, waypoints: Sequence[np.ndarray], started: float):
         self.started = started
-        self._waypoints, self._motion, self._elapsed = list(waypoints), None, 0.0
-        self._search, self._searched = None, None
+        self._waypoints, self._elapsed = list(waypoints), 0.0
+        self._motion: Motion | None = None
+        self._search: Iterator[list[np.ndarray] | None] = iter(())
+        self._searched: tuple[float, ...] | None = None    # start, floor and finger of the search
 
     @property
-    def moving(self):
+    def moving(self) -> bool:
         """Whether the arm is between two poses, and not waiting to set off."""
         return self._motion is not None
 
     @property
-    def over(self):
+    def over(self) -> bool:
         """Whether the last pose is reached."""
         return not self._waypoints and not self.moving
 
-    def set_off(self, start, config, steps):
+    def set_off(self, start: np.ndarray, config: ControllerConfig, steps: StepController) -> Failure | None:
         """Leave (6,) `start` for the next pose, at the speeds of the ControllerConfig `config`.
 
         Table, fingers and the arm's shapes are those of the StepController `steps`. Call it again in each period
@@ -59,29 +66,31 @@ class Homing:
             self._searched, self._elapsed = None, 0.0
         return None
 
-    def pause(self):
+    def pause(self) -> None:
         """Wait where the arm is; the next `set_off` goes on to the same pose."""
         self._searched = None
-        if self.moving:
+        if self._motion is not None:
             self._waypoints.insert(0, self._motion.goal)
             self._motion = None
 
-    def advance(self, period, measured):
-        """Let `period` seconds pass; return (joint positions to send, None) or (None, (Reason, what went wrong)).
+    def advance(self, period: float, measured: np.ndarray) -> np.ndarray | Failure:
+        """Let `period` seconds pass; return (6,) joint positions to send, or (Reason, what went wrong).
 
         At a pose the motion ends and what is returned is the pose itself: the target of whatever comes next is what
         was commanded, for the measured pose sags and would sag further with each step.
         """
+        if self._motion is None:
+            raise RuntimeError('the arm has not set off for a pose')
         self._elapsed += period
         wanted = self._motion.at(self._elapsed)
         behind = np.abs(wanted - measured)
         worst = int(behind.argmax())
         if behind[worst] > FAR:
-            return None, (Reason.JOINT_STEP, f'{JOINT_NAMES[worst]} is {behind[worst]:.2f} rad behind on the way: is '
-                                             'something in the way? ~/reset tries again')
+            return Reason.JOINT_STEP, (f'{JOINT_NAMES[worst]} is {behind[worst]:.2f} rad behind on the way: is '
+                                       'something in the way? ~/reset tries again')
         if self._elapsed >= self._motion.duration + SETTLE:
             if behind[worst] > _REACHED:
-                return None, (Reason.NOT_READY, f'{JOINT_NAMES[worst]} stopped {behind[worst]:.2f} rad short of the '
-                                                'pose; ~/reset tries again')
+                return Reason.NOT_READY, (f'{JOINT_NAMES[worst]} stopped {behind[worst]:.2f} rad short of the pose; '
+                                          '~/reset tries again')
             self._motion = None
-        return wanted, None
+        return wanted

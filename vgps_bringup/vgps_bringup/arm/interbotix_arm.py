@@ -9,11 +9,13 @@ Start-up and recovery write the time profile and read it back, since no service 
 
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from vgps_bringup.arm.arms import MotorHealth, reading_from_joint_state
-from vgps_bringup.arm.gripper import GripperLoop
+from vgps_bringup.arm.arms import MotorHealth, Reading, reading_from_joint_state
+from vgps_bringup.arm.gripper import GripperConfig, GripperLoop
 from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER
 
 # Milliseconds, BridgeData's for a step of 0.2 s: a little longer than the step, so that joints do not stop between two.
@@ -36,7 +38,8 @@ _NO_ANSWER = 1 << 7       # error status of our own making; bit 7 is unused by t
 class InterbotixArm:
     """The arm in the driver's namespace `robot_name`. The constructor returns at once; `ready` says when it is up."""
 
-    def __init__(self, node, robot_name, gripper_config, on_reading, on_health):
+    def __init__(self, node: Any, robot_name: str, gripper_config: GripperConfig,
+                 on_reading: Callable[[Reading], None], on_health: Callable[[MotorHealth], None]):
         from sensor_msgs.msg import JointState
         self.gripper, self._bus_watchdog = GripperLoop(gripper_config), gripper_config.bus_watchdog
         self.ready, self.message = False, f"waiting for Interbotix' driver in namespace /{robot_name}"
@@ -45,8 +48,8 @@ class InterbotixArm:
         self._finger, self._finger_at = float('nan'), -np.inf
         self._commanded = -np.inf           # monotonic time of the last joint command
         self._pwm = 0.0
-        self._robot = None
-        self._answered = set()              # registers this driver has been seen to know
+        self._robot: Any = None             # Interbotix' own, once there is one
+        self._answered: set[str] = set()    # registers this driver has been seen to know
         self._recover, self._closing = threading.Event(), threading.Event()
         # On the controller's own executor: joint states must arrive while the thread waits for a service.
         node.create_subscription(JointState, f'/{robot_name}/joint_states', self._on_joint_states, 10)
@@ -55,7 +58,7 @@ class InterbotixArm:
 
     # ---- called by the controller ------------------------------------------------------------------------------
 
-    def command(self, joint_positions, openness):
+    def command(self, joint_positions: np.ndarray, openness: float) -> None:
         """Go to (6,) joint positions [rad] and gripper openness (0 closed, 1 open)."""
         positions = np.asarray(joint_positions, float)
         # The driver turns NaN into 0 rad and sends what is out of range: the last line of defence.
@@ -67,11 +70,11 @@ class InterbotixArm:
         self._robot.core.robot_write_commands('arm', positions.tolist())
         self.gripper.set_goal(openness, self._commanded)
 
-    def hold(self):
+    def hold(self) -> None:
         """Let the fingers stay where they are, or hold what they hold, with the holding PWM at most."""
         self.gripper.hold(self._finger, time.monotonic())
 
-    def tick(self, now):
+    def tick(self, now: float) -> None:
         """Drive the fingers, once per control period; a gripper that is not ready or not measured is not pushed."""
         if self._robot is None:
             return
@@ -80,19 +83,19 @@ class InterbotixArm:
             self._robot.core.robot_write_joint_command('gripper', pwm)
         self._pwm = pwm
 
-    def recover(self):
+    def recover(self) -> None:
         """Reboot servos in error and set modes and profile again; the arm sags for a moment."""
         self.ready, self.message = False, 'rebooting servos'
         self._recover.set()
 
-    def close(self):
+    def close(self) -> None:
         """End the thread; the joints hold their pose, the fingers stop pushing."""
         if self._robot is not None and self._pwm:
             self._robot.core.robot_write_joint_command('gripper', 0.0)
         self._closing.set()
         self._thread.join(timeout=2.0)
 
-    def _on_joint_states(self, message):
+    def _on_joint_states(self, message: Any) -> None:
         reading = reading_from_joint_state(message.name, message.position, message.effort)
         if reading is not None:
             self._finger, self._finger_at = reading.finger, time.monotonic()
@@ -100,7 +103,7 @@ class InterbotixArm:
 
     # ---- the thread --------------------------------------------------------------------------------------------
 
-    def _run(self):
+    def _run(self) -> None:
         try:
             node = self._connect()
         # SystemExit is how Interbotix's constructor reports a robot model that does not fit.
@@ -131,7 +134,7 @@ class InterbotixArm:
                 self._closing.wait(_RETRY_PERIOD)
         node.destroy_node()
 
-    def _connect(self):
+    def _connect(self) -> Any:
         """Build Interbotix's robot on a node of its own. Waits for the driver for as long as it takes."""
         import rclpy
         try:
@@ -144,7 +147,7 @@ class InterbotixArm:
         class BoundedNode(InterbotixRobotNode):
             """Waits for services with an end; theirs would wait forever for a driver that died."""
 
-            def wait_until_future_complete(self, future, timeout_sec=None):
+            def wait_until_future_complete(self, future: Any, timeout_sec: float | None = None) -> None:
                 rclpy.spin_until_future_complete(self, future, timeout_sec=timeout_sec or _SERVICE_TIMEOUT)
                 if not future.done():
                     raise TimeoutError("Interbotix' driver does not answer")
@@ -155,7 +158,7 @@ class InterbotixArm:
                                               iterative_update_fk=False)
         return node
 
-    def _prepare(self, set_modes=False):
+    def _prepare(self, set_modes: bool = False) -> None:
         """Check that this is the robot we know, set modes where allowed, write the time profile and read it back."""
         core = self._robot.core
         arm, gripper = core.robot_get_robot_info('group', 'arm'), core.robot_get_robot_info('single', 'gripper')
@@ -183,7 +186,7 @@ class InterbotixArm:
         self.ready, self.message = True, ''
         self._logger.info('arm: ' + ', '.join(f'{k} {v} ms' for k, v in PROFILE.items()))
 
-    def _arm_bus_watchdog(self, cleared):
+    def _arm_bus_watchdog(self, cleared: bool) -> None:
         """Have the servos stop by themselves on a dead bus, and read it back; `cleared` lets a tripped one go on."""
         core = self._robot.core
         read = self._read('Bus_Watchdog')
@@ -199,7 +202,7 @@ class InterbotixArm:
         if set(read) != {BUS_WATCHDOG}:
             raise RuntimeError(f'Bus_Watchdog reads {list(read)} after {BUS_WATCHDOG} was written')
 
-    def _reboot(self):
+    def _reboot(self) -> None:
         """Reboot the servos that report an error. RAM registers are lost with it, and so is what the gripper held."""
         self._recover.clear()
         self.ready = False
@@ -208,7 +211,7 @@ class InterbotixArm:
         self._prepare(set_modes=True)
         self._poll(0)
 
-    def _poll(self, turn):
+    def _poll(self, turn: int) -> None:
         """Read one kind of register; the kinds take turns, errors every other one."""
         core = self._robot.core
         if turn % 2 == 0:
@@ -220,15 +223,15 @@ class InterbotixArm:
             if any(value in _TRIPPED for value in read):
                 raise RuntimeError(_BUS_WAS_DEAD.format(list(read)))
         else:
-            read = list(core.robot_get_motor_registers('group', 'arm', 'Profile_Velocity'))
-            if read != [PROFILE['Profile_Velocity']] * len(JOINT_NAMES):
-                raise RuntimeError(f'Profile_Velocity reads {read}: the driver or a servo was restarted')
+            profile = list(core.robot_get_motor_registers('group', 'arm', 'Profile_Velocity'))
+            if profile != [PROFILE['Profile_Velocity']] * len(JOINT_NAMES):
+                raise RuntimeError(f'Profile_Velocity reads {profile}: the driver or a servo was restarted')
         self._on_health(MotorHealth(SERVOS, self._errors, self._temperatures))
 
     _errors: tuple[int, ...] = ()
     _temperatures: tuple[float, ...] = ()
 
-    def _read(self, register):
+    def _read(self, register: str) -> tuple[int, ...]:
         """Return a register of every servo, () where this driver does not know it, all _NO_ANSWER where it failed."""
         values = tuple(self._robot.core.robot_get_motor_registers('group', 'all', register))
         if len(values) == len(SERVOS):

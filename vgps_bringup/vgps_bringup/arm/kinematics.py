@@ -7,11 +7,13 @@ branch: a solution far from the last command would be a jump of the arm, never w
 Joint order everywhere: waist, shoulder, elbow, forearm_roll, wrist_angle, wrist_rotate. Radians, metres.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 
+Joints = np.ndarray | Sequence[float]  # (6,) rad
 JOINT_NAMES = ('waist', 'shoulder', 'elbow', 'forearm_roll', 'wrist_angle', 'wrist_rotate')
 
 # Read from Interbotix's driver (RobotInfo service), robot_model wx250s.
@@ -60,13 +62,13 @@ class Kinematics:
 
     joint_names = JOINT_NAMES
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._model = mujoco.MjModel.from_xml_string(_ARM)
         self._data = mujoco.MjData(self._model)
         self._site = self._model.site('ee_gripper').id
         self._jacobian = np.zeros((6, self._model.nv))
 
-    def forward(self, joint_positions):
+    def forward(self, joint_positions: Joints) -> np.ndarray:
         """Return the (4, 4) pose of the gripper in the base frame for (6,) joint positions."""
         self._data.qpos[:] = joint_positions
         mujoco.mj_kinematics(self._model, self._data)
@@ -75,19 +77,19 @@ class Kinematics:
         pose[:3, 3] = self._data.site_xpos[self._site]
         return pose
 
-    def skeleton(self, joint_positions):
+    def skeleton(self, joint_positions: Joints) -> np.ndarray:
         """Return (8, 3) points [m] in the base frame, from the base over every joint to the gripper."""
         gripper = self.forward(joint_positions)[:3, 3]
         return np.vstack([self._data.xpos, gripper])  # the world body is the base
 
-    def jacobian(self, joint_positions):
+    def jacobian(self, joint_positions: Joints) -> np.ndarray:
         """Return the (6, 6) Jacobian in base axes, rows dx dy dz [m] then rotation vector [rad], per radian."""
         self.forward(joint_positions)
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site)
-        return self._jacobian.copy()
+        return np.array(self._jacobian)
 
-    def inverse(self, pose, seed):
+    def inverse(self, pose: np.ndarray, seed: Joints) -> InverseResult:
         """Find the joint positions near `seed` whose pose is the (4, 4) `pose`.
 
         Joint limits are not applied here: the caller can then name the joint that would have to leave its range.
@@ -102,7 +104,7 @@ class Kinematics:
                 break
         return result
 
-    def _descend(self, pose, joints):
+    def _descend(self, pose: np.ndarray, joints: np.ndarray) -> InverseResult:
         """Run Levenberg-Marquardt from (6,) `joints`."""
         damping, error = 1e-6, self._error(pose, joints)
         for _ in range(_MAX_ITERATIONS):
@@ -121,17 +123,17 @@ class Kinematics:
         return InverseResult(joints, _within(error, _ACCEPTED), float(np.linalg.norm(error[:3])),
                              float(np.linalg.norm(error[3:])))
 
-    def _error(self, pose, joint_positions):
+    def _error(self, pose: np.ndarray, joint_positions: np.ndarray) -> np.ndarray:
         """Return (6,) what is missing to `pose`: dx dy dz [m], rotation vector [rad], in base axes."""
         present = self.forward(joint_positions)
         return np.concatenate([pose[:3, 3] - present[:3, 3], rotation_vector(pose[:3, :3] @ present[:3, :3].T)])
 
 
-def _within(error, tolerance):
+def _within(error: np.ndarray, tolerance: tuple[float, float]) -> bool:
     return bool(np.linalg.norm(error[:3]) < tolerance[0] and np.linalg.norm(error[3:]) < tolerance[1])
 
 
-def rotation_vector(rotation):
+def rotation_vector(rotation: np.ndarray) -> np.ndarray:
     """Return the (3,) rotation vector [rad] of a (3, 3) rotation matrix; at pi either of both axes."""
     quaternion, vector = np.zeros(4), np.zeros(3)
     mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(rotation).reshape(9))

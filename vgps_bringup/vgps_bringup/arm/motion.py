@@ -5,6 +5,7 @@ until a way down to the goal is free. Every way is looked at in full before the 
 pieces, for where many ways are to be tried it takes longer than a control period.
 """
 
+from collections.abc import Iterator
 from itertools import pairwise, product
 
 import numpy as np
@@ -32,8 +33,9 @@ class Motion:
 
     """
 
-    def __init__(self, start, goal, max_speed, max_gripper_speed=MAX_GRIPPER_SPEED, floor=0.0, finger=0.037,
-                 collision=None, points=None):
+    def __init__(self, start: np.ndarray, goal: np.ndarray, max_speed: float,
+                 max_gripper_speed: float = MAX_GRIPPER_SPEED, floor: float = 0.0, finger: float = 0.037,
+                 collision: CollisionModel | None = None, points: list[np.ndarray] | None = None):
         collision = collision or CollisionModel()
         self.start, self.goal = np.asarray(start, float), np.asarray(goal, float)
         if points is None:
@@ -43,15 +45,16 @@ class Motion:
         self._ends = np.cumsum(times)
         self.duration = float(self._ends[-1])
 
-    def at(self, elapsed):
+    def at(self, elapsed: float) -> np.ndarray:
         """Return the (6,) joint positions `elapsed` seconds after the start."""
         leg = min(int(np.searchsorted(self._ends, elapsed)), len(self._ends) - 1)
         begins = self._ends[leg - 1] if leg else 0.0
         share = _ease(np.clip((elapsed - begins) / (self._ends[leg] - begins), 0.0, 1.0))
-        return self.points[leg] + share * (self.points[leg + 1] - self.points[leg])
+        return np.asarray(self.points[leg] + share * (self.points[leg + 1] - self.points[leg]))
 
 
-def find_way(start, goal, collision, floor, finger):
+def find_way(start: np.ndarray, goal: np.ndarray, collision: CollisionModel, floor: float, finger: float
+             ) -> Iterator[list[np.ndarray] | None]:
     """Look for a safe way from (6,) `start` to `goal` [rad], one candidate at each turn of this iterator.
 
     It yields None after each candidate that is not safe, and at last the (N, 6) points of the one that is.
@@ -82,15 +85,16 @@ def find_way(start, goal, collision, floor, finger):
                                           'by hand (torque off, hold it) and try again')
 
 
-def _duration(start, goal, max_speed, max_gripper_speed, collision):
+def _duration(start: np.ndarray, goal: np.ndarray, max_speed: float, max_gripper_speed: float,
+              collision: CollisionModel) -> float:
     """Return the seconds one straight line needs."""
     turn = np.abs(goal - start).max()
     steps = max(2, int(np.ceil(turn / 0.05)))
     times = np.linspace(0.0, 1.0, steps + 1)
     tips = np.array([collision.fingertip(start + _ease(t) * (goal - start)) for t in times])
     gripper = np.linalg.norm(np.diff(tips, axis=0), axis=1).max() * steps
-    return max(_SHORTEST, _PEAK * turn / max_speed, 1.03 * gripper / max_gripper_speed)
+    return float(max(_SHORTEST, _PEAK * turn / max_speed, 1.03 * gripper / max_gripper_speed))
 
 
-def _ease(s):
+def _ease(s: float) -> float:
     return 10 * s**3 - 15 * s**4 + 6 * s**5

@@ -11,7 +11,7 @@ import numpy as np
 from vgps_msgs_py.robot_state import rotation_from_euler
 
 
-def compose(target, measured_position, delta):
+def compose(target: np.ndarray, measured_position: np.ndarray, delta: np.ndarray) -> np.ndarray:
     """Return the next (4, 4) target pose: Trans(p) [R(e), d] Trans(p)^-1 T*.
 
     `target` is the previous (4, 4) target T*, `measured_position` the (3,) measured gripper position p [m], about
@@ -24,7 +24,7 @@ def compose(target, measured_position, delta):
     return pose
 
 
-def _orthonormal(rotation):
+def _orthonormal(rotation: np.ndarray) -> np.ndarray:
     """Return the nearest rotation: thousands of products would otherwise drift away from one."""
     u, _, vt = np.linalg.svd(rotation)
-    return u @ vt
+    return np.asarray(u @ vt)

@@ -1,9 +1,12 @@
 """What the controller says of itself, as the fields of a ControllerState. Takes message objects, imports no ROS."""
 
+from typing import Any
+
+from vgps_bringup.arm.controller import ArmController
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 
 
-def fill_state(message, controller):
+def fill_state(message: Any, controller: ArmController) -> Any:
     """Write what an ArmController does into a ControllerState and return it; the stamp is the caller's."""
     c, steps = controller, controller.steps
     message.header.frame_id = c.config.base_frame

@@ -17,7 +17,7 @@ import numpy as np
 from vgps_bringup.arm import previous_target
 from vgps_bringup.arm.arms import FINGER_CLOSED, FINGER_OPEN
 from vgps_bringup.arm.collision import FINGER_REACH, TOLERANCE, WRIST_REACH, CollisionModel, UnsafePathError
-from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Kinematics
+from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, InverseResult, Kinematics
 from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
 _RETURN = 0.01    # m per step at which a target outside the workspace box goes back into it by itself
@@ -62,19 +62,19 @@ class StepControllerConfig:
     gripper_sticky_steps: int = field(default=1, metadata={
         'description': 'consecutive disagreeing actions before the gripper changes', 'range': (1, 15)})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.workspace not in WORKSPACES:
             raise ValueError(f"workspace '{self.workspace}' is unknown: choose one of {', '.join(WORKSPACES)}")
 
     @property
-    def box(self):
+    def box(self) -> np.ndarray:
         """The workspace as a (2, 3) array [m]: lowest and highest x, y, z."""
         box = np.array(WORKSPACES[self.workspace])
         box[0, 2] = max(box[0, 2], self.min_height)
         return box
 
     @property
-    def floor(self):
+    def floor(self) -> float:
         """Height of the table [m]: where the fingertips of a gripper at the box's floor are that points down."""
         return float(self.box[0, 2]) - FINGER_REACH
 
@@ -97,24 +97,24 @@ class StepResult:
 class StepController:
     """Turns BridgeData actions into joint commands, holding the target, the last command and the gripper's state."""
 
-    def __init__(self, config=None):
+    def __init__(self, config: StepControllerConfig | None = None):
         self.config = config or StepControllerConfig()
         self._kinematics = Kinematics()
         self.collision = CollisionModel()
         self.reset(np.zeros(len(JOINT_NAMES)), 1.0)
 
-    def reset(self, joint_positions, openness=1.0):
+    def reset(self, joint_positions: np.ndarray, openness: float = 1.0) -> None:
         """Start from (6,) measured joint positions [rad]: target and command become what is measured."""
         self.joint_command = np.array(joint_positions, float)
         self.target_pose = self._kinematics.forward(self.joint_command)
         self.gripper = 1.0 if openness > self.config.gripper_threshold else 0.0
         self._gripper_disagreements = 0
 
-    def forward(self, joint_positions):
+    def forward(self, joint_positions: np.ndarray) -> np.ndarray:
         """Return the (4, 4) gripper pose of (6,) joint positions."""
         return self._kinematics.forward(joint_positions)
 
-    def step(self, action, measured):
+    def step(self, action: np.ndarray, measured: np.ndarray) -> StepResult:
         """Check one (7,) action against the (6,) measured joint positions [rad] and return a StepResult."""
         action, measured = np.asarray(action, float), np.asarray(measured, float)
         if action.shape != (7,) or not np.isfinite(action).all():
@@ -135,18 +135,18 @@ class StepController:
         raised, reason, message, joints = self._solve(pose, measured, finger)
         workspace_clipped = workspace_clipped or raised
         milliseconds = (time.perf_counter() - started) * 1e3
-        if reason is not Reason.ACCEPTED:
+        if joints is None:
             return self._refuse(reason, message, action_clipped, workspace_clipped, milliseconds)
         self.target_pose, self.joint_command = pose, joints
         self._decide_gripper(action[6])
         return self._result(True, reason, '', action_clipped, workspace_clipped, milliseconds)
 
     @property
-    def finger(self):
+    def finger(self) -> float:
         """Distance of one finger from the centre [m] for the commanded gripper."""
         return FINGER_OPEN if self.gripper else FINGER_CLOSED
 
-    def _into_box(self, pose):
+    def _into_box(self, pose: np.ndarray) -> np.ndarray:
         """Return the (3,) position nearest to that of the (4, 4) `pose` that keeps what the box bounds inside it.
 
         An arm that stands outside, because the box was changed or it was found there, goes back in slowly.
@@ -155,13 +155,15 @@ class StepController:
         low, high = self.config.box
         low = np.where(_FREE_BELOW, -np.inf, np.minimum(low, present + _RETURN))
         high = np.where(_FREE_ABOVE, np.inf, np.maximum(high, present - _RETURN))
-        return pose[:3, 3] + np.maximum(low - wanted, 0.0).max(axis=0) - np.maximum(wanted - high, 0.0).max(axis=0)
+        back = np.maximum(low - wanted, 0.0).max(axis=0) - np.maximum(wanted - high, 0.0).max(axis=0)
+        return np.asarray(pose[:3, 3] + back)
 
-    def _solve(self, pose, measured, finger):
+    def _solve(self, pose: np.ndarray, measured: np.ndarray, finger: float
+               ) -> tuple[bool, Reason, str, np.ndarray | None]:
         """Find joints for the (4, 4) `pose`, raised in place where a link would be below the table.
 
-        Returns (raised, Reason, message, (6,) joints). A link that is below already is not leapt out of there: it may
-        only not go deeper.
+        Returns (raised, Reason, message, (6,) joints or None). A link that is below already is not leapt out
+        of there: it may only not go deeper.
         """
         lowest_now = self.collision.look(self.joint_command, finger).height
         for raised in range(_MAX_RAISES):
@@ -183,7 +185,7 @@ class StepController:
             return raised > 0, error.reason, str(error), None
         return raised > 0, Reason.ACCEPTED, '', solution.joint_positions
 
-    def _judge(self, solution, pose, measured):
+    def _judge(self, solution: InverseResult, pose: np.ndarray, measured: np.ndarray) -> tuple[Reason, str]:
         if not solution.ok:
             return Reason.UNREACHABLE, (f'no joint positions reach {np.round(pose[:3, 3], 3)} m: nearest is '
                                         f'{solution.position_error * 1e3:.1f} mm and '
@@ -202,15 +204,17 @@ class StepController:
                                            f'more than {self.config.max_joint_step:.3f}')
         return Reason.ACCEPTED, ''
 
-    def _decide_gripper(self, openness):
+    def _decide_gripper(self, openness: float) -> None:
         wanted = 1.0 if openness > self.config.gripper_threshold else 0.0
         self._gripper_disagreements = self._gripper_disagreements + 1 if wanted != self.gripper else 0
         if self._gripper_disagreements >= self.config.gripper_sticky_steps:
             self.gripper, self._gripper_disagreements = wanted, 0
 
-    def _refuse(self, reason, message, action_clipped=False, workspace_clipped=False, milliseconds=0.0):
+    def _refuse(self, reason: Reason, message: str, action_clipped: bool = False, workspace_clipped: bool = False,
+                milliseconds: float = 0.0) -> StepResult:
         return self._result(False, reason, message, action_clipped, workspace_clipped, milliseconds)
 
-    def _result(self, accepted, reason, message, action_clipped, workspace_clipped, milliseconds):
+    def _result(self, accepted: bool, reason: Reason, message: str, action_clipped: bool, workspace_clipped: bool,
+                milliseconds: float) -> StepResult:
         return StepResult(accepted, reason, message, self.target_pose.copy(), self.joint_command.copy(), self.gripper,
                           action_clipped, workspace_clipped, milliseconds)

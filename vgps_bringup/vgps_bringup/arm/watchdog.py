@@ -3,6 +3,7 @@
 Times are monotonic seconds given by the caller: a wall clock may jump, and a jump must not look like a lost driver.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,7 +47,7 @@ class WatchdogConfig:
     max_temperature: float = field(default=65.0, metadata={
         'description': 'hottest servo allowed [degrees Celsius]; the servos cut out at 72', 'range': (40.0, 70.0)})
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.effort_limits) != len(JOINT_NAMES):
             raise ValueError(f'effort_limits has {len(self.effort_limits)} values, one is needed per joint: '
                              f'{", ".join(JOINT_NAMES)}')
@@ -63,18 +64,28 @@ class Fault:
 class Watchdog:
     """Remembers when each part was last heard and what is wrong with it."""
 
-    def __init__(self, config=None):
+    def __init__(self, config: WatchdogConfig | None = None):
         self.config = config or WatchdogConfig()
-        self.positions = None          # (6,) rad, the last sane frame
-        self._last_frame = None        # (6,) rad, the last finite one
-        self._heard = {}               # part -> monotonic time
-        self._joints_fault = self._motors_fault = None
-        self._present, self._since = None, -np.inf
+        self.positions: np.ndarray | None = None       # (6,) rad, the last sane frame
+        self._last_frame: np.ndarray | None = None     # (6,) rad, the last finite one
+        self._heard: dict[str, float] = {}             # part -> monotonic time
+        self._joints_fault: Fault | None = None
+        self._motors_fault: Fault | None = None
+        self._present: Fault | None = None             # since when it was last found
+        self._since = -np.inf
         self._episode = self._policy_known = self._efforts_known = False
-        self.second_publisher = None   # Fault while a topic that commands the arm has two publishers
-        self.stalled, self._stalled_until = None, 0.0    # Fault for a moment after the controller itself did not run
+        self.second_publisher: Fault | None = None     # while a topic that commands the arm has two publishers
+        self.stalled: Fault | None = None              # for a moment after the controller itself did not run
+        self._stalled_until = 0.0
 
-    def publishers(self, names):
+    @property
+    def measured(self) -> np.ndarray:
+        """`positions`, for what is done once there are some; RuntimeError before."""
+        if self.positions is None:
+            raise RuntimeError('no joint states yet')
+        return self.positions
+
+    def publishers(self, names: Mapping[str, Sequence[str]]) -> None:
         """Take the full names of the nodes that publish, by topic: one may command the arm."""
         self.second_publisher = None
         for topic, nodes in names.items():
@@ -85,27 +96,27 @@ class Watchdog:
                 return
 
     @property
-    def note(self):
+    def note(self) -> str:
         """What is not watched, '' for nothing."""
         return '' if self._efforts_known else 'the driver reports no efforts: nothing in the way will be felt'
 
-    def notice_stall(self, gap, now):
-        """Take the seconds since the controller ran last; return whether that was too long: its joint states are old.
+    def notice_stall(self, gap: float, now: float) -> Fault | None:
+        """Take the seconds since the controller ran last; return the Fault where its joint states are old by that.
 
         What waited in its queues meanwhile, joint states too, arrives within `recovery_time`.
         """
         if gap <= self.config.joint_states_timeout:
-            return False
+            return None
         self.stalled = Fault(Reason.STALE_JOINT_STATES, f'the controller itself did not run for {gap:.2f} s: what '
                                                         'waited meanwhile is old')
         self._stalled_until = now + self.config.recovery_time
-        return True
+        return self.stalled
 
-    def relocated(self):
+    def relocated(self) -> None:
         """Expect the next frame anywhere: a simulation has put the arm elsewhere."""
         self._last_frame = None
 
-    def joints(self, positions, efforts, now, finger=0.0):
+    def joints(self, positions: np.ndarray, efforts: np.ndarray | None, now: float, finger: float = 0.0) -> bool:
         """Take (6,) positions [rad], (6,) efforts [mA] or None and the finger [m]; return whether they are sane."""
         self._heard['joint states'] = now
         positions = np.asarray(positions, float)
@@ -116,7 +127,7 @@ class Watchdog:
         self._joints_fault = fault
         return fault is None or fault.reason in (Reason.EFFORT, Reason.NO_EFFORT)
 
-    def _judge_positions(self, positions):
+    def _judge_positions(self, positions: np.ndarray) -> Fault | None:
         if positions.shape != (6,) or not np.isfinite(positions).all():
             return Fault(Reason.BAD_JOINT_STATES, f'joint states are not 6 finite numbers: {positions}')
         if np.allclose(positions, -np.pi, atol=1e-3):
@@ -135,12 +146,12 @@ class Watchdog:
                 return Fault(Reason.JOINT_JUMP, f'{JOINT_NAMES[worst]} jumped {jump[worst]:.2f} rad between two frames')
         return None
 
-    def _judge_finger(self, finger):
+    def _judge_finger(self, finger: float) -> Fault | None:
         if np.isfinite(finger):
             return None
         return Fault(Reason.BAD_FINGER, f'the finger reads {finger}: the gripper is not driven until it reads a number')
 
-    def _judge_efforts(self, efforts):
+    def _judge_efforts(self, efforts: np.ndarray | None) -> Fault | None:
         if efforts is None:
             if not (self.config.require_efforts or self._efforts_known):
                 return None
@@ -154,7 +165,7 @@ class Watchdog:
                                         f'{self.config.effort_limits[worst]:.0f}: is something in the way?')
         return None
 
-    def motors(self, names, errors, temperatures):
+    def motors(self, names: Sequence[str], errors: Sequence[int], temperatures: Sequence[float]) -> None:
         """Take servo names with their hardware error status and temperatures [C]; empty lists where unknown."""
         for name, error in zip(names, errors):
             if error:
@@ -169,38 +180,38 @@ class Watchdog:
                 return
         self._motors_fault = None
 
-    def fresh(self, now):
+    def fresh(self, now: float) -> bool:
         """Tell whether `positions` are those of this moment."""
         return (self.positions is not None and self.stalled is None
                 and now - self._heard['joint states'] <= self.config.joint_states_timeout
                 and (self._joints_fault is None or self._joints_fault.reason is Reason.EFFORT))
 
-    def excuse(self, stalled):
+    def excuse(self, stalled: float) -> None:
         """Do not count `stalled` seconds in which the controller itself did not run as silence of the others."""
         self._heard = {part: heard + stalled for part, heard in self._heard.items()}
 
-    def image(self, now):
+    def image(self, now: float) -> None:
         """Note a camera frame."""
         self._heard['image'] = now
 
-    def candidates(self, now):
+    def candidates(self, now: float) -> None:
         """Note a sign of life of the policy: the first since the last command, from which the critic has its time."""
         self._policy_known = True
         if self._heard.get('policy', -np.inf) <= self._heard.get('command', -np.inf):
             self._heard['policy'] = now
 
-    def command(self, now):
+    def command(self, now: float) -> None:
         """Note a command of the critic."""
         self._heard['command'] = now
 
-    def episode(self, running, now):
+    def episode(self, running: bool, now: float) -> None:
         """Note that an episode began or ended: commands are only missed during one."""
         if running and not self._episode:
             self._heard['command'] = now
             self._heard.pop('policy', None)     # what it said in an earlier episode is no sign of life in this one
         self._episode = running
 
-    def check(self, now, waiting):
+    def check(self, now: float, waiting: bool) -> Fault | None:
         """Return the Fault that holds the arm, or None.
 
         `waiting` is true while the arm is ready for the next command. A fault stays for `recovery_time` after its
@@ -220,7 +231,7 @@ class Watchdog:
             return self.second_publisher or self._present
         return self._present
 
-    def _find(self, now, waiting):
+    def _find(self, now: float, waiting: bool) -> Fault | None:
         c = self.config
         age = now - self._heard.get('joint states', now)
         if age > c.driver_timeout:
@@ -236,7 +247,7 @@ class Watchdog:
             return Fault(Reason.STALE_IMAGE, f'no camera frame for {age:.2f} s')
         return self._find_silence(now) if self._episode and waiting else None
 
-    def _find_silence(self, now):
+    def _find_silence(self, now: float) -> Fault | None:
         last = self._heard['command']
         silence = now - last
         if silence <= self.config.command_timeout:

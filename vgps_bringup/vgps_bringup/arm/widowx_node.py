@@ -9,8 +9,10 @@ steady clock: with simulated time a paused /clock would otherwise put the watchd
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -19,7 +21,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import Trigger
 
-from vgps_bringup.arm.controller import ArmController
+from vgps_bringup.arm.arms import Arm, MotorHealth, Reading
+from vgps_bringup.arm.controller import Answer, ArmController
 from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.gate import Command
 from vgps_bringup.arm.gripper import GripperConfig
@@ -31,6 +34,7 @@ from vgps_msgs.msg import ActionCandidates, ControllerState, EndEffectorCommand,
 from vgps_msgs.srv import ResetForEpisode
 from vgps_msgs_py import node_main, parameters, qos
 from vgps_msgs_py.configuration import ConfigurationPublisher
+from vgps_msgs_py.parameters import Config
 from vgps_msgs_py.stamps import seconds
 from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
@@ -58,22 +62,23 @@ class ArmConfig:
 class WidowXNode(Node):
     """Converts messages for an ArmController and publishes what it did."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('widowx_node')
+        self.callback_errors = node_main.CallbackErrors(self, self._stop_after)
         arm_config = parameters.declare(self, ArmConfig)
         # Changes that arrive while the controller is being built have nothing to act on yet.
-        self._controller = None
+        self._controller: Any = None
         self._reconfigured = True  # say the configuration in the next period, when a change has taken place
         config = self._declare(ControllerConfig, lambda c: self._controller.configure(c), lambda c: c.start_joints())
         steps = self._declare(StepControllerConfig, lambda c: setattr(self._controller.steps, 'config', c))
         watchdog = self._declare(WatchdogConfig, lambda c: setattr(self._controller.watchdog, 'config', c))
-        self._arm = self._make_arm(arm_config)
+        self._arm: Any = self._make_arm(arm_config)
         try:
             self._controller = ArmController(self._arm, config, steps, watchdog)
         except ValueError as error:
             raise parameters.ParameterError(f'widowx_node: {error}') from error
-        self._camera_stamp = None
-        self._shown, self._reported, self._diagnosed = None, -np.inf, -np.inf
+        self._camera_stamp = self._reported = self._diagnosed = -np.inf
+        self._shown: tuple[Any, ...] | None = None
 
         self._states = self.create_publisher(ControllerState, 'controller_state', qos.EVENT)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -93,13 +98,14 @@ class WidowXNode(Node):
         self.create_timer(CONTROL_PERIOD, self._on_period, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._configuration = ConfigurationPublisher(self, 'vgps_bringup')
 
-    def _declare(self, config_class, apply, check=lambda config: None):
-        def live(config):
+    def _declare(self, config_class: type[Config], apply: Callable[[Config], None],
+                 check: Callable[[Config], object] = lambda config: None) -> Config:
+        def live(config: Config) -> None:
             apply(config)
             self._reconfigured = True
         return parameters.declare(self, config_class, live, check)
 
-    def _make_arm(self, config):
+    def _make_arm(self, config: ArmConfig) -> Arm:
         if config.arm == 'simulated':
             return SimulatedArm(self, self._on_reading)
         from vgps_bringup.arm.interbotix_arm import InterbotixArm
@@ -108,21 +114,20 @@ class WidowXNode(Node):
 
     # ---- what comes in -----------------------------------------------------------------------------------------
 
-    def _guarded(self, act, *arguments):
+    def _guarded(self, act: Callable[..., Any], *arguments: object) -> Any:
         """Run `act`; an error in our own code stops the arm instead of leaving it to the next command, or ending us."""
-        result = None
-        try:
-            result = act(*arguments)
-        except Exception as error:
-            self._controller.fail(error, time.monotonic())
-            self.get_logger().error(f'controller failed: {error!r}', throttle_duration_sec=1.0)
+        result = self.callback_errors.call(act, *arguments)
         try:
             self._show()
-        except Exception as error:
-            self.get_logger().error(f'cannot publish what the controller does: {error!r}', throttle_duration_sec=1.0)
+        except Exception as error:    # the heartbeat holds an arm whose controller is not heard
+            self.callback_errors.note(error)
         return result
 
-    def _look_for_publishers(self):
+    def _stop_after(self, error: Exception) -> None:
+        if self._controller is not None:
+            self._controller.fail(error, time.monotonic())
+
+    def _look_for_publishers(self) -> None:
         """Tell the watchdog who publishes what moves the arm, as far as the ROS graph knows."""
         self._looked, names = time.monotonic(), {}
         for topic in self._commanding:
@@ -131,45 +136,46 @@ class WidowXNode(Node):
                                 for i in self.get_publishers_info_by_topic(topic)]
         self._controller.watchdog.publishers(names)
 
-    def _ros_now(self):
-        return self.get_clock().now().nanoseconds * 1e-9
+    def _ros_now(self) -> float:
+        return float(self.get_clock().now().nanoseconds * 1e-9)
 
-    def _on_reading(self, reading):
+    def _on_reading(self, reading: Reading) -> None:
         self._guarded(self._controller.on_reading, reading, time.monotonic())
 
-    def _on_health(self, health):
+    def _on_health(self, health: MotorHealth) -> None:
         self._controller.watchdog.motors(health.names, health.errors, health.temperatures)
 
-    def _on_command(self, message):
+    def _on_command(self, message: EndEffectorCommand) -> None:
         command = Command(seconds(message.header.stamp), message.header.frame_id, message.episode_id, message.step,
                           message.kind != EndEffectorCommand.ACTION, np.array(message.action), message.message)
         self._look_for_publishers()
         self._controller.on_command(command, time.monotonic(), self._ros_now())
 
-    def _on_episode(self, message):
-        running = message.outcome == Episode.RUNNING
-        self._controller.on_episode(message.episode_id, running, time.monotonic())
+    def _on_episode(self, message: Episode) -> None:
+        self._controller.on_episode(message.episode_id, message.outcome == Episode.RUNNING, time.monotonic())
 
-    def _on_candidates(self, _message):
+    def _on_candidates(self, _message: ActionCandidates) -> None:
         self._controller.watchdog.candidates(time.monotonic())
 
-    def _on_camera_info(self, message):
+    def _on_camera_info(self, message: CameraInfo) -> None:
         stamp = seconds(message.header.stamp)
         if stamp != self._camera_stamp:    # a hung driver may repeat its last frame
             self._camera_stamp = stamp
             self._controller.watchdog.image(time.monotonic())
 
-    def _on_stop(self, _request, response):
+    def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._guarded(self._controller.stop, time.monotonic())
         response.success, response.message = True, self._controller.message
         return response
 
-    def _on_move(self, begin, _request, response):
+    def _on_move(self, begin: Callable[[float], Answer], _request: Trigger.Request, response: Trigger.Response
+                 ) -> Trigger.Response:
         response.success, response.message = self._guarded(begin, time.monotonic()) or (
             False, self._controller.message)
         return response
 
-    def _on_reset_for_episode(self, request, response):
+    def _on_reset_for_episode(self, request: ResetForEpisode.Request, response: ResetForEpisode.Response
+                              ) -> ResetForEpisode.Response:
         self._guarded(self._look_for_publishers)
         answer = self._guarded(self._controller.withdraw, request.episode_id, time.monotonic()) if request.withdraw \
             else self._guarded(self._controller.reset_for, request.episode_id, seconds(request.stamp),
@@ -177,11 +183,11 @@ class WidowXNode(Node):
         response.success, response.message = answer or (False, self._controller.message)
         return response
 
-    def _on_period(self):
+    def _on_period(self) -> None:
         self._guarded(self._controller.tick, time.monotonic(), self._ros_now())
         self._guarded(self._report)
 
-    def _report(self):
+    def _report(self) -> None:
         """Say what recurs, and look at what nobody tells."""
         if time.monotonic() - self._looked >= REPORT_PERIOD:
             self._look_for_publishers()
@@ -195,7 +201,7 @@ class WidowXNode(Node):
 
     # ---- what goes out -----------------------------------------------------------------------------------------
 
-    def _show(self):
+    def _show(self) -> None:
         """Publish and log, if there is something new."""
         c = self._controller
         shown = (c.state, c.reason, c.episode_id, c.step, c.accepted)
@@ -211,13 +217,13 @@ class WidowXNode(Node):
             self._diagnose()
         self._publish()
 
-    def _publish(self):
+    def _publish(self) -> None:
         self._reported = time.monotonic()
         message = fill_state(ControllerState(), self._controller)
         message.header.stamp = self.get_clock().now().to_msg()
         self._states.publish(message)
 
-    def _diagnose(self):
+    def _diagnose(self) -> None:
         self._diagnosed = time.monotonic()
         c = self._controller
         level = DiagnosticStatus.ERROR if c.state not in _OK else (
@@ -230,12 +236,12 @@ class WidowXNode(Node):
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
-    def close(self):
+    def close(self) -> None:
         """Let go of the driver; the arm keeps its pose."""
         self._arm.close()
 
 
-def main(args=None):
+def main(args: list[str] | None = None) -> None:
     """Run the node."""
     node_main.run(WidowXNode, args)
 

@@ -36,6 +36,7 @@ from vgps_bringup.system.supervisor import Runner
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, Episode
 from vgps_msgs.srv import JudgeEpisode, ResetForEpisode
 from vgps_msgs_py import discovery
+from vgps_msgs_py.node_main import CALLBACK_ERROR
 from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 SYSTEMS = {'arm': ('widowx_node', 'heartbeat_node'),
@@ -48,12 +49,6 @@ JOINT_STEP = StepControllerConfig().max_joint_step
 RECOVERS_WITHIN = 90.0  # s, on a busy machine
 
 
-def say(line):
-    """Show what the system says of ends and errors of its own; it has a lot to say about each bad message."""
-    if any(word in line for word in ('FATAL', 'Traceback', ' ended with ', ' was killed ', 'controller failed')):
-        print(line, file=sys.stderr)
-
-
 class Fuzzer:
     """One system under fire; a context manager."""
 
@@ -62,7 +57,8 @@ class Fuzzer:
         self.folder = tempfile.TemporaryDirectory(prefix='vgps-fuzz-')
         arguments = {'namespace': self.namespace, 'policy': 'random-policy', 'critic': 'untrained', 'k': '3',
                      'max_steps': '8', 'output': self.folder.name}
-        self.runner = Runner('simulation', arguments, log=say, quiet=True)
+        self.found = Findings()
+        self.runner = Runner('simulation', arguments, log=self.hear, quiet=True)
         self.runner.parts = [part for part in self.runner.parts if part.name in SYSTEMS[name]]
         self.context = rclpy.Context()
         discovery.limit(os.environ)
@@ -70,7 +66,7 @@ class Fuzzer:
         self.node = rclpy.create_node('fuzzer', namespace=self.namespace, context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.state, self.last, self.watching, self.found = None, None, False, Findings()
+        self.state, self.last, self.watching = None, None, False
         self.episode_id, self.step, self.count = '', -1, 0
         self.node.create_subscription(JointState, 'joint_command', self.on_joint_command, 1000)
         self.node.create_subscription(ControllerState, 'controller_state', self.on_state, 100)
@@ -116,6 +112,12 @@ class Fuzzer:
         if message.header.frame_id != 'fuzz':
             self.found.taken += 0 if self.state is None else max(0, message.accepted - self.state.accepted)
             self.state = message
+
+    def hear(self, line):
+        """Count errors in callbacks, and show ends; the system has a lot to say about each bad message."""
+        self.found.errors += CALLBACK_ERROR in line
+        if any(word in line for word in ('FATAL', 'Traceback', ' ended with ', ' was killed ', CALLBACK_ERROR)):
+            print(line, file=sys.stderr)
 
     def look_for_deaths(self):
         """Note processes that ended, also those that were started again by themselves."""

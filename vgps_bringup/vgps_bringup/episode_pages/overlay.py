@@ -1,15 +1,17 @@
 """Draw a decision beside the camera frame it was made for: every candidate's value, the chosen one, why."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vgps_bringup.episode_pages.facts import refusal
-from vgps_msgs_py.bags.reader import EpisodeRecord, Step
+from vgps_msgs_py.bags.reader import Step
 from vgps_msgs_py.vocabulary import HEALTHY, SteeringReason, Verdict, words
 
 HEIGHT, PANEL = 480, 440  # pixels of the video and of the panel on its right
@@ -17,6 +19,7 @@ INK, FAINT, BACK, LINE = (236, 239, 244), (146, 156, 173), (24, 28, 36), (52, 60
 CHOSEN, OTHER, MEMBERS = (255, 176, 59), (86, 128, 184), (120, 148, 186)
 GOOD, BAD, WARN = (92, 200, 132), (236, 98, 90), (255, 200, 80)
 CONTROLS = (SteeringReason.CONTROL_FIRST, SteeringReason.CONTROL_RANDOM)
+LONGEST = 400  # characters that are measured: no more fit into a line or two
 OUTCOME_COLOURS = {'success': GOOD, 'failure': BAD, 'running': FAINT}
 
 
@@ -26,6 +29,22 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     import matplotlib
     folder = Path(matplotlib.get_data_path()) / 'fonts/ttf'
     return ImageFont.truetype(str(folder / f'DejaVuSans{"-Bold" if bold else ""}.ttf'), size)
+
+
+class Shown(Protocol):
+    """What of an episode is drawn: of an EpisodeRecord, or of one that still runs."""
+
+    @property
+    def instruction(self) -> str:
+        """What the robot was told."""
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """The steps so far."""
+
+    @property
+    def outcome(self) -> str:
+        """An Outcome in words."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +57,7 @@ class Values:
     last: int | None       # position of the last step, None while the episode is running
 
     @classmethod
-    def of(cls, episode: EpisodeRecord, label: str = '') -> 'Values':
+    def of(cls, episode: Shown, label: str = '') -> 'Values':
         """Collect the value curve of an episode."""
         values = [step.decision.value if step.decision is not None else np.nan for step in episode.steps]
         policy = next((s.candidates.policy for s in episode.steps if s.candidates is not None), '')
@@ -49,7 +68,7 @@ class Values:
 class Overlay:
     """Composes video frames; the panel is drawn once per step."""
 
-    def __init__(self, episode: EpisodeRecord, label: str = '', below: bool = False):
+    def __init__(self, episode: Shown, label: str = '', below: bool = False):
         self.shared = Values.of(episode, label)
         self.episode = episode
         self.below = below  # the panel under the camera image in place of beside it
@@ -202,7 +221,7 @@ def _reason(decision) -> tuple[str, tuple[int, int, int]]:
 
 def _wrap(draw: ImageDraw.ImageDraw, text: str, face, width: int) -> list[str]:
     lines = ['']
-    for word in text.split():
+    for word in text[:LONGEST].split():
         longer = f'{lines[-1]} {word}'.strip()
         if draw.textlength(longer, face) > width and lines[-1]:
             lines.append(word)
@@ -212,6 +231,7 @@ def _wrap(draw: ImageDraw.ImageDraw, text: str, face, width: int) -> list[str]:
 
 
 def _shorten(draw: ImageDraw.ImageDraw, text: str, face, width: int) -> str:
+    text = ' '.join(text[:LONGEST].split())    # an exception's message may have several lines
     if draw.textlength(text, face) <= width:
         return text
     while text and draw.textlength(text + '…', face) > width:

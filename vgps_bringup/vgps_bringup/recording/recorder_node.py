@@ -6,6 +6,7 @@ on ``/diagnostics`` and by ``decision_image_node``; the node goes on and writes 
 
 import importlib
 import time
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
@@ -29,12 +30,12 @@ STATUS = 'recording'  # name of the status on /diagnostics, after the node's
 class RecorderNode(Node):
     """Subscribes to a topic once somebody publishes it, with the quality of service that is offered."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('recorder_node')
         self.config = parameters.declare(self, RecorderConfig, self.on_parameters)
         self.recording = Recording(self.config)
         self.topics: dict[str, Topic] = {}         # subscribed, by resolved name
-        self.taps: dict[str, object] = {}          # their subscriptions
+        self.taps: dict[str, Any] = {}          # their subscriptions
         self.reported: set[str] = set()
         self.trouble = ''
         ConfigurationPublisher(self, 'vgps_bringup').publish()
@@ -91,7 +92,7 @@ class RecorderNode(Node):
         now = self.now()
         announced = self.read_episode(topic, data) if topic.type == EPISODE_TYPE else None
         running = announced is not None and announced.outcome == Episode.RUNNING
-        if running:
+        if announced is not None and running:
             self.recording.episode(announced.episode_id, True, *now)
             self.report_missing()
         self.recording.message(topic, data, *now)

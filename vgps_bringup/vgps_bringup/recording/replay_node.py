@@ -21,7 +21,7 @@ from vgps_bringup.recording.stamp_order import by_stamp
 from vgps_msgs.msg import ActionCandidates, Episode, SteeringDecision, StepStarted
 from vgps_msgs_py import images, node_main, parameters, qos, stamps
 from vgps_msgs_py.bags.reader import IMAGE_TYPES, Bag, BagError, Frame
-from vgps_msgs_py.bags.storage import BagStorage
+from vgps_msgs_py.bags.storage import BagStorage, RawMessage
 from vgps_msgs_py.vocabulary import HEALTHY, SteeringReason as Reason
 
 PLAYED = {f'vgps_msgs/msg/{kind.__name__}': (kind, topic, quality) for kind, topic, quality in (
@@ -44,7 +44,7 @@ class ReplayConfig:
 class ReplayNode(Node):
     """Player and judge of agreement."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('replay_node')
         self.config = parameters.declare(self, ReplayConfig)
         self.finished = False
@@ -107,7 +107,7 @@ class ReplayNode(Node):
                 return False
         return True
 
-    def send(self, raw) -> float:
+    def send(self, raw: RawMessage) -> float:
         """Publish one message and return the seconds spent waiting for an answer to it."""
         if raw.type == 'sensor_msgs/msg/Image':
             self.frames.publish(deserialize_message(raw.data, Image))

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from builtin_interfaces.msg import Time as TimeMessage
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.task import Future
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -61,7 +63,7 @@ class SimulationConfig:
 class SimulationNode(Node):
     """Keeps the simulated robot in step with the clock and converts messages."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('simulation_node')
         self.config = c = parameters.declare(self, SimulationConfig)
         self.robot = SimulatedWidowX(c.task, (c.image_height, c.image_width), c.renderer, LOOKS[c.looks])
@@ -70,7 +72,8 @@ class SimulationNode(Node):
         self.elapsed = 0.0  # simulated seconds since the start of the node
         self.seen = time.monotonic()  # the last look at the wall clock
         self.due = {'camera': 0.0, 'joints': 0.0, 'task': 0.0}
-        self.episode, self.judged = None, ''
+        self.episode: Episode | None = None    # the last that was announced
+        self.judged = ''
         self.finished = False
         self.closing = threading.Event()
 
@@ -89,7 +92,7 @@ class SimulationNode(Node):
         self.create_timer(PHYSICS_PERIOD, self.on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(f"task {c.task}, seed {c.seed}: '{self.robot.task.instruction}'")
 
-    def stamp(self):
+    def stamp(self) -> TimeMessage:
         """Return the time of this moment as the other nodes see it."""
         if self.clocks is None:
             return self.get_clock().now().to_msg()
@@ -112,7 +115,7 @@ class SimulationNode(Node):
                 self.due[name] = max(self.due[name] + 1.0 / rate, self.elapsed - 1.0 / rate)
                 publish(stamp)
 
-    def publish_joints(self, stamp) -> None:
+    def publish_joints(self, stamp: TimeMessage) -> None:
         """Publish the joints as Interbotix's driver does."""
         message = JointState(name=list(STATE_NAMES))
         message.header.stamp, message.header.frame_id = stamp, f'scene {self.scene}'
@@ -121,7 +124,7 @@ class SimulationNode(Node):
         message.effort = [0.0] * len(STATE_NAMES)
         self.joint_states.publish(message)
 
-    def publish_task(self, stamp) -> None:
+    def publish_task(self, stamp: TimeMessage) -> None:
         """Publish the truth, and be the operator who calls a finished episode a success."""
         state = self.robot.task_state()
         message = TaskState(task=state.task, instruction=state.instruction, seed=state.seed, success=state.success,
@@ -129,18 +132,20 @@ class SimulationNode(Node):
                             object_position=state.object_position, goal_position=state.goal_position)
         message.header.stamp = stamp
         self.task_states.publish(message)
-        running = self.episode is not None and self.episode.outcome == Episode.RUNNING
-        if state.success and running and self.episode.episode_id != self.judged and self.judge.service_is_ready():
-            self.judged = self.episode.episode_id
+        episode = self.episode
+        if episode is None or episode.outcome != Episode.RUNNING:
+            return
+        if state.success and episode.episode_id != self.judged and self.judge.service_is_ready():
+            self.judged = episode.episode_id
             future = self.judge.call_async(JudgeEpisode.Request(episode_id=self.judged, success=True))
             future.add_done_callback(partial(self.on_judged, self.judged))
 
-    def on_judged(self, episode_id: str, future) -> None:
+    def on_judged(self, episode_id: str, future: Future) -> None:
         """Say what became of the verdict."""
         answer = future.result()
         self.get_logger().info(f"{episode_id}: success{'' if answer.accepted else f', not taken: {answer.message}'}")
 
-    def publish_image(self, image: np.ndarray, stamp) -> None:
+    def publish_image(self, image: np.ndarray, stamp: TimeMessage) -> None:
         """Publish a drawn picture with its camera's calibration; runs in the camera's thread."""
         if self.closing.is_set():
             return
@@ -170,7 +175,7 @@ class SimulationNode(Node):
                                       throttle_duration_sec=5.0)
             return
         try:
-            self.robot.command([targets[name] for name in JOINT_NAMES], targets['gripper'], COMMAND_DURATION)
+            self.robot.command(np.array([targets[name] for name in JOINT_NAMES]), targets['gripper'], COMMAND_DURATION)
         except ValueError as error:
             self.get_logger().warning(f'joint_command refused: {error}', throttle_duration_sec=5.0)
 
@@ -178,7 +183,7 @@ class SimulationNode(Node):
         """Remember which episode runs."""
         self.episode = message
 
-    def on_reset_scene(self, request, response):
+    def on_reset_scene(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
         """Put arm, object and goal into a seeded start state."""
         self.camera.settle()
         try:
@@ -196,7 +201,7 @@ class SimulationNode(Node):
         self.camera.close()
 
 
-def main(args=None) -> None:
+def main(args: list[str] | None = None) -> None:
     """Run the node."""
     node_main.run(SimulationNode, args, events=True)
 

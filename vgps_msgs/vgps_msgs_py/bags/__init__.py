@@ -36,7 +36,7 @@ _HOMES = {'Bag': 'reader', 'EpisodeRecord': 'reader', 'Frame': 'reader', 'Step':
 __all__ = list(_HOMES)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     """Import a reader's or writer's libraries when they are first asked for."""
     if name not in _HOMES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

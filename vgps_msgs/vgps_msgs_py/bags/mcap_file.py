@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import zstandard
 from mcap.data_stream import ReadDataStream
@@ -44,7 +45,7 @@ class McapFile:
             if stream.read(len(MAGIC)) != MAGIC:
                 self._problem('cut off or damaged at its beginning: no MCAP file')
                 return
-            position = len(MAGIC)
+            position: int | None = len(MAGIC)
             while position is not None:
                 stream.seek(position)
                 yield from self._section(stream)
@@ -54,7 +55,7 @@ class McapFile:
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(f'{self.path.name}: {text}')
 
-    def _section(self, stream) -> Iterator[tuple[str, str, int, bytes]]:
+    def _section(self, stream: BinaryIO) -> Iterator[tuple[str, str, int, bytes]]:
         """Read records until the data end, or until one that cannot be: then ``_stopped`` is where."""
         self._stopped = None
         while True:
@@ -124,11 +125,11 @@ class McapFile:
                 self.count += 1
                 yield channel.topic, self.schemas[channel.schema_id].name, log_time, body[22:]
 
-    def _next_chunk(self, stream, position: int) -> int | None:
+    def _next_chunk(self, stream: BinaryIO, position: int) -> int | None:
         """Return where the next chunk after a damaged place begins, by the file's index, or None."""
         try:
             stream.seek(0)
-            summary = SeekingReader(stream, record_size_limit=MAX_RECORD).get_summary()
+            summary: Any = SeekingReader(stream, record_size_limit=MAX_RECORD).get_summary()    # None: caught below
             for number, schema in summary.schemas.items():  # they may have been in what was lost
                 self.schemas.setdefault(number, schema)
             for number, channel in summary.channels.items():
@@ -158,7 +159,7 @@ def _decompressed(chunk: Chunk) -> tuple[bytes, str]:
         return b'', 'it is compressed with lz4: pip install lz4'
 
 
-def _read(source, size: int) -> tuple[bytes, str]:
+def _read(source: Any, size: int) -> tuple[bytes, str]:
     data = bytearray()
     try:
         while len(data) < size:

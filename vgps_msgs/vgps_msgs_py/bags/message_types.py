@@ -8,6 +8,7 @@ import contextlib
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
@@ -47,15 +48,15 @@ def _definition_text(type_name: str) -> str | None:
 
 
 @cache
-def _parse(type_name: str, text: str, encoding: str) -> dict:
+def _parse(type_name: str, text: str, encoding: str) -> dict[str, Any]:
     """Return parsed definitions by name; cached, for every bag repeats them and parsing takes longer than reading."""
-    return get_types_from_idl(text) if encoding == 'ros2idl' else get_types_from_msg(text, type_name)
+    return dict(get_types_from_idl(text) if encoding == 'ros2idl' else get_types_from_msg(text, type_name))
 
 
 class MessageTypes:
     """Definitions, hashes and deserialisation of the message types of one bag or one recording."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.store = get_typestore(BASE_STORE)
         self._texts: dict[str, tuple[str, str]] = {}
 
@@ -94,7 +95,7 @@ class MessageTypes:
         """
         if type_name not in self._texts:
             self.require(type_name)
-            names, parts = [type_name], []
+            names, parts = [type_name], list[str]()
             for name in names:
                 names += [other for other in _dependencies(self.store.fielddefs[name]) if other not in names]
                 text = _definition_text(name)
@@ -106,7 +107,7 @@ class MessageTypes:
             self._texts[type_name] = ('\n'.join(parts) + '\n', self.store.hash_rihs01(type_name))
         return self._texts[type_name]
 
-    def deserialize(self, data: bytes, type_name: str):
+    def deserialize(self, data: bytes, type_name: str) -> Any:
         """Return the message as an object with ROS's field names; arrays are numpy arrays.
 
         Raises:
@@ -124,7 +125,7 @@ class MessageTypes:
                     return older.deserialize_cdr(data, type_name)
             raise ValueError(f'{len(data)} bytes are not a {type_name}: {error}') from error
 
-    def _older(self, type_name: str):
+    def _older(self, type_name: str) -> Any:
         """Return a store that knows a type without the fields added later, None where none were.
 
         A recording that holds no definitions (sqlite3, Humble) may be older than the installed package.
@@ -137,20 +138,20 @@ class MessageTypes:
         store.register({**known, **_parse(type_name, text.split(ADDED)[0], 'ros2msg')})
         return store
 
-    def serialize(self, message, type_name: str) -> bytes:
+    def serialize(self, message: Any, type_name: str) -> bytes:
         """Return the CDR bytes of a message object of this store."""
         self.require(type_name)
         return bytes(self.store.serialize_cdr(message, type_name))
 
-    def message_class(self, type_name: str) -> type:
+    def message_class(self, type_name: str) -> Any:
         """Return the class whose instances ``serialize`` takes."""
         self.require(type_name)
         return self.store.types[type_name]
 
 
-def _dependencies(definition) -> list[str]:
+def _dependencies(definition: Any) -> list[str]:
     """Return the message types a parsed definition refers to, in the order of its fields."""
-    found = []
+    found: list[str] = []
     for _name, (_kind, argument) in definition[1]:
         while isinstance(argument, tuple) and not isinstance(argument[0], str):
             argument = argument[0][1]  # an array: its element's description

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from vgps_msgs_py.vocabulary import ArmState, Outcome, SteeringReason, TaskFailu
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 JOINT_STATE = 'sensor_msgs/msg/JointState'
+Parts = dict[tuple[str, int], dict[str, Any]]    # (episode, step) -> its messages by part
 OUT_OF_ORDER = 5_000_000_000  # ns that a recorder may write messages late
 
 
@@ -32,11 +34,11 @@ class Step:
     index: int
     stamp: int                       # of the camera frame behind it [ns]
     instruction: str
-    started: object | None = None    # StepStarted
-    candidates: object | None = None
-    decision: object | None = None
-    command: object | None = None
-    states: tuple = ()               # ControllerState of this step, in order
+    started: Any = None              # StepStarted
+    candidates: Any = None
+    decision: Any = None
+    command: Any = None
+    states: tuple[Any, ...] = ()     # ControllerState of this step, in order
     received: dict[str, int] = field(default_factory=dict)  # part -> when the recorder got it [ns]
     verdict: int | None = None       # ControllerState.reason of its command, 0 where it was carried out
 
@@ -73,7 +75,7 @@ class EpisodeRecord:
     started: int                     # [ns]
     ended: int                       # [ns]
     steps: tuple[Step, ...]
-    task_states: tuple = ()          # TaskState of a simulation
+    task_states: tuple[Any, ...] = ()    # TaskState of a simulation
     announced: tuple[int, int] | None = None  # policy_node's stamps of start and first outcome [ns]
 
     @property
@@ -132,20 +134,20 @@ class Bag:
         self.types = MessageTypes()
         self.storage = BagStorage(path)
         # type -> (received [ns], message, topic)
-        self.messages: dict[str, list[tuple[int, object, str]]] = defaultdict(list)
+        self.messages: dict[str, list[tuple[int, Any, str]]] = defaultdict(list)
         self.image_stamps: dict[str, list[int]] = defaultdict(list)  # topic -> header stamps [ns]
         # in step with the two above: which message of the recording each was. Stamps may repeat, this does not
         self.arrivals: dict[str, list[int]] = defaultdict(list)
-        self.counts: Counter = Counter()
+        self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
-        undecoded: Counter = Counter()
-        self.first, self.last = None, None
+        undecoded: Counter[str] = Counter()
+        self.first = self.last = 0    # received [ns]
         newest, backwards = 0, 0
         for arrival, raw in enumerate(self.storage.messages(self.types)):
             self.counts[raw.topic] += 1
             newest, backwards = max(newest, raw.received), max(backwards, newest - raw.received)
-            self.first = raw.received if self.first is None else min(self.first, raw.received)
-            self.last = raw.received if self.last is None else max(self.last, raw.received)
+            self.first = min(self.first, raw.received) if arrival else raw.received
+            self.last = max(self.last, raw.received) if arrival else raw.received
             try:
                 if raw.type in IMAGE_TYPES:
                     self.image_stamps[raw.topic].append(_header_stamp(raw))
@@ -165,12 +167,12 @@ class Bag:
         if not self.counts:
             raise BagError(f'{self.path} holds no message' + ''.join(f'; {p}' for p in self.problems))
 
-    def of_type(self, name: str) -> list[tuple[int, object, str]]:
+    def of_type(self, name: str) -> list[tuple[int, Any, str]]:
         """Return ``(received [ns], message, topic)`` of a ``vgps_msgs`` type, in order of receipt."""
         return sorted(self.messages.get(f'vgps_msgs/msg/{name}', []), key=lambda item: item[0])
 
     @cached_property
-    def configurations(self) -> dict[str, object]:
+    def configurations(self) -> dict[str, Any]:
         """The last NodeConfiguration of each node."""
         return {message.node: message for _, message, _ in self.of_type('NodeConfiguration')}
 
@@ -199,9 +201,9 @@ class Bag:
         identities = list(announced) or list(dict.fromkeys(episode for episode, _ in parts))
         return tuple(self._episode(e, announced[e], parts) for e in identities)
 
-    def _parts(self) -> dict[tuple[str, int], dict]:
+    def _parts(self) -> Parts:
         """Return (episode, step) -> the messages of that step."""
-        parts: dict[tuple[str, int], dict] = defaultdict(lambda: {'states': [], 'received': {}})
+        parts: Parts = defaultdict(lambda: {'states': [], 'received': {}})
         for name, kind in (('started', 'StepStarted'), ('candidates', 'ActionCandidates'),
                            ('decision', 'SteeringDecision'), ('command', 'EndEffectorCommand')):
             for received, message, _ in self.of_type(kind):
@@ -216,7 +218,7 @@ class Bag:
         self._add_verdicts(parts)
         return parts
 
-    def _add_verdicts(self, parts: dict) -> None:
+    def _add_verdicts(self, parts: Parts) -> None:
         """Add what the controller said of each command, and when it was done with it."""
         states = self.of_type('ControllerState')
         received = [time for time, *_ in states]
@@ -240,7 +242,7 @@ class Bag:
             if done:
                 part['received']['finished'] = done[0]
 
-    def _episode(self, identity: str, announced: list, parts: dict) -> EpisodeRecord:
+    def _episode(self, identity: str, announced: list[tuple[int, Any]], parts: Parts) -> EpisodeRecord:
         steps = []
         for (_, index), part in sorted((item for item in parts.items() if item[0][0] == identity),
                                        key=lambda item: item[0][1]):
@@ -254,7 +256,7 @@ class Bag:
         last = announced[-1][1] if announced else None
         received = [t for step in steps for t in step.received.values()]
         started = announced[0][0] if announced else min(received)
-        over = announced and last.outcome != Outcome.RUNNING
+        over = last is not None and last.outcome != Outcome.RUNNING
         first_end = next((stamps.nanoseconds(m.header.stamp) for _, m in announced if m.outcome != 0), None)
         begun = stamps.nanoseconds(announced[0][1].header.stamp) if announced else 0
         return EpisodeRecord(
@@ -286,7 +288,7 @@ class Bag:
             raise BagError(f'{self.path} holds no camera image ({", ".join(IMAGE_TYPES)})')
         wanted = {step.stamp for episode in self.episodes for step in episode.steps}
         matches = {name: len(wanted.intersection(values)) for name, values in self.image_stamps.items()}
-        best = max(matches, key=matches.get)
+        best = max(matches, key=lambda name: matches[name])
         # two synchronised cameras carry the same stamps: which one the policy looked at cannot be told from them
         if len(matches) > 1 and (matches[best] == 0 or sum(2 * n > matches[best] for n in matches.values()) > 1):
             raise CameraError(self.path, sorted(self.image_stamps))
@@ -305,7 +307,7 @@ class Bag:
                     yield Frame(stamp, raw.received, raw.type, raw.data, self.types, arrival)
 
 
-def contradiction(type_name: str, message) -> str:
+def contradiction(type_name: str, message: Any) -> str:
     """Say what in a message cannot be, or nothing: a bag is somebody else's file."""
     if type_name == 'vgps_msgs/msg/Episode':
         return _unknown('outcome', message.outcome, Outcome)
@@ -335,4 +337,4 @@ def _header_stamp(raw: RawMessage) -> int:
     """Return the header stamp of a serialised message [ns] without touching its payload."""
     little = raw.data[1] & 1 if len(raw.data) > 1 else 1
     seconds, nanoseconds = struct.unpack_from('<iI' if little else '>iI', raw.data, 4)
-    return seconds * 1_000_000_000 + nanoseconds
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 import zstandard
@@ -110,7 +111,7 @@ class BagStorage:
         return target
 
 
-def _order(file: Path) -> tuple:
+def _order(file: Path) -> tuple[int, str]:
     number = file.name.split('.')[0].rpartition('_')[2]
     return (int(number) if number.isdigit() else 0, file.name)
 
@@ -152,7 +153,7 @@ def _read_sqlite3(file: Path, types: MessageTypes, problems: list[str]) -> Itera
         connection.close()
 
 
-def _rows(connection: sqlite3.Connection, file: Path, problems: list[str]) -> Iterator[tuple]:
+def _rows(connection: sqlite3.Connection, file: Path, problems: list[str]) -> Iterator[tuple[Any, Any, Any]]:
     """Yield (topic id, stamp, data) as they were written; after damage, what single rows still give."""
     columns, seen = 'topic_id, timestamp, data', set()
     try:

@@ -8,6 +8,7 @@ left out is counted.
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,15 +48,15 @@ class Part:
     openness: np.ndarray     # (n,)
 
 
-def from_joint_states(bag: Bag, arm, camera: str | None = None, topic: str | None = None) -> tuple[list[Motion],
-                                                                                                list[str]]:
+def from_joint_states(bag: Bag, arm: Any, camera: str | None = None, topic: str | None = None
+                      ) -> tuple[list[Motion], list[str]]:
     """Return (motions, what was left out). ``arm`` has ``joint_names`` and ``forward(positions)`` -> (4, 4) pose.
 
     Raises:
         BagError: no joint states of this arm, several arms or cameras and no choice, or readings below 4 Hz.
 
     """
-    left_out: Counter = Counter()
+    left_out: Counter[str] = Counter()
     parts, backs, delay = _parts(bag, arm.joint_names, joint_topic(bag, arm.joint_names, topic), left_out)
     frames = _Frames(bag, camera, backs, delay, left_out)
     motions = []
@@ -84,7 +85,7 @@ def from_commands(bag: Bag, camera: str | None = None) -> tuple[list[Motion], li
         BagError: no such commands, or a camera that has to be chosen.
 
     """
-    left_out: Counter = Counter()
+    left_out: Counter[str] = Counter()
     frames = _Frames(bag, camera, np.zeros(0, np.int64), None, left_out)
     given = sorted(((stamps.nanoseconds(m.header.stamp), np.asarray(m.action, np.float64))
                     for _, m, _ in bag.of_type('EndEffectorCommand') if m.kind == 0), key=lambda item: item[0])
@@ -146,9 +147,11 @@ def _turns(actions: list[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter) -> tuple[list[Part], np.ndarray, float]:
+def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
+           ) -> tuple[list[Part], np.ndarray, float]:
     """Return (continuous parts, arrivals at which the stamps went back, usual delay of receipt [ns])."""
-    readings, backs, delays = [], [], []
+    readings: list[tuple[int, int, np.ndarray, float]] = []
+    backs, delays = list[int](), list[int]()
     clock = previous = 0
     # an arm that stands at zero reads zero; among other readings, zero or -pi throughout is a bus that did not answer
     elsewhere = any(np.ptp([p for n, p in zip(m.name, m.position) if n in names] or [0.0]) > 0
@@ -201,7 +204,7 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter) -> t
 class _Frames:
     """Which frame was the newest at a moment."""
 
-    def __init__(self, bag: Bag, camera: str | None, backs: np.ndarray, delay: float | None, left_out: Counter):
+    def __init__(self, bag: Bag, camera: str | None, backs: np.ndarray, delay: float | None, left_out: Counter[str]):
         topic = bag.image_topic(camera)
         moments, arrivals = np.array(bag.image_stamps[topic], np.int64), np.array(bag.arrivals[topic], np.int64)
         clocks = np.searchsorted(backs, arrivals)
@@ -227,5 +230,5 @@ class _Frames:
         return int(moments[index]), int(arrivals[index])
 
 
-def _told(left_out: Counter) -> str:
+def _told(left_out: Counter[str]) -> str:
     return '; '.join(f'{text}: {count}' for text, count in left_out.items()) or 'nothing was left out'

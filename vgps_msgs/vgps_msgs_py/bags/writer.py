@@ -8,6 +8,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
@@ -30,10 +31,10 @@ class Topic:
 
     def quality_of_service(self) -> str:
         """Return the offered quality of service as rosbag2 writes it (YAML, enumerations as numbers)."""
-        return yaml.safe_dump([{
+        return str(yaml.safe_dump([{
             'history': 1, 'depth': self.depth, 'reliability': 1 if self.reliable else 2,
             'durability': 1 if self.latched else 2, 'deadline': INFINITE, 'lifespan': INFINITE, 'liveliness': 1,
-            'liveliness_lease_duration': INFINITE, 'avoid_ros_namespace_conventions': False}], sort_keys=False)
+            'liveliness_lease_duration': INFINITE, 'avoid_ros_namespace_conventions': False}], sort_keys=False))
 
 
 def is_complete(folder: Path | str) -> bool:
@@ -65,13 +66,14 @@ class BagWriter:
         self._schemas: dict[str, int] = {}
         self._channels: dict[Topic, int] = {}
         self._counts: dict[Topic, int] = {}
-        self._first, self._last = None, None
-        self._kept = (0, {})                  # bytes and counts that the last flush made safe
+        self._first: int | None = None        # stamps [ns]
+        self._last: int | None = None
+        self._kept: tuple[int, dict[Topic, int]] = (0, {})    # bytes and counts that the last flush made safe
         self.closed = False
         self.folder.mkdir(parents=True)
         try:
             self._stream = self.file.open('wb')
-            self._writer = Writer(self._stream, compression=CompressionType.ZSTD)
+            self._writer: Any = Writer(self._stream, compression=CompressionType.ZSTD)
             self._writer.start(profile='ros2', library='vgps_bringup')
             self.flush()
         except OSError:
@@ -166,7 +168,7 @@ class BagWriter:
         with suppress(OSError):
             self.folder.rmdir()
 
-    def _information(self) -> dict:
+    def _information(self) -> dict[str, object]:
         first = 0 if self._first is None else self._first
         duration = {'nanoseconds': 0 if self._last is None else self._last - first}
         start, count = {'nanoseconds_since_epoch': first}, sum(self._counts.values())
