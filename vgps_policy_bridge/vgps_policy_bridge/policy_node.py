@@ -20,9 +20,8 @@ from sensor_msgs.msg import Image
 from vgps_msgs.action import ExecuteInstruction
 from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision, StepStarted
 from vgps_msgs.srv import JudgeEpisode, ResetForEpisode, ResetScene
-from vgps_msgs_py import node_main, parameters, qos, robot_state
+from vgps_msgs_py import node_main, parameters, qos, robot_state, stamps
 from vgps_msgs_py.configuration import ConfigurationPublisher
-from vgps_msgs_py.stamps import nanoseconds
 from vgps_policy_bridge.loop import events, goals
 from vgps_policy_bridge.loop.episode import Effects, EpisodeMachine
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
@@ -115,7 +114,7 @@ class PolicyNode(Node):
 
     def _on_image(self, message: Image) -> None:
         self.frame = message
-        self._apply(self.machine.frame(nanoseconds(message.header.stamp), time.monotonic()))
+        self._apply(self.machine.frame(stamps.nanoseconds(message.header.stamp), time.monotonic()))
 
     def _on_controller(self, message: ControllerState) -> None:
         self.arm = message
