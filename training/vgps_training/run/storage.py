@@ -31,8 +31,8 @@ class RunError(RuntimeError):
 def save_state(folder: Path, state: dict) -> None:
     """Write one state file, or leave the old one untouched. Raises RunError where it cannot be written."""
     try:
-        with whole(folder / STATE) as temporary:
-            torch.save(state, temporary)
+        with whole(folder / STATE) as temporary, temporary.open('wb') as file:
+            torch.save(state, file)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
         raise RunError(f'{folder / STATE} cannot be written ({error}): make room, then give the same command again; '
                        'the state before it is kept') from error
