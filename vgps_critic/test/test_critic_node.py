@@ -1,17 +1,20 @@
 """The node over real DDS: every way a step can go, each ends in a decision and a command, by name."""
 
+import io
 import subprocess
 import sys
 import threading
 import time
 
 import numpy as np
+import PIL.Image
 import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('vgps_msgs.msg')
 import torch
 from critic_rig import INSTRUCTION, Rig, candidates_message, frame_of, some_actions
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from vgps_critic import Critic, steering
@@ -79,6 +82,24 @@ def test_by_default_a_frame_that_never_arrives_holds_the_arm(rig):
 def test_far_too_many_candidates_are_refused_and_the_next_step_is_steered(rig):
     decision, command = rig.step(np.zeros((200_000, 1, 7), np.float32))
     assert decision.reason == Reason.CANDIDATES_INVALID and command.kind == EndEffectorCommand.HOLD
+    assert rig.step(some_actions())[0].reason == Reason.STEERED
+
+
+def test_a_camera_that_offers_nothing_but_compressed_pictures_is_followed(rig):
+    picture = io.BytesIO()
+    PIL.Image.fromarray(frame_of(0)).save(picture, 'PNG')
+    seen = []
+    encode = rig.node._steerer.encode
+    rig.node._steerer.encode = lambda image, text: seen.append(image) or encode(image, text)
+    rig.peer.destroy_publisher(rig.image)
+    rig.image = rig.peer.create_publisher(CompressedImage, 'image_raw/compressed', qos.EVENT)
+    rig.spin_until(rig.image.get_subscription_count)
+    compressed = CompressedImage(format='rgb8; png compressed rgb8', data=picture.getvalue())
+    assert rig.step(some_actions(), image=compressed)[0].reason == Reason.STEERED
+    np.testing.assert_array_equal(seen[-1], frame_of(0))
+    rig.node._steerer.encode = encode
+    rig.image = rig.peer.create_publisher(Image, 'image_raw', qos.EVENT)  # raw pictures are there again: they count
+    rig.spin_until(rig.image.get_subscription_count)
     assert rig.step(some_actions())[0].reason == Reason.STEERED
 
 

@@ -114,7 +114,8 @@ PUBLISHER = textwrap.dedent('''
     rclpy.init()
     node = rclpy.create_node('talker', namespace='vgps')
     messages = Messages()
-    parts = list(episode_messages(messages, steps=200 if mode == 'endless' else 6))
+    # 'once': a camera that offers compressed pictures and no others
+    parts = list(episode_messages(messages, steps=200 if mode == 'endless' else 6, compressed=mode == 'once'))
     publishers = {}
     for where, _, _ in parts:
         if where.name not in publishers:

@@ -81,7 +81,7 @@ def test_each_critic_gets_one_sentence_on_choices_and_outcomes(bag, critic):
     rows = rows_of(bag, Rejudge({'a': critic}, (2, K), (0.0, 1.0)))
     own, = sentences(rows, {(str(bag.path), 'episode-1'): 'success'})
     assert own.startswith('a would have chosen differently in ') and '(K = 6, β = 0)' in own
-    assert own.endswith('cannot be told from 1 successes and 0 failures.')
+    assert own.endswith('cannot be told from 1 success and 0 failures.')
     told, outcomes = [], {}
     for number in range(8):  # successes are worth more, but for one
         value = -10.0 if number < 4 else -40.0 + 35.0 * (number == 7)

@@ -49,6 +49,12 @@ def test_policy_sees_the_frame_and_the_measured_state(system):
     assert observation.stamp > 1.6e9 and system.policy.instructions[-1] == 'put carrot on plate'
 
 
+def test_pictures_that_come_compressed_and_in_no_other_way_are_looked_at(system):
+    system.peers.compress()
+    assert system.run(seed=1).result.steps == 4
+    np.testing.assert_array_equal(system.policy.seen[-1][0].image, system.peers.picture)
+
+
 def test_same_seed_draws_the_same_candidates(system):
     for seed in (5, 5, 6):
         system.run(seed=seed)
