@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from vgps_bringup.system.defaults import BETA, BETA_ROBOT, K
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -89,8 +91,9 @@ STEERING = (
     Argument('critic', 'default', "critic checkpoint: a folder, a hub id, 'default' (the one shipped) or 'untrained'"),
     Argument('device', 'cpu', 'what the critic runs on: cpu, cuda, cuda:0, ...'),
     Argument('policy_options', '{}', "the policy's options as YAML, e.g. '{checkpoint: FOLDER}'"),
-    Argument('k', '10', 'number of action candidates per frame (live parameter num_candidates of policy_node)'),
-    Argument('beta', '0.0', 'selection temperature; 0 takes the best candidate (live parameter of critic_node)'),
+    Argument('k', str(K), 'number of action candidates per frame (live parameter num_candidates of policy_node)'),
+    Argument('beta', str(BETA_ROBOT),
+             'selection temperature; 0 takes the best candidate (live parameter of critic_node)'),
     Argument('selection', 'value', "how a candidate is chosen: by value, the first (the plain policy) or at random",
              ('value', 'first', 'random')),
     Argument('fallback', 'hold', 'when the critic did not choose: hold, or the first candidate (the plain policy)',
@@ -241,9 +244,8 @@ SYSTEMS = {
          Argument('task', 'put_eggplant_in_basket', 'task of the simulation'),
          Argument('image_size', '256', 'camera width and height [pixels]'),
          Argument('renderer', 'auto', 'what draws the camera image', ('auto', 'egl', 'osmesa', 'rays')),
-         # beta: what the shipped critic was measured with (doc/study.md); greedy choice exploits its errors.
          # fallback: a simulated arm hurts nobody, and an episode that goes on is worth more than one that waits.
-         *(replace(a, default={'beta': '1.0', 'fallback': 'first'}.get(a.name, a.default)) for a in STEERING)),
+         *(replace(a, default={'beta': str(BETA), 'fallback': 'first'}.get(a.name, a.default)) for a in STEERING)),
         _simulation),
     'robot': System(
         'The real WidowX 250: Interbotix driver, policy, critic, guarded controller and recorder.',
