@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 
 from vgps_critic.action_space import ACTION_DIM, ActionSpace
+from vgps_msgs_py import images
 
 MIN_TRAINED_FILTERS = 8
 MUSE = 'google/universal-sentence-encoder-multilingual/3'  # the paper's instruction encoder
@@ -160,6 +161,7 @@ class CriticNodeConfig:
     precision: str = field(default='float32', metadata={
         'description': 'of the image encoder: float32, or on a GPU bfloat16 / float16, which are not exact',
         'choices': ('float32', 'bfloat16', 'float16'), 'read_only': True})
+    image_transport: str = field(default='auto', metadata=images.TRANSPORT)
     frame_wait_ms: float = field(default=150.0, metadata={
         'description': 'ms to wait for the frame of candidates that arrived before it', 'range': (0.0, 2000.0),
         'read_only': True})

@@ -14,7 +14,7 @@ import numpy as np
 import rclpy.clock
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from vgps_critic import loading
@@ -54,7 +54,7 @@ class CriticNode(Node):
         self.config = parameters.declare(self, CriticNodeConfig)
         steering_config = parameters.declare(self, SteeringConfig, live=self._reconfigure)
         self._steerer, self._corrections = self._load(steering_config), Corrections()
-        self._frames: OrderedDict[int, Image] = OrderedDict()  # stamp in ns -> message
+        self._frames: OrderedDict[int, Image | CompressedImage] = OrderedDict()  # stamp in ns -> message
         self._episode: Episode | None = None
         self._step: Step | None = None
         self._counts: Counter[Reason] = Counter()
@@ -65,12 +65,12 @@ class CriticNode(Node):
         self._commands = self.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
         self._configuration = ConfigurationPublisher(self, 'vgps_critic')
-        self.create_subscription(Image, 'image_raw', self._on_image, qos.FRAMES)
         self.create_subscription(EndEffectorCommand, 'correction', self._on_correction, qos.EVENT)
         self.create_subscription(Episode, 'episode', self._on_episode, qos.LATCHED)
         self.create_subscription(StepStarted, 'step_started', self._on_step_started, qos.EVENT)
         self.create_subscription(ActionCandidates, 'candidates', self._on_candidates, qos.EVENT)
         steady = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)  # deadlines run in real time
+        images.CameraSubscription(self, self._on_image, qos.FRAMES, self.config.image_transport, steady)
         self.create_timer(TICK_S, self._advance, clock=steady)
         self.create_timer(1.0, self._diagnose, clock=steady)
         self.get_logger().info(f'ready: {self._model}')
@@ -94,7 +94,7 @@ class CriticNode(Node):
         self._steerer.config = config
         self._reconfigured = True
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         stamp = stamps.nanoseconds(message.header.stamp)
         self._frames[stamp] = message
         for old in list(self._frames):
@@ -172,7 +172,7 @@ class CriticNode(Node):
         future.add_done_callback(lambda _: node_main.soon(self, self._advance))
         return future
 
-    def _encode(self, message: Image, instruction: str):
+    def _encode(self, message: Image | CompressedImage, instruction: str):
         try:
             image = images.to_array(message)
         except Exception as e:  # a broken driver must not end the node

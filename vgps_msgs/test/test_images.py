@@ -180,3 +180,16 @@ def test_an_episode_begins_with_a_scene_not_with_a_single_level():
     assert images.to_array(source).max() == 7
     with pytest.raises(images.ImageError, match=r'single level \(7\).*covered lens'):
         images.first_picture(source)
+
+
+@pytest.mark.parametrize('topic, transport, published, expected', [
+    ('/c/image_raw', 'auto', (), '/c/image_raw'),
+    ('/c/image_raw', 'auto', ('/c/image_raw', '/c/image_raw/compressed'), '/c/image_raw'),
+    ('/c/image_raw', 'auto', ('/c/image_raw/compressed',), '/c/image_raw/compressed'),
+    ('/c/image_raw', 'raw', ('/c/image_raw/compressed',), '/c/image_raw'),
+    ('/c/image_raw', 'compressed', ('/c/image_raw',), '/c/image_raw/compressed'),
+    ('/c/image_raw/compressed', 'auto', ('/c/image_raw',), '/c/image_raw/compressed'),
+])
+def test_compressed_pictures_are_taken_where_asked_for_or_where_there_is_nothing_else(
+        topic, transport, published, expected):
+    assert images.offered(topic, transport, published.count) == expected

@@ -160,3 +160,48 @@ def to_message(image: np.ndarray, header: Any) -> Any:
     # array.array is the one type that is handed over without a check of every element (160 ms for VGA otherwise)
     message.data = array.array('B', image.tobytes())
     return message
+
+
+TRANSPORTS = ('auto', 'raw', 'compressed')
+TRANSPORT = {'description': "how the camera's pictures come: raw; compressed (topic + /compressed); auto: compressed "
+                            'only while the camera offers nothing else', 'choices': TRANSPORTS, 'read_only': True}
+LOOK_PERIOD = 0.5  # s between looks at what the camera offers
+
+
+def offered(topic: str, transport: str, count_publishers) -> str:
+    """Return the topic to take pictures from: ``topic``, resolved, or the compressed one beside it.
+
+    Raw pictures are preferred: everyone who asks then looks at the same pixels, whatever else is published.
+    """
+    raw = topic.removesuffix('/compressed')
+    compressed = f'{raw}/compressed'
+    if transport == 'auto' and raw != topic:
+        return compressed  # asked for by its name
+    alone = count_publishers(compressed) and not count_publishers(raw)
+    return compressed if transport == 'compressed' or (transport == 'auto' and alone) else raw
+
+
+class CameraSubscription:
+    """A node's subscription to ``image_raw``, or to what the camera offers in its place; follows what is offered.
+
+    ``callback`` gets ``sensor_msgs/Image`` or ``CompressedImage``, which `to_array` takes alike.
+    """
+
+    def __init__(self, node, callback, profile, transport: str, clock):
+        """Subscribe; ``clock`` times the looks at the graph, ``transport`` is one of `TRANSPORTS`."""
+        self.topic, self._subscription = '', None
+        self._node, self._callback, self._profile, self._transport = node, callback, profile, transport
+        self._look()
+        node.create_timer(LOOK_PERIOD, self._look, clock=clock)
+
+    def _look(self) -> None:
+        from sensor_msgs.msg import CompressedImage, Image
+        topic = offered(self._node.resolve_topic_name('image_raw'), self._transport, self._node.count_publishers)
+        if topic == self.topic:
+            return
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._node.get_logger().info(f'the camera now comes from {topic}')
+        kind = CompressedImage if topic.endswith('/compressed') else Image
+        self.topic, self._subscription = topic, self._node.create_subscription(
+            kind, topic, self._callback, self._profile)

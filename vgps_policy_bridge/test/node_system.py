@@ -1,14 +1,16 @@
 """policy_node over real DDS, with small peers in place of camera, critic, controller and simulation."""
 
+import io
 import os
 import time
 
 import numpy as np
+import PIL.Image
 import rclpy
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from vgps_msgs.action import ExecuteInstruction
@@ -22,8 +24,8 @@ from vgps_msgs.msg import (
 )
 from vgps_msgs.srv import ResetForEpisode, ResetScene
 from vgps_msgs_py import images, qos
+from vgps_msgs_py.stamps import nanoseconds
 from vgps_policy_bridge.loop import session
-from vgps_policy_bridge.loop.wire import nanoseconds
 from vgps_policy_bridge.policies.random_policy import RandomPolicy
 from vgps_policy_bridge.policy_node import PolicyNode
 
@@ -59,6 +61,7 @@ class Peers(Node):
         self.calls, self.candidates, self.started, self.episodes, self.configurations = [], [], [], [], []
         self.ready_stamps = []
         self.image = self.create_publisher(Image, 'image_raw', 10)
+        self.packed = None
         self.picture = np.arange(48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8)
         self.state = self.create_publisher(ControllerState, 'controller_state', qos.EVENT)
         self.decision = self.create_publisher(SteeringDecision, 'decision', qos.EVENT)
@@ -72,10 +75,19 @@ class Peers(Node):
         self.create_timer(0.02, self.publish_image)
         self.create_timer(0.1, self.publish_state)
 
+    def compress(self):
+        """Be a camera that offers its pictures compressed and in no other way."""
+        self.destroy_publisher(self.image)
+        self.image = self.create_publisher(CompressedImage, 'image_raw/compressed', 10)
+        packed = io.BytesIO()
+        PIL.Image.fromarray(self.picture).save(packed, 'PNG')
+        self.packed = CompressedImage(format='rgb8; png compressed rgb8', data=packed.getvalue())
+
     def publish_image(self):
         if self.camera_on:
             header = Header(stamp=self.get_clock().now().to_msg(), frame_id='camera')
-            message = self.picture if isinstance(self.picture, Image) else images.to_message(self.picture, header)
+            message = self.picture if isinstance(self.picture, Image) else self.packed or images.to_message(
+                self.picture, header)
             message.header = header
             self.image.publish(message)
 

@@ -15,18 +15,18 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from vgps_msgs.action import ExecuteInstruction
 from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision, StepStarted
 from vgps_msgs.srv import JudgeEpisode, ResetForEpisode, ResetScene
-from vgps_msgs_py import images, node_main, parameters, qos, robot_state
+from vgps_msgs_py import images, node_main, parameters, qos, robot_state, stamps
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_policy_bridge.loop import events, goals
 from vgps_policy_bridge.loop.episode import Effects, EpisodeMachine
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.loop.session import PolicySession
-from vgps_policy_bridge.loop.wire import arm_report, decision_report, fill_candidates, health_facts, nanoseconds
+from vgps_policy_bridge.loop.wire import arm_report, decision_report, fill_candidates, health_facts
 from vgps_policy_bridge.worker import PolicyWorker
 
 
@@ -37,7 +37,7 @@ class PolicyNode(Node):
         super().__init__('policy_node')
         self.config = parameters.declare(self, PolicyNodeConfig, live=self._on_parameters)
         self.machine = EpisodeMachine(self.config.limits())
-        self.frame: Image | None = None
+        self.frame: Image | CompressedImage | None = None
         self.arm: ControllerState | None = None
         self.goal_handle, self.span = None, None  # of the running episode
         self.answers = goals.GoalAnswers()
@@ -50,7 +50,6 @@ class PolicyNode(Node):
         self.episode = self.create_publisher(Episode, 'episode', qos.LATCHED)
         self.diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
         self.configuration = ConfigurationPublisher(self, 'vgps_policy_bridge')
-        self.create_subscription(Image, 'image_raw', self._on_image, qos.IMAGE)
         self.create_subscription(ControllerState, 'controller_state', self._on_controller, qos.EVENT)
         self.create_subscription(SteeringDecision, 'decision', self._on_decision, qos.EVENT)
         self.create_service(JudgeEpisode, 'judge_episode', self._on_judge)
@@ -61,6 +60,7 @@ class PolicyNode(Node):
 
         self.later: queue.SimpleQueue = queue.SimpleQueue()  # from the worker to the executor
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation clock must not pause the limits
+        images.CameraSubscription(self, self._on_image, qos.IMAGE, self.config.image_transport, steady)
         self.create_timer(0.05, self._on_tick, clock=steady)
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
 
@@ -112,9 +112,9 @@ class PolicyNode(Node):
         self._soon(lambda: self._apply(self.machine.cancel('cancelled by the action client')))
         return CancelResponse.ACCEPT
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         self.frame = message
-        self._apply(self.machine.frame(nanoseconds(message.header.stamp), time.monotonic()))
+        self._apply(self.machine.frame(stamps.nanoseconds(message.header.stamp), time.monotonic()))
 
     def _on_controller(self, message: ControllerState) -> None:
         self.arm = message
@@ -201,9 +201,9 @@ class PolicyNode(Node):
         self.step_started.publish(StepStarted(header=frame.header, episode_id=goal.episode_id, step=effect.step,
                                               instruction=goal.instruction))
         pose = self.arm and robot_state.measured_state(self.arm.measured_pose, self.arm.gripper_position)
-        job = partial(self.session.propose, partial(images.to_array if effect.step else images.first_picture, frame),
-                      nanoseconds(frame.header.stamp) * 1e-9, pose, self.config.num_candidates, self.config.temperature)
-        self.worker.submit(job, partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
+        self.worker.submit(
+            partial(self.session.propose, frame, pose, self.config.num_candidates, self.config.temperature),
+            partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
 
     def _do_step_done(self, effect: events.StepDone) -> None:
         self.goal_handle.publish_feedback(ExecuteInstruction.Feedback(

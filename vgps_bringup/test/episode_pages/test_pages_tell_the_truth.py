@@ -4,11 +4,13 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 from evaluation_bags import FRAME, START, Messages, episode_messages
 
 from vgps_bringup.episode_pages.facts import VALUE_BAND, describe
 from vgps_bringup.episode_pages.latency import latency_table
+from vgps_bringup.episode_pages.overlay import WARN, Values, draw_panel
 from vgps_bringup.episode_pages.report import episode_report
 from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.bags.writer import BagWriter
@@ -99,7 +101,14 @@ def test_values_that_no_return_can_have_are_counted(tmp_path, messages):
 
     summary = episode_report(write(tmp_path / 'bag', messages, beyond))
     assert (summary['steps_outside_value_band'], summary['judged_steps']) == (2, 7)
-    assert '2 of 7 judged steps hold values outside -50 … 0' in (tmp_path / 'bag/report/index.html').read_text()
+    assert '2 of 7 judged steps hold values outside −50 … 0' in (tmp_path / 'bag/report/index.html').read_text()
+    episode = Bag(tmp_path / 'bag').episodes[0]
+
+    def warned(number):  # the decision image says so too
+        panel = draw_panel(Values.of(episode), episode.steps[number], number)
+        return bool((np.abs(panel.astype(int) - WARN).sum(axis=2) < 30).any())
+
+    assert [warned(number) for number in (1, 2, 6)] == [True, False, True]
 
 
 def test_values_within_the_band_need_no_remark(tmp_path, messages):

@@ -8,10 +8,13 @@ from evaluation_bags import Messages, topic
 
 from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
 from vgps_bringup.rejudging.foreign import done_actions, value_curve
+from vgps_bringup.rejudging.rejudge import Rejudge
+from vgps_bringup.rejudging.report import judge_bags, write
 from vgps_msgs_py.bags import teleoperation
 from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.bags.writer import BagWriter
+from vgps_policy_bridge.policies.random_policy import RandomPolicy
 
 START, SECOND = 1_700_000_000_000_000_000, 1_000_000_000
 NEUTRAL = np.array([0.0, -0.3, 0.3, 0.0, 1.5, 0.0])
@@ -214,3 +217,20 @@ def test_a_broken_frame_costs_its_point_of_the_value_curve(cell):
     bag.frames = spoiled.__get__(bag)
     assert len(value_curve(bag, Critic(), 'go')) == len(whole) - 1
     assert any('1 camera frames cannot be decoded' in problem for problem in bag.problems)
+
+
+def test_a_recording_of_images_alone_gets_a_curve_of_a_policy_s_best_proposals(tmp_path):
+    from vgps_critic.critic import Critic
+    critics, words = {'a': Critic.untrained(num_filters=8, image_size=64)}, 'put the eggplant in the basket'
+    cell = Cell(tmp_path / 'images')
+    for number in range(25):  # two seconds and a half at 10 Hz
+        cell.frame(START + number * SECOND // 10)
+    cell.writer.close()
+    with pytest.raises(BagError, match='--policy NAME --k 10 proposes'):
+        judge_bags([tmp_path / 'images'], Rejudge(critics), words)
+    found = judge_bags([tmp_path / 'images'], Rejudge(critics, (4,), policy=RandomPolicy()), words)
+    points = found.curves['images, a, best of 4 proposals']
+    assert [round(p.seconds, 1) for p in points] == [round(0.2 * i, 1) for i in range(13)]
+    assert all(np.isfinite(p.value) for p in points)
+    write(found, tmp_path / 'report')
+    assert 'Value along recordings without candidates' in (tmp_path / 'report/index.html').read_text()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import tyro
 import yaml
 
+from vgps_bringup.system.defaults import BETA, K
 from vgps_policy_bridge.errors import PolicyError
 
 
@@ -31,9 +32,9 @@ class Serve:
     """the policy's options, YAML"""
     critic: str = 'default'
     """checkpoint: folder, owner/name on the hub, default (shipped) or untrained"""
-    k: int = 10
+    k: int = K
     """proposals per frame, 1 .. 1000"""
-    beta: float = 1.0
+    beta: float = BETA
     """temperature of the choice, >= 0; 0 takes the best"""
     selection: str = 'value'
     """value: by the critic; first: the plain policy; random: the control"""

@@ -15,7 +15,7 @@ from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from vgps_bringup.episode_pages.overlay import Overlay
 from vgps_bringup.episode_pages.projection import CameraCalibration, draw_directions
@@ -82,7 +82,9 @@ class DecisionImageNode(Node):
     def _look_for_viewers(self) -> None:
         watched = self._publisher.get_subscription_count() > 0
         if watched and self._images is None:
-            self._images = self.create_subscription(Image, 'image_raw', self._on_image, qos.FRAMES)
+            topic = images.offered(self.resolve_topic_name('image_raw'), 'auto', self.count_publishers)
+            kind = CompressedImage if topic.endswith('/compressed') else Image
+            self._images = self.create_subscription(kind, topic, self._on_image, qos.FRAMES)
         elif not watched and self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None

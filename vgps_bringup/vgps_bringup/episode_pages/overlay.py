@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vgps_bringup.episode_pages.facts import refusal
+from vgps_bringup.episode_pages.facts import VALUE_BAND, refusal
 from vgps_msgs_py.bags.reader import Step
 from vgps_msgs_py.vocabulary import HEALTHY, SteeringReason, Verdict, words
 
@@ -169,6 +169,7 @@ def _bars(draw: ImageDraw.ImageDraw, step: Step, box: tuple[int, int, int, int])
     def y_of(value: float) -> float:
         return bottom - 4 - (value - low) / span * (bottom - plot_top - 8)
 
+    _limits(draw, low, high, y_of, (plot_left, right, plot_top))
     gap = 0.18 * pitch if pitch > 4 else 0.0
     for i, (least, most) in enumerate(zip(q_values.min(axis=0), q_values.max(axis=0))):
         chosen = i == step.decision.chosen
@@ -178,6 +179,18 @@ def _bars(draw: ImageDraw.ImageDraw, step: Step, box: tuple[int, int, int, int])
         draw.line((middle, y_of(most), middle, y_of(least)), INK if chosen else MEMBERS)
         if chosen:
             draw.polygon([(middle - 6, plot_top - 10), (middle + 6, plot_top - 10), (middle, plot_top - 1)], CHOSEN)
+
+
+def _limits(draw: ImageDraw.ImageDraw, low: float, high: float, y_of, box: tuple[float, float, float]) -> None:
+    """Draw where the range of a return ends, as far as it lies among the values, and say that some are beyond."""
+    least, most = VALUE_BAND
+    if least <= low and high <= most:
+        return
+    left, right, top = box
+    for limit in VALUE_BAND:
+        if low < limit < high:
+            draw.line((left, y_of(limit), right, y_of(limit)), WARN)
+    draw.text((right, top - 20), f'beyond −{-least:.0f} … {most:.0f} no return lies', WARN, font(11), anchor='ra')
 
 
 def _curve(draw: ImageDraw.ImageDraw, values: np.ndarray, position: int | None, box: tuple[int, int, int, int]) -> None:

@@ -21,6 +21,7 @@ matplotlib.rcParams.update({'font.size': 9, 'axes.spines.top': False, 'axes.spin
 ORANGE, BLUE, GREY, RED = '#f08c00', '#3b6fb6', '#9aa5b8', '#b3261e'
 LONGEST_LABEL = 60
 CYCLE = ('#3b6fb6', '#f08c00', '#2f9e5b', '#c2417c', '#7a5cc4', '#1a9aa8', '#8c6d31', '#5c6675')
+DASHES = ('-', '--', '-.', ':')  # so that curves are told apart without colour
 
 
 def svg(figure: Figure) -> Markup:
@@ -109,13 +110,13 @@ def _mark_band(axes) -> None:
 def health_figure(episode: EpisodeRecord) -> Figure:
     """How sure the critic was, and what it expected: spread, disagreement, effective sample size, chance of success."""
     figure = Figure(figsize=(8.6, 2.2), layout='constrained')
-    panels = figure.subplots(1, 4)
     decisions = [s.decision for s in episode.steps if s.decision is not None]
-    for axes, (name, title) in zip(panels, (('spread', 'spread over candidates'),
-                                            ('disagreement', 'disagreement of members'),
-                                            ('effective_sample_size', 'effective sample size'),
-                                            ('success_chance', 'chance of success'))):
-        # older recordings hold no outlook
+    shown = [('spread', 'spread over candidates'), ('disagreement', 'disagreement of members'),
+             ('effective_sample_size', 'effective sample size')]
+    if any(np.isfinite(getattr(d, 'success_chance', np.nan)) for d in decisions):  # not without an outlook
+        shown.append(('success_chance', 'chance of success'))
+    panels = figure.subplots(1, len(shown))
+    for axes, (name, title) in zip(panels, shown):
         axes.plot([d.step for d in decisions], [getattr(d, name, np.nan) for d in decisions], color=BLUE, linewidth=1.4)
         if name == 'success_chance':
             thresholds = [getattr(d, 'chance_threshold', np.nan) for d in decisions]
@@ -151,8 +152,9 @@ def curves_figure(curves: dict[str, tuple[np.ndarray, np.ndarray]], ylabel: str,
     """Several named curves ``label -> (x, y)`` over the control steps; ``band``: shade where no value can lie."""
     figure = Figure(figsize=(8.6, 3.2), layout='constrained')
     axes = figure.subplots()
-    for (label, (x, y)), colour in zip(curves.items(), CYCLE * (len(curves) // len(CYCLE) + 1)):
-        axes.plot(x, y, color=colour, linewidth=1.5, label=readable(label))
+    for number, (label, (x, y)) in enumerate(curves.items()):
+        axes.plot(x, y, color=CYCLE[number % len(CYCLE)], linestyle=DASHES[number % len(DASHES)], linewidth=1.5,
+                  label=readable(label))
     if band:
         _mark_band(axes)
     axes.set_ylabel(readable(ylabel))

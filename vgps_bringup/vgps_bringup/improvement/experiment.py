@@ -15,6 +15,7 @@ import numpy as np
 
 from vgps_bringup.improvement.pipeline import Recipe, improve
 from vgps_bringup.improvement.registry import Registry
+from vgps_bringup.system.defaults import BETA, K
 from vgps_bringup.trials.lockstep import LockstepRunner
 from vgps_bringup.trials.plan import Condition, Study, task_list
 from vgps_bringup.trials.statistics import compare_paired, wilson
@@ -37,8 +38,8 @@ class Experiment:
     trials: int = 100            # held-out, per task and condition
     shifts: tuple[str, ...] = ('camera', 'lighting', 'colours')   # looks (`simulation.appearance`)
     shift_trials: int = 50       # held-out, per task and condition
-    k: int = 10
-    beta: float = 1.0
+    k: int = K
+    beta: float = BETA
     own_seed: int = 20_000
     first_seed: int = 10_000
     max_steps: int = 60

@@ -16,7 +16,7 @@ from rclpy.serialization import deserialize_message
 
 from vgps_bringup.recording.recording import EPISODE_TYPE, RecorderConfig, Recording
 from vgps_msgs.msg import Episode
-from vgps_msgs_py import node_main, parameters, qos
+from vgps_msgs_py import images, node_main, parameters, qos
 from vgps_msgs_py.bags.writer import Topic
 from vgps_msgs_py.configuration import ConfigurationPublisher
 
@@ -35,7 +35,8 @@ class RecorderNode(Node):
         self.config = parameters.declare(self, RecorderConfig, self.on_parameters)
         self.recording = Recording(self.config)
         self.topics: dict[str, Topic] = {}         # subscribed, by resolved name
-        self.taps: dict[str, Any] = {}          # their subscriptions
+        self.taps: dict[str, Any] = {}             # their subscriptions
+        self.sources: dict[str, str] = {}          # wanted topic -> the one it is recorded from
         self.reported: set[str] = set()
         self.trouble = ''
         ConfigurationPublisher(self, 'vgps_bringup').publish()
@@ -56,8 +57,10 @@ class RecorderNode(Node):
 
     def look_around(self) -> None:
         """Subscribe to wanted topics that have appeared or whose offered quality of service has changed."""
-        for name in self.config.topics:
-            name = self.resolve_topic_name(name)
+        for wanted in map(self.resolve_topic_name, self.config.topics):
+            name = wanted
+            if self.count_publishers(f'{wanted}/compressed'):
+                name = images.offered(wanted, self.config.image_transport, self.count_publishers)
             offers = self.get_publishers_info_by_topic(name)
             if not offers:
                 continue
@@ -67,6 +70,10 @@ class RecorderNode(Node):
                           latched=all(p.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in profiles))
             if self.topics.get(name) != topic:
                 self.subscribe(topic)
+            if name != (before := self.sources.setdefault(wanted, name)) and before in self.taps:
+                self.destroy_subscription(self.taps.pop(before))  # one camera is recorded once
+                del self.topics[before]
+            self.sources[wanted] = name
 
     def subscribe(self, topic: Topic) -> None:
         """Record a topic from now on."""
@@ -153,7 +160,7 @@ class RecorderNode(Node):
     def report_missing(self) -> None:
         """Name wanted topics nobody publishes, once each."""
         for name in map(self.resolve_topic_name, self.config.topics):
-            if name not in self.topics:
+            if self.sources.get(name) not in self.topics:
                 self.report(name, f'{name} is not recorded: nobody publishes it')
 
     def report(self, key: str, text: str) -> None:

@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vgps_msgs_py import images
 from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
 from vgps_msgs_py.bags.writer import BagWriter, Topic
 
@@ -38,6 +39,7 @@ class RecorderConfig:
     topics: tuple[str, ...] = field(default=DEFAULT_TOPICS, metadata={
         'description': 'topics to record, any type whose package is sourced; remapping applies',
         'read_only': True})
+    image_transport: str = field(default='auto', metadata=images.TRANSPORT)
     flush_period: float = field(default=0.5, metadata={
         'description': 'kill -9 loses at most this much [s]', 'range': (0.05, 1.0)})
     # discovery and queues may deliver the first frame before the announcement of the episode it belongs to

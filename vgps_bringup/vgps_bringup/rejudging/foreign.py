@@ -7,9 +7,13 @@ import numpy as np
 from vgps_bringup.arm.kinematics import Kinematics
 from vgps_bringup.rejudging.rejudge import ahead
 from vgps_msgs_py.bags import teleoperation
-from vgps_msgs_py.bags.reader import Bag, Frame
+from vgps_msgs_py.bags.reader import JOINT_STATE, Bag, Frame
 from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.bags.teleoperation import Motion
+from vgps_policy_bridge.errors import PolicyError
+from vgps_policy_bridge.policy import Observation
+
+STEP, TOLERANCE = 200_000_000, 10_000_000  # ns: a control step, and how much earlier a frame may come
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,43 @@ def done_actions(bag: Bag, camera: str | None = None, joints: str | None = None)
     return motions
 
 
+def proposal_curves(bag: Bag, critics: dict[str, object], policy, k: int, instruction: str,
+                    camera: str | None = None) -> dict[str, list[ValuePoint]]:
+    """Return by critic the value of the best of k proposals of a policy along a recording, every 0.2 s.
+
+    Needs images and an instruction alone: what recordings without actions can still be asked.
+
+    Raises:
+        BagError: no images or instruction, not one frame that can be decoded, or a policy that needs more.
+
+    """
+    if not instruction:
+        raise BagError(f'{bag.path} names no instruction: give --instruction')
+    policy.reset(instruction, 0)
+    curves: dict[str, list[ValuePoint]] = {name: [] for name in critics}
+    first, due = None, None
+    for frame in bag.frames(camera):
+        if due is not None and frame.stamp < due:
+            continue
+        try:
+            image = frame.image()
+        except ValueError:
+            continue  # the next one will do
+        first = frame.stamp if first is None else first
+        due = frame.stamp + STEP - TOLERANCE
+        try:
+            actions = policy.propose(Observation(image, frame.stamp * 1e-9, None), k).actions[:, 0]
+        except PolicyError as error:
+            raise BagError(f'{bag.path}: proposals from images alone: {error}') from error
+        for name, critic in critics.items():
+            q_values = critic.score(critic.encode(image, instruction), actions)
+            curves[name].append(ValuePoint(frame.stamp, (frame.stamp - first) * 1e-9, float(q_values.min(0).max()),
+                                           float(np.ptp(q_values, axis=0).mean())))
+    if first is None:
+        raise BagError(f'{bag.path}: not one frame can be decoded')
+    return curves
+
+
 def value_curve(bag: Bag, critic, instruction: str, camera: str | None = None,
                 joints: str | None = None) -> list[ValuePoint]:
     """Return the value of what was done over the recording; a frame that cannot be decoded costs its step.
@@ -49,6 +90,9 @@ def value_curve(bag: Bag, critic, instruction: str, camera: str | None = None,
     """
     if not instruction:
         raise BagError(f'{bag.path} names no instruction: give --instruction')
+    if not bag.messages.get(JOINT_STATE) and not bag.of_type('EndEffectorCommand'):
+        raise BagError(f'{bag.path} holds images and nothing that says what was done: --policy NAME --k 10 proposes '
+                       'actions to judge')
     motions = {motion.arrival: motion for motion in reversed(done_actions(bag, camera, joints))}
 
     def judge(frame: Frame) -> tuple[int, np.ndarray | str]:

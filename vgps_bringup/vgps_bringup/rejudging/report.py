@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from vgps_bringup.episode_pages import page, plots
 from vgps_bringup.rejudging import foreign
@@ -68,7 +69,7 @@ def judge_bags(paths: list[Path], rejudge: Rejudge, instruction: str = '', camer
 
     """
     collected = Collected()
-    for path in paths:
+    for path in tqdm(paths, desc='judging', unit='recording', disable=None if len(paths) > 1 else True):
         try:
             began = time.perf_counter()
             bag = Bag(path)
@@ -92,8 +93,16 @@ def _judge_bag(bag: Bag, rejudge: Rejudge, collected: Collected, instruction: st
                 or (rejudge.policy is not None and e.steps)]
     if not episodes:
         spoken = instruction or next((e.instruction for e in bag.episodes), '')
-        for name, critic in rejudge.critics.items():
-            points = foreign.value_curve(bag, critic, spoken, camera, joints)
+        if rejudge.policy is not None:
+            if not rejudge.ks:
+                raise BagError('say with --k how many candidates the policy shall propose')
+            k = max(rejudge.ks)
+            found = foreign.proposal_curves(bag, rejudge.critics, rejudge.policy, k, spoken, camera)
+            curves = {f'{name}, best of {k} proposals': points for name, points in found.items()}
+        else:
+            curves = {name: foreign.value_curve(bag, critic, spoken, camera, joints)
+                      for name, critic in rejudge.critics.items()}
+        for name, points in curves.items():
             collected.curves[f'{bag.path.name}, {name}'] = points
         collected.recorded_seconds += points[-1].seconds
         return
@@ -159,10 +168,10 @@ def _write_page(path: Path, collected: Collected, summary: dict) -> None:
 
 
 def _done(points_by_name: dict[str, list]):
-    """The value of what was done, for recordings without candidates."""
+    """The value of what was done, or of the best proposal, for recordings without candidates."""
     curves = {name: (np.array([p.seconds for p in points]), np.array([p.value for p in points]))
               for name, points in points_by_name.items()}
-    figure = plots.curves_figure(curves, 'Q of what was done')
+    figure = plots.curves_figure(curves, 'Q (discounted return)', band=True)
     figure.axes[0].set_xlabel('time [s]')
     return plots.svg(figure)
 

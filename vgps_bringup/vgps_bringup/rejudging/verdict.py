@@ -14,21 +14,22 @@ BAD = ('failure', 'timeout')  # outcomes of an episode that did not succeed; an 
 def sentences(rows: list[Judgement], outcomes: dict[tuple[str, str], str]) -> list[str]:
     """Return one sentence per critic: how often it would have chosen otherwise, how well it tells how episodes end.
 
+    All speak of one setting: that of the recording where it was judged, else the largest K and the smallest beta.
+
     Args:
         rows: every judgement.
         outcomes: (bag, episode) -> outcome in words.
 
     """
-    return [f'{critic} {_choices(own)}; {_outcomes(own, outcomes)}.'
+    recorded = Counter((row.k, row.beta) for row in rows if row.as_recorded)
+    k, beta = recorded.most_common(1)[0][0] if recorded else max(((r.k, r.beta) for r in rows), default=(0, 0.0),
+                                                                 key=lambda setting: (setting[0], -setting[1]))
+    return [f'{critic} {_choices(own, k, beta)}; {_outcomes(own, outcomes)}.'
             for critic in dict.fromkeys(row.critic for row in rows)
             if (own := [row for row in rows if row.critic == critic])]
 
 
-def _choices(rows: list[Judgement]) -> str:
-    """Speak of the setting of the recording where it was judged, else of the largest K and the smallest beta."""
-    recorded = Counter((row.k, row.beta) for row in rows if row.as_recorded)
-    k, beta = recorded.most_common(1)[0][0] if recorded else max(((r.k, r.beta) for r in rows),
-                                                                 key=lambda setting: (setting[0], -setting[1]))
+def _choices(rows: list[Judgement], k: int, beta: float) -> str:
     compared = [row for row in rows if (row.k, row.beta) == (k, beta) and row.executed >= 0]
     if not compared:
         return f'chose among candidates that nobody executed (K = {k}, β = {beta:g}): nothing to compare with'
@@ -45,7 +46,7 @@ def _outcomes(rows: list[Judgement], outcomes: dict[tuple[str, str], str]) -> st
     means = {episode: float(np.mean(list(steps.values()))) for episode, steps in done.items()}
     good = [value for episode, value in means.items() if outcomes.get(episode) == 'success']
     bad = [value for episode, value in means.items() if outcomes.get(episode) in BAD]
-    count = f'{len(good)} successes and {len(bad)} failures'
+    count = f'{len(good)} success{"es" * (len(good) != 1)} and {len(bad)} failure{"s" * (len(bad) != 1)}'
     if min(len(good), len(bad)) < FEWEST:
         return f'how well it agrees with outcomes cannot be told from {count}'
     return f'agrees with outcomes: AUROC {auc(np.array(good), np.array(bad)):.2f} over {count}'

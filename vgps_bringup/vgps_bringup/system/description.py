@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from vgps_bringup.system.defaults import BETA, BETA_ROBOT, K
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -89,8 +91,9 @@ STEERING = (
     Argument('critic', 'default', "critic checkpoint: a folder, a hub id, 'default' (the one shipped) or 'untrained'"),
     Argument('device', 'cpu', 'what the critic runs on: cpu, cuda, cuda:0, ...'),
     Argument('policy_options', '{}', "the policy's options as YAML, e.g. '{checkpoint: FOLDER}'"),
-    Argument('k', '10', 'number of action candidates per frame (live parameter num_candidates of policy_node)'),
-    Argument('beta', '0.0', 'selection temperature; 0 takes the best candidate (live parameter of critic_node)'),
+    Argument('k', str(K), 'number of action candidates per frame (live parameter num_candidates of policy_node)'),
+    Argument('beta', str(BETA_ROBOT),
+             'selection temperature; 0 takes the best candidate (live parameter of critic_node)'),
     Argument('selection', 'value', "how a candidate is chosen: by value, the first (the plain policy) or at random",
              ('value', 'first', 'random')),
     Argument('fallback', 'hold', 'when the critic did not choose: hold, or the first candidate (the plain policy)',
@@ -98,6 +101,8 @@ STEERING = (
     Argument('max_steps', '60', 'control steps of 0.2 s after which an episode ends'),
     Argument('record', 'true', 'record every episode into a bag', ('true', 'false')),
     Argument('output', 'runs', 'folder for bags and reports'),
+    Argument('image_transport', 'auto', "the camera's pictures: raw, compressed (topic + /compressed), or auto: "
+             'compressed only while it offers nothing else', ('auto', 'raw', 'compressed')),
     Argument('decision_image', 'true', 'offer the camera frame with the decision drawn on it, for rqt and Foxglove',
              ('true', 'false')),
     *SECURE,
@@ -153,16 +158,17 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
     processes = [
         Process('vgps_critic', 'critic_node', 'critic_node',
                 {'critic': a['critic'], 'device': a['device'], 'beta': _number(a, 'beta'), 'selection': a['selection'],
-                 'fallback': a['fallback'], **base},
+                 'fallback': a['fallback'], 'image_transport': a['image_transport'], **base},
                 remappings=remappings),
         Process('vgps_policy_bridge', 'policy_node', 'policy_node',
                 {'policy': a['policy'], 'policy_options': a['policy_options'], 'num_candidates': _number(a, 'k', int),
-                 'max_steps': _number(a, 'max_steps', int)},
+                 'max_steps': _number(a, 'max_steps', int), 'image_transport': a['image_transport']},
                 remappings=remappings),
     ]
     if _true(a['record']):
         processes.insert(0, Process('vgps_bringup', 'recorder_node', 'recorder_node',
-                                    {'output_directory': a['output']}, remappings=remappings, respawn=True))
+                                    {'output_directory': a['output'], 'image_transport': a['image_transport']},
+                                    remappings=remappings, respawn=True))
     if _true(a['decision_image']):
         processes.append(Process('vgps_bringup', 'decision_image_node', 'decision_image_node',
                                  {'calibration': calibration}, remappings=remappings, respawn=True))
@@ -238,16 +244,15 @@ SYSTEMS = {
          Argument('task', 'put_eggplant_in_basket', 'task of the simulation'),
          Argument('image_size', '256', 'camera width and height [pixels]'),
          Argument('renderer', 'auto', 'what draws the camera image', ('auto', 'egl', 'osmesa', 'rays')),
-         # beta: what the shipped critic was measured with (doc/study.md); greedy choice exploits its errors.
          # fallback: a simulated arm hurts nobody, and an episode that goes on is worth more than one that waits.
-         *(replace(a, default={'beta': '1.0', 'fallback': 'first'}.get(a.name, a.default)) for a in STEERING)),
+         *(replace(a, default={'beta': str(BETA), 'fallback': 'first'}.get(a.name, a.default)) for a in STEERING)),
         _simulation),
     'robot': System(
         'The real WidowX 250: Interbotix driver, policy, critic, guarded controller and recorder.',
         (Argument('policy', 'octo-small-1.5', 'which policy proposes actions (entry-point group vgps.policies)'),
          Argument('robot_model', 'wx250s', 'Interbotix model name'),
          Argument('robot_name', '', 'Interbotix namespace; empty: the model name'),
-         Argument('camera_topic', '/blue/image_raw', "the policy's camera, sensor_msgs/Image"),
+         Argument('camera_topic', '/blue/image_raw', "the policy's camera, sensor_msgs/Image or CompressedImage"),
          Argument('camera_info_topic', '/blue/camera_info', 'its CameraInfo'),
          Argument('camera_calibration', '', "where the camera is (lab guide): draws the candidates' directions"),
          Argument('dry_run', 'true', 'compute, check and publish everything but move nothing', ('true', 'false')),
@@ -261,5 +266,6 @@ SYSTEMS = {
          Argument('rate', '1.0', 'speed against real time'),
          # apart from a robot that runs: its nodes must not hear an episode of yesterday
          *(replace(a, default='vgps_replay') if a.name == 'namespace' else a for a in STEERING
-           if a.name not in ('policy_options', 'k', 'max_steps', 'record', 'decision_image'))), _replay),
+           if a.name not in ('policy_options', 'k', 'max_steps', 'record', 'image_transport',
+                             'decision_image'))), _replay),
 }

@@ -5,6 +5,7 @@ as it goes; ``robot.py``: the live system through its action).
 """
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -83,13 +84,14 @@ def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = Tr
         left = [trial for trial in mine if trial.identity not in journal.results]
         if len(left) < len(mine):
             say(f'resuming: {len(mine) - len(left)} of {len(mine)} trials are done')
-        for trial in left:
+        began = time.monotonic()
+        for done, trial in enumerate(left):
             if stop_early and (known := so_far(
                     mine, journal.results, stop_early, study.conditions[0].name)).verdict is not Verdict.OPEN:
                 say(known.words())
                 break
             say(f'trial {trial.number + 1} of {study.trials * len(study.tasks) * len(study.conditions)}: '
-                f'{trial.task.instruction or trial.task.name}, seed {trial.seed}')
+                f'{trial.task.instruction or trial.task.name}, seed {trial.seed}{_remaining(began, done, len(left))}')
             bag = output / 'bags' / trial.identity if record else None
             if bag is not None:
                 shutil.rmtree(bag, ignore_errors=True)  # left behind by a kill
@@ -98,6 +100,14 @@ def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = Tr
             journal.record(trial.identity, {
                 'number': trial.number, 'task': trial.task.name, 'instruction': trial.task.instruction,
                 'condition': trial.condition.name, 'seed': trial.seed, **asdict(result)})
+
+
+def _remaining(began: float, done: int, trials: int) -> str:
+    """Say how long the trials that are left will take, by those since this call began; nothing before the first."""
+    if not done:
+        return ''
+    minutes = (time.monotonic() - began) / done * (trials - done) / 60
+    return f', about {minutes:.0f} min left' if minutes >= 1 else ', less than a minute left'
 
 
 def collect(output: Path) -> tuple[Study, list[dict]]:

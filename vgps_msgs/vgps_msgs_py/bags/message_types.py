@@ -39,7 +39,9 @@ def _share_folders() -> list[Path]:
 @cache
 def _definition_text(type_name: str) -> str | None:
     """Return the text of one ``.msg`` file, or None when it is not installed."""
-    package, _, name = type_name.split('/')
+    package, kind, name = type_name.split('/')
+    if kind != 'msg':
+        return None  # nothing else is installed under that name: a damaged one
     for share in _share_folders():
         path = share / package / 'msg' / f'{name}.msg'
         if path.is_file():

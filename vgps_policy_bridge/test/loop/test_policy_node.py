@@ -11,7 +11,8 @@ from rclpy.parameter import Parameter
 
 from vgps_msgs.msg import ActionCandidates, Episode
 from vgps_msgs.srv import JudgeEpisode
-from vgps_policy_bridge.loop.wire import fill_candidates, nanoseconds
+from vgps_msgs_py.stamps import nanoseconds
+from vgps_policy_bridge.loop.wire import fill_candidates
 from vgps_policy_bridge.policy import Candidates
 
 pytestmark = pytest.mark.ros
@@ -46,6 +47,12 @@ def test_policy_sees_the_frame_and_the_measured_state(system):
     np.testing.assert_array_equal(observation.image, system.peers.picture)
     np.testing.assert_allclose(observation.state, [0.3, 0.1, 0.2, 0, 0, 0, 0.75], atol=1e-6)
     assert observation.stamp > 1.6e9 and system.policy.instructions[-1] == 'put carrot on plate'
+
+
+def test_pictures_that_come_compressed_and_in_no_other_way_are_looked_at(system):
+    system.peers.compress()
+    assert system.run(seed=1).result.steps == 4
+    np.testing.assert_array_equal(system.policy.seen[-1][0].image, system.peers.picture)
 
 
 def test_same_seed_draws_the_same_candidates(system):

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from vgps_msgs_py import images
 from vgps_policy_bridge.loop.episode import Limits
 from vgps_policy_bridge.policy import MAX_CANDIDATES
 
@@ -29,6 +30,7 @@ class PolicyNodeConfig:
         'description': 'sampling temperature of the policy; without effect where it has none', 'range': (0.0, 10.0)})
     max_steps: int = field(default=120, metadata={  # Octo's and BridgeData's evaluation
         'description': 'control steps of an episode whose goal names none', 'range': (1, 100000)})
+    image_transport: str = field(default='auto', metadata=images.TRANSPORT)
     camera_timeout: float = field(default=2.0, metadata={
         'description': '[s] without a frame newer than the last motion: camera lost', 'range': (0.05, 3600.0)})
     policy_timeout: float = field(default=60.0, metadata={
