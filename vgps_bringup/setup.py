@@ -1,10 +1,11 @@
 from glob import glob
+from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
 setup(
     name='vgps_bringup',
-    version='0.1.0',
+    version=ElementTree.parse('package.xml').findtext('version'),
     description='Launch, configuration, arm, simulated WidowX and evaluation of value-guided policy steering',
     license='Apache-2.0',
     packages=find_packages(exclude=['test']),

@@ -1,8 +1,10 @@
+from xml.etree import ElementTree
+
 from setuptools import find_packages, setup
 
 setup(
     name='vgps_critic',
-    version='0.1.0',
+    version=ElementTree.parse('package.xml').findtext('version'),
     description='The value function Q(s, a, l) of value-guided policy steering',
     license='Apache-2.0',
     packages=find_packages(exclude=['test']),

@@ -1,8 +1,10 @@
+from xml.etree import ElementTree
+
 from setuptools import find_packages, setup
 
 setup(
     name='vgps_policy_bridge',
-    version='0.1.0',
+    version=ElementTree.parse('package.xml').findtext('version'),
     description='Generalist policies behind one small interface',
     license='Apache-2.0',
     packages=find_packages(exclude=['test']),

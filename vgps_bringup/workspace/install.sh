@@ -14,7 +14,11 @@ retry() {
 pip_setting() { python_of -m pip config get "global.$1" 2>/dev/null || true; }
 
 prepare_installer() {
-    retry python_of -m pip install -q --upgrade pip uv >> "$log" 2>&1 || { tail -n 25 "$log" >&2; fail "pip install uv failed"; }
+    # where .venv sees the system's packages, pip would be content with a uv of theirs
+    # (wheel: what an older setuptools of the system makes editable installs with)
+    retry python_of -m pip install -q --upgrade pip wheel >> "$log" 2>&1 \
+        && { [ -x "$venv/bin/uv" ] || retry python_of -m pip install -q --ignore-installed uv >> "$log" 2>&1; } \
+        || { tail -n 25 "$log" >&2; fail "pip install uv failed"; }
     # uv does not read pip's configuration: a mirror, folders of wheels, a certificate
     local mirror folders more certificate
     mirror="${PIP_INDEX_URL:-$(pip_setting index-url)}" more="${PIP_EXTRA_INDEX_URL:-$(pip_setting extra-index-url)}"

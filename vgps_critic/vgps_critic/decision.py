@@ -157,30 +157,42 @@ def choose_each(scores: Scores | Failure, actions: np.ndarray, configs: Sequence
     decisions = []
     for config, selection in zip(configs, selections):
         reason, message, chosen = _judge(config, scores, selection, count, seed, doubt)
-        if chosen is None and (reason in ALWAYS_HOLD or config.fallback == 'hold'):
-            chosen, message = -1, f'{message}; holding'
-        elif chosen is None:
-            chosen, message = 0, f'{message}; sending the first candidate'
-        if chosen < 0:
-            verdict = Verdict.HOLD
-        else:
-            verdict = Verdict.CHOSEN if reason in (Reason.STEERED, Reason.CONTROL_RANDOM) else Verdict.FIRST_CANDIDATE
-        if selection is None:
-            q_values, probabilities, stages, value = np.empty((0, 0), np.float32), np.empty(0), {}, math.nan
-            spread = disagreement = effective_sample_size = math.nan
-        else:
-            q_values, probabilities, stages = scores.q_values, selection.probabilities, scores.milliseconds
-            spread, disagreement = scores.spread, scores.disagreement
-            effective_sample_size = float(1 / (probabilities @ probabilities))
-            value = float(selection.values[chosen]) if chosen >= 0 else math.nan
+        if chosen is None:
+            chosen, message = _fall_back(config, reason, message)
         decisions.append(Decision(
-            num_candidates=count, num_members=len(q_values), q_values=q_values,
-            probabilities=probabilities.astype(np.float32), chosen=chosen,
-            action=np.zeros(ACTION_DIM, np.float32) if chosen < 0 else firsts[chosen].copy(),
-            beta=config.beta, seed=seed, verdict=verdict, reason=reason, message=message, spread=spread,
-            disagreement=disagreement, effective_sample_size=effective_sample_size, value=value,
-            value_trend=math.nan, stages={**stages, 'select': 1e3 * (time.perf_counter() - start)}))
+            num_candidates=count, chosen=chosen,
+            action=np.zeros(ACTION_DIM, np.float32) if chosen < 0 else firsts[chosen].copy(), beta=config.beta,
+            seed=seed, verdict=_verdict(reason, chosen), reason=reason, message=message, value_trend=math.nan,
+            **_values(scores, selection, chosen, start)))
     return decisions
+
+
+def _fall_back(config: SteeringConfig, reason: Reason, message: str) -> tuple[int, str]:
+    """Return what is sent when the critic did not choose, and say so."""
+    if reason in ALWAYS_HOLD or config.fallback == 'hold':
+        return -1, f'{message}; holding'
+    return 0, f'{message}; sending the first candidate'
+
+
+def _verdict(reason: Reason, chosen: int) -> Verdict:
+    if chosen < 0:
+        return Verdict.HOLD
+    return Verdict.CHOSEN if reason in (Reason.STEERED, Reason.CONTROL_RANDOM) else Verdict.FIRST_CANDIDATE
+
+
+def _values(scores: Scores | Failure, selection: Selection | None, chosen: int, start: float) -> dict:
+    """Return what a decision says of the values, and the time since `start`; NaN and empty where there are none."""
+    if selection is None:
+        values, stages = {'q_values': np.empty((0, 0), np.float32), 'probabilities': np.empty(0, np.float32)}, {}
+        values |= dict.fromkeys(('spread', 'disagreement', 'effective_sample_size', 'value'), math.nan)
+    else:
+        values, stages = {
+            'q_values': scores.q_values, 'probabilities': selection.probabilities.astype(np.float32),
+            'spread': scores.spread, 'disagreement': scores.disagreement,
+            'effective_sample_size': float(1 / (selection.probabilities @ selection.probabilities)),
+            'value': float(selection.values[chosen]) if chosen >= 0 else math.nan}, scores.milliseconds
+    return values | {'num_members': len(values['q_values']),
+                     'stages': {**stages, 'select': 1e3 * (time.perf_counter() - start)}}
 
 
 def _judge(config: SteeringConfig, scores: Scores | Failure, selection: Selection | None, count: int,

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from vgps_critic.config import CheckpointError
+from vgps_critic.whole_files import whole
 from vgps_msgs_py.safetensors_header import regular_file
 
 FILE = 'outlook.safetensors'
@@ -97,10 +98,9 @@ class Outlook:
                        'probe_instruction': self.probes.instruction.astype(np.int32),
                        'probe_success': self.probes.success.astype(np.uint8)}
             texts['least'] = self.probes.least
-        temporary = Path(folder) / f'.{FILE}.tmp'
-        save_file(arrays, temporary, metadata={'outlook': json.dumps(texts)})
-        temporary.chmod(0o644)
-        temporary.replace(Path(folder) / FILE)
+        with whole(Path(folder) / FILE) as temporary:
+            save_file(arrays, temporary, metadata={'outlook': json.dumps(texts)})
+            temporary.chmod(0o644)
 
     @classmethod
     def load(cls, folder: Path | str) -> 'Outlook | None':

@@ -24,8 +24,8 @@ from vgps_msgs.msg import (
 )
 from vgps_msgs.srv import ResetForEpisode, ResetScene
 from vgps_msgs_py import images, qos
+from vgps_msgs_py.stamps import nanoseconds
 from vgps_policy_bridge.loop import session
-from vgps_policy_bridge.loop.wire import nanoseconds
 from vgps_policy_bridge.policies.random_policy import RandomPolicy
 from vgps_policy_bridge.policy_node import PolicyNode
 

@@ -39,10 +39,11 @@ USE = """
 import numpy as np
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.loop.session import PolicySession
+from vgps_policy_bridge.policy import Observation
 session = PolicySession(PolicyNodeConfig(policy='our-lab', policy_options='{checkpoint: v7}',
                                          proposal_tools='[{gaussian_expansion: {samples: 4}}]', num_candidates=9))
 session.load()
-candidates = session.propose(lambda: np.zeros((8, 8, 3), np.uint8), 0.0, None, 9, 0.5)
+candidates = session.ask(Observation(np.zeros((8, 8, 3), np.uint8), 0.0), 9, 0.5)
 print(session.identity, len(candidates), candidates.temperature)
 """
 

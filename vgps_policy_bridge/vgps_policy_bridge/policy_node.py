@@ -20,13 +20,13 @@ from sensor_msgs.msg import CompressedImage, Image
 from vgps_msgs.action import ExecuteInstruction
 from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision, StepStarted
 from vgps_msgs.srv import JudgeEpisode, ResetForEpisode, ResetScene
-from vgps_msgs_py import images, node_main, parameters, qos, robot_state
+from vgps_msgs_py import images, node_main, parameters, qos, robot_state, stamps
 from vgps_msgs_py.configuration import ConfigurationPublisher
 from vgps_policy_bridge.loop import events, goals
 from vgps_policy_bridge.loop.episode import Effects, EpisodeMachine
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.loop.session import PolicySession
-from vgps_policy_bridge.loop.wire import arm_report, decision_report, fill_candidates, health_facts, nanoseconds
+from vgps_policy_bridge.loop.wire import arm_report, decision_report, fill_candidates, health_facts
 from vgps_policy_bridge.worker import PolicyWorker
 
 
@@ -114,7 +114,7 @@ class PolicyNode(Node):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.frame = message
-        self._apply(self.machine.frame(nanoseconds(message.header.stamp), time.monotonic()))
+        self._apply(self.machine.frame(stamps.nanoseconds(message.header.stamp), time.monotonic()))
 
     def _on_controller(self, message: ControllerState) -> None:
         self.arm = message
@@ -201,9 +201,9 @@ class PolicyNode(Node):
         self.step_started.publish(StepStarted(header=frame.header, episode_id=goal.episode_id, step=effect.step,
                                               instruction=goal.instruction))
         pose = self.arm and robot_state.measured_state(self.arm.measured_pose, self.arm.gripper_position)
-        job = partial(self.session.propose, partial(images.to_array if effect.step else images.first_picture, frame),
-                      nanoseconds(frame.header.stamp) * 1e-9, pose, self.config.num_candidates, self.config.temperature)
-        self.worker.submit(job, partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
+        self.worker.submit(
+            partial(self.session.propose, frame, pose, self.config.num_candidates, self.config.temperature),
+            partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
 
     def _do_step_done(self, effect: events.StepDone) -> None:
         self.goal_handle.publish_feedback(ExecuteInstruction.Feedback(

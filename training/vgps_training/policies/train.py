@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from vgps_critic.whole_files import whole
 from vgps_policy_bridge.errors import PolicyError
 from vgps_policy_bridge.policies.small.checkpoint import build_network, save
 from vgps_policy_bridge.policies.small.config import SmallConfig
@@ -123,10 +124,9 @@ def _identity(config: TrainConfig) -> dict:
 
 
 def _keep(path: Path, config: TrainConfig, step: int, network, average, optimiser) -> None:
-    temporary = path.with_name(path.name + '.part')
-    torch.save({'config': _identity(config), 'step': step, 'network': network.state_dict(),
-                'average': average.state_dict(), 'optimiser': optimiser.state_dict()}, temporary)
-    temporary.replace(path)
+    with whole(path) as temporary:
+        torch.save({'config': _identity(config), 'step': step, 'network': network.state_dict(),
+                    'average': average.state_dict(), 'optimiser': optimiser.state_dict()}, temporary)
 
 
 def _restore(path: Path, config: TrainConfig, network, average, optimiser) -> int:

@@ -20,8 +20,11 @@ from tqdm import tqdm
 
 from vgps_critic import checkpoint
 from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder, build_network
+from vgps_critic.whole_files import whole
 from vgps_training.data.hindsight import NAMES, RELATIVE
 from vgps_training.data.table import StepTable
+from vgps_training.run.config import TrainConfig
+from vgps_training.run.learner import float32_encoder
 
 FILE = 'encoder.pt'
 BATCH = 256  # frames encoded at a time
@@ -32,9 +35,9 @@ PRECISION = 4.0
 
 def save(folder: Path, config: NetworkConfig, encoder: nn.Module, readout: nn.Linear) -> None:
     """Write a pre-trained encoder with its readout."""
-    temporary = folder / f'.{FILE}.tmp'
-    torch.save({'network': asdict(config), 'encoder': encoder.state_dict(), 'readout': readout.state_dict()}, temporary)
-    temporary.replace(folder / FILE)
+    with whole(folder / FILE) as temporary:
+        torch.save({'network': asdict(config), 'encoder': encoder.state_dict(), 'readout': readout.state_dict()},
+                   temporary)
 
 
 class _Given(nn.Module):
@@ -49,8 +52,27 @@ class _Given(nn.Module):
         return features
 
 
+class LearningEncoder:
+    """The encoder learns with the values, as in the paper: nothing is computed ahead."""
+
+    action_space = None  # of the data
+
+    def features(self, table: StepTable, embeddings: np.ndarray) -> StepTable:
+        """Return the table as it is: the networks see images."""
+        return table
+
+    def attach(self, networks: nn.ModuleDict) -> None:
+        """Leave the networks their own encoders."""
+
+    def critic(self, trained: CriticNetwork) -> CriticNetwork:
+        """Return a copy of the critic; it computes in float32."""
+        return float32_encoder(copy.deepcopy(trained))
+
+
 class FrozenEncoder:
     """A pre-trained encoder that is trained no more."""
+
+    action_space = None  # of the data
 
     def __init__(self, folder: Path, config: NetworkConfig, outcome: bool = True):
         """Load the encoder of `folder`; `outcome`: the heads see its chance of success.
@@ -113,15 +135,20 @@ class FrozenEncoder:
 class ContinuedCritic:
     """A trained critic whose heads are trained on while its encoder stays: what a robot's own episodes correct.
 
-    Offers what `FrozenEncoder` does. The heads see the encoder's features themselves, which the readout is folded into.
+    The heads see the encoder's features themselves, which the readout is folded into.
     """
 
-    def __init__(self, critic: str, discount: float):
-        """Load a critic. Raises CheckpointError where it does not load, ValueError where its discount is another."""
+    def __init__(self, critic: str, discount: float, network: NetworkConfig):
+        """Load a critic.
+
+        Raises CheckpointError where it does not load, ValueError where its discount or network is another.
+        """
         state, config, _ = checkpoint.read(critic)
         if config.discount != discount:
             raise ValueError(f'{critic} has discount {config.discount:g}, the algorithm {discount:g}: give it the same')
-        self.config, self.action_space = config.network, config.action_space
+        if config.network != network:
+            raise ValueError(f'{critic} is {config.network}, the configuration says {network}')
+        self.action_space = config.action_space  # its values belong to its bounds
         self.trained = build_network(config.network, state, critic).to(memory_format=torch.channels_last)
 
     @torch.no_grad()
@@ -147,3 +174,14 @@ class ContinuedCritic:
         result.load_state_dict({**result.state_dict(), **{
             name: value.cpu() for name, value in trained.state_dict().items() if not name.startswith('encoder.')}})
         return result.eval()
+
+
+def encoder_of(config: TrainConfig) -> LearningEncoder | FrozenEncoder | ContinuedCritic:
+    """Return how a run's networks come by the features of a frame. Raises ValueError where the configuration errs."""
+    if config.critic and config.encoder:
+        raise ValueError('--critic has an encoder of its own: leave out --encoder')
+    if config.critic:
+        return ContinuedCritic(config.critic, config.algorithm.discount, config.network)
+    if config.encoder:  # why not everybody sees the outcome: see above
+        return FrozenEncoder(config.encoder, config.network, config.algorithm_name != 'monte-carlo')
+    return LearningEncoder()

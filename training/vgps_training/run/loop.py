@@ -20,12 +20,12 @@ from vgps_training.data import normalisation
 from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.index import embed, read_indexed
 from vgps_training.data.sampling import Sampler, hash_pair
-from vgps_training.data.table import StepTable, held_out, read_table
+from vgps_training.data.table import Selection, StepTable, held_out, read_table
 from vgps_training.run import guards
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
-from vgps_training.run.frozen import ContinuedCritic, FrozenEncoder
+from vgps_training.run.frozen import encoder_of
 from vgps_training.run.heartbeat import Heartbeat
-from vgps_training.run.learner import Learner, float32_encoder
+from vgps_training.run.learner import Learner
 from vgps_training.run.progress import Progress
 from vgps_training.run.storage import Storage, load_state
 from vgps_training.run.validation import Validation
@@ -45,6 +45,13 @@ def instruction_encoder(source: str) -> text.InstructionEncoder:
     return known[source]()
 
 
+def embeddings(encoder: text.InstructionEncoder, source: str, instructions: list[str]) -> np.ndarray:
+    """Return the (I, 512) embeddings of instructions; computed ones are kept on disk."""
+    if source.endswith('.npz'):  # nothing is computed, and a file may hold anything
+        return np.stack([encoder.encode(instruction) for instruction in instructions])
+    return embed(encoder, instructions)
+
+
 class Run:
     """A run in its folder; `train` continues from the last saved state, if there is one."""
 
@@ -54,53 +61,46 @@ class Run:
         self.config, self.quiet = config, quiet
         self.shard = guards.place()
         self.device = self._device()
-        local = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-        if config.threads or local > 1:  # torchrun sets OMP_NUM_THREADS to 1, whatever the machine has
-            torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // local))
+        self._limit_threads()
         self.report = ''
         self.table = table or self._read()
-        self.encoder = instruction_encoder(config.data.instruction_encoder)
-        if config.data.instruction_encoder.endswith('.npz'):  # nothing is computed, and a file may hold anything
-            self.embeddings = np.stack([self.encoder.encode(text) for text in self.table.instructions])
-        else:
-            self.embeddings = embed(self.encoder, self.table.instructions)
+        text_encoder = instruction_encoder(config.data.instruction_encoder)
+        self.embeddings = embeddings(text_encoder, config.data.instruction_encoder, self.table.instructions)
+        self.encoder = encoder_of(config)
         training, validation = held_out(self.table, config.data.validation_share)
-        self.frozen = None
-        if config.critic and config.encoder:
-            raise ValueError('--critic has an encoder of its own: leave out --encoder')
-        if config.encoder:  # why not everybody sees the outcome: see frozen.py
-            self.frozen = FrozenEncoder(config.encoder, config.network, config.algorithm_name != 'monte-carlo')
-        if config.critic:
-            self.frozen = ContinuedCritic(config.critic, config.algorithm.discount)
-            if self.frozen.config != config.network:
-                raise ValueError(f'{config.critic} is {self.frozen.config}, the configuration says {config.network}')
-        table = self.frozen.features(self.table, self.embeddings) if self.frozen else self.table
-        selection = table.select(training)
+        selection = self.encoder.features(self.table, self.embeddings).select(training)
         source = ', '.join(path.name for path in config.data.paths)
-        self.action_space = normalisation.fit(config.data.action_space, self.table.actions[selection.steps()],
-                                              f'0.1 % and 99.9 % quantiles of {source}')
-        if config.critic:  # its values belong to its bounds
-            self.action_space = self.frozen.action_space
-        discount = config.algorithm.discount
-        self.sampler = Sampler(
-            selection, discount, config.data.labels, self.action_space.normalize, self.embeddings,
-            batch_size=config.batch_size, seed=config.seed,
-            weights=config.data.weights,
-            augmentation=AugmentationConfig(enabled=False) if self.frozen else config.data.augmentation,
-            shuffled_next=config.data.shuffled_next, shard=self.shard,
-            workers=0 if isinstance(table.frames, np.ndarray) else config.data.decoders)
+        self.action_space = self.encoder.action_space or normalisation.fit(
+            config.data.action_space, self.table.actions[selection.steps()],
+            f'0.1 % and 99.9 % quantiles of {source}')
+        self.sampler = self._sampler(selection)
         torch.manual_seed(config.seed)
         self.algorithm = ALGORITHMS[config.algorithm_name][1](config.algorithm, config.network)
-        if self.frozen:
-            self.frozen.attach(self.algorithm.networks)
+        self.encoder.attach(self.algorithm.networks)
         self.learner = Learner(self.algorithm, config.optimiser, self.device, config.bf16, config.compile)
         self.critic_config = CriticConfig(
-            self.action_space, config.network, self.encoder.identity, discount, config.data.labels.success_steps,
-            config.algorithm_name, source)
-        self.fingerprint = guards.fingerprint(config, self.table, self.action_space, self.encoder.identity)
+            self.action_space, config.network, text_encoder.identity, config.algorithm.discount,
+            config.data.labels.success_steps, config.algorithm_name, source)
+        self.fingerprint = guards.fingerprint(config, self.table, self.action_space, text_encoder.identity)
         guards.agree('the data or the configuration', json.dumps(self.fingerprint))
-        self.validation = Validation(self.table, validation, discount, config.data.labels, self.embeddings,
-                                     self.action_space)
+        self.validation = Validation(self.table, validation, config.algorithm.discount, config.data.labels,
+                                     self.embeddings, self.action_space)
+
+    def _limit_threads(self) -> None:
+        local = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+        if self.config.threads or local > 1:  # torchrun sets OMP_NUM_THREADS to 1, whatever the machine has
+            torch.set_num_threads(self.config.threads or max(1, (os.cpu_count() or 1) // local))
+
+    def _sampler(self, selection: Selection) -> Sampler:
+        """Return the source of batches; features in place of images are neither augmented nor decoded."""
+        data, frames = self.config.data, selection.table.frames
+        images = not isinstance(frames, np.ndarray) or frames.dtype == np.uint8
+        return Sampler(
+            selection, self.config.algorithm.discount, data.labels, self.action_space.normalize, self.embeddings,
+            batch_size=self.config.batch_size, seed=self.config.seed, weights=data.weights,
+            augmentation=data.augmentation if images else AugmentationConfig(enabled=False),
+            shuffled_next=data.shuffled_next, shard=self.shard,
+            workers=0 if isinstance(frames, np.ndarray) else data.decoders)
 
     def _device(self) -> torch.device:
         name = self.config.device
@@ -227,8 +227,7 @@ class Run:
 
     def critic(self) -> CriticNetwork:
         """Return a copy of the critic as it stands, the averaged weights; it computes in float32."""
-        critic = self.learner.targets['critic']
-        return self.frozen.critic(critic) if self.frozen else float32_encoder(copy.deepcopy(critic))
+        return self.encoder.critic(self.learner.targets['critic'])
 
     def snapshot(self, history: dict) -> tuple[dict, Callable[[Path], str]]:
         """Return the state to continue from and a writer of the critic to steer with, both apart from training.

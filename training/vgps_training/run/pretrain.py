@@ -21,6 +21,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from vgps_critic.network import NetworkConfig, ResNetEncoder
+from vgps_critic.whole_files import whole
 from vgps_training.data import hindsight
 from vgps_training.data.episode import Reading
 from vgps_training.data.hindsight import NAMES, Targets
@@ -163,9 +164,8 @@ class Pretraining:
             features = predict(self.model, table.frames[table.starts], self.language[table.starts], 'encoder')
             training = np.isin(np.arange(len(table.starts)), self.training)
             located = hindsight.locate(features, own, table.success, training, table.instruction)
-            temporary = path.with_name('.places.tmp.npz')  # a kill leaves no half of it to resume from
-            np.savez(temporary, **located._asdict())
-            temporary.replace(path)
+            with whole(path) as temporary:  # a kill leaves no half of it to resume from
+                np.savez(temporary, **located._asdict())
         with np.load(path) as places:
             located = hindsight.Places(places['grasp'], places['release'])
         return hindsight.targets(table.states, self.events, located, table.starts, table.success)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from vgps_critic.whole_files import sync, whole
+
 STATE, CRITIC, BEST, CHECKPOINTS = 'state.pt', 'critic', 'best', 'checkpoints'
 KEEP_LAST = 3           # saves that are always kept, against a damaged newest one
 KEEP_EVERY = 100_000    # updates; the first save beyond each multiple is kept for good
@@ -28,15 +30,10 @@ class RunError(RuntimeError):
 
 def save_state(folder: Path, state: dict) -> None:
     """Write one state file, or leave the old one untouched. Raises RunError where it cannot be written."""
-    temporary = folder / f'.{STATE}.tmp'
     try:
-        with temporary.open('wb') as file:
+        with whole(folder / STATE) as temporary, temporary.open('wb') as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / STATE)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-        temporary.unlink(missing_ok=True)
         raise RunError(f'{folder / STATE} cannot be written ({error}): make room, then give the same command again; '
                        'the state before it is kept') from error
 
@@ -142,11 +139,11 @@ class Storage:
             save_state(temporary, state)
             write_critic(temporary / CRITIC)
             for path in [*(temporary / CRITIC).iterdir(), temporary / CRITIC, temporary]:
-                _sync(path)
+                sync(path)
             if target.exists():  # the same update, saved again after its validation
                 target.rename(target.with_name(f'.{name}.old'))
             temporary.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
             for link in (CRITIC, BEST) if best else (CRITIC,):
                 self._link(link, target / CRITIC)
             self._prune()
@@ -179,11 +176,3 @@ class Storage:
                 old = path.with_name(f'.{path.name}.old')
                 path.rename(old)  # what is half removed must not look like a save
                 shutil.rmtree(old)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

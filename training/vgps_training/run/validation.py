@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.network import CriticNetwork
+from vgps_critic.whole_files import whole
 from vgps_training.data.labels import LabelConfig, label
 from vgps_training.data.table import StepTable
 
@@ -112,9 +113,8 @@ def draw_curves(records: list[dict], picture: Path) -> None:
         ax.legend(fontsize=6)
     for ax in axes[len(shown):]:
         ax.set_axis_off()
-    temporary = picture.with_name(f'.{picture.name}')
-    figure.savefig(temporary, dpi=90, format='png')
-    temporary.replace(picture)
+    with whole(picture) as temporary:
+        figure.savefig(temporary, dpi=90)
 
 
 def _spread(episodes: np.ndarray, count: int) -> np.ndarray:

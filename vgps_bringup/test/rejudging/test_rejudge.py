@@ -11,7 +11,18 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from evaluation_bags import INSTRUCTION, START, K, Messages, episode_messages, image_message, picture, topic, write_bag
+from evaluation_bags import (
+    INSTRUCTION,
+    START,
+    K,
+    Messages,
+    count_readings,
+    episode_messages,
+    image_message,
+    picture,
+    topic,
+    write_bag,
+)
 
 from vgps_bringup.rejudging.foreign import done_actions, value_curve
 from vgps_bringup.rejudging.rejudge import Rejudge, agreement, ahead, summarize
@@ -212,10 +223,12 @@ def test_what_is_not_known_is_null_in_the_summary(tmp_path, messages, critic):
     assert json.loads((tmp_path / 'out/summary.json').read_text())['settings'][0]['regret'] is None
 
 
-def test_the_report_holds_table_json_and_page(tmp_path, bag, critic):
+def test_the_report_holds_table_json_and_page(tmp_path, bag, critic, monkeypatch):
     other = Critic.untrained(seed=5, **STAND_IN)
+    passes = count_readings(monkeypatch)
     collected = judge_bags([bag.path], Rejudge({'a': critic, 'b': other}, (2, 6), (0.0, 1.0)))
     summary = write(collected, tmp_path / 'out')
+    assert passes == [str(bag.path)] * 2, 'under all settings: its messages are read once, and once its frames'
     table = pq.read_table(tmp_path / 'out/steps.parquet').to_pylist()
     assert len(table) == 8 * 8 and {r['critic'] for r in table} == {'a', 'b'}
     assert len(json.loads((tmp_path / 'out/summary.json').read_text())['settings']) == 8

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from packaging.requirements import Requirement
@@ -22,7 +23,7 @@ ELSEWHERE = {
     'geometry_msgs', 'interbotix_common_modules', 'interbotix_xs_modules', 'interbotix_xs_msgs', 'trajectory_msgs',
     'flax', 'jax', 'lerobot', 'octo', 'openpi_client', 'orbax', 'simpler_env', 'tensorflow', 'tensorflow_hub',
     'tensorflow_text', 'timm', 'tokenizers', 'torchvision', 'transformers', 'wandb', 'mani_skill2_real2sim', 'sapien',
-    'gymnasium', 'grpc', 'mani_skill', 'models', 'dlimp', 'ray', 'transforms3d'}
+    'gymnasium', 'grpc', 'mani_skill', 'models', 'dlimp', 'ray', 'rerun', 'transforms3d'}
 
 
 def requirements(name):
@@ -62,6 +63,18 @@ def test_packages_name_what_they_need_and_leave_the_bounds_to_one_file():
         for quoted in re.findall(r'[\'"]([^\'"]+)[\'"]', next(filter(None, block.groups()))):
             if not quoted.startswith('vgps'):
                 assert canonicalize_name(quoted) in known, f'{path.parent.name}: {quoted}: a name that base.txt has'
+
+
+def test_every_package_has_the_version_of_vgps_msgs():
+    stated = {path: ElementTree.parse(path).findtext('version') for path in ROOT.glob('vgps_*/package.xml')}
+    assert len(stated) == 4
+    for path, pattern in [(ROOT / 'CITATION.cff', r'^version: (.+)$'), (ROOT / 'CHANGELOG.md', r'^## (\d\S*)'),
+                          *((path, r'^version = "(.+)"$') for path in ROOT.glob('*/pyproject.toml'))]:
+        stated[path] = re.search(pattern, path.read_text(), re.M).group(1)
+    version = stated[ROOT / 'vgps_msgs' / 'package.xml']
+    assert not {str(path.relative_to(ROOT)): other for path, other in stated.items() if other != version}
+    for path in ROOT.glob('vgps_*/setup.py'):
+        assert "version=ElementTree.parse('package.xml').findtext('version')" in path.read_text(), path
 
 
 def imported(package):

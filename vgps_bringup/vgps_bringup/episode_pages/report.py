@@ -42,8 +42,14 @@ def episode_report(path: Path | str, output: Path | str | None = None, label: st
 
     """
     bag = Bag(path)
-    episode = pick_episode(bag, episode_id)
-    folder = Path(output) if output else (bag.path if bag.path.is_dir() else bag.path.parent) / 'report'
+    return _report(bag, pick_episode(bag, episode_id), Path(output) if output else _beside(bag), label, camera)
+
+
+def _beside(bag: Bag) -> Path:
+    return (bag.path if bag.path.is_dir() else bag.path.parent) / 'report'
+
+
+def _report(bag: Bag, episode: EpisodeRecord, folder: Path, label: str, camera: str | None = None) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarize(bag, episode)
     summary['problems'] = [*bag.problems, *_video(bag, episode, folder / 'video.mp4', label, camera)]
@@ -114,16 +120,16 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '',
     notices = set()
     if parts:
         try:
-            video.write_side_by_side(parts, folder / 'video.mp4')
-            video.write_filmstrip(parts, folder / 'filmstrip.jpg')
+            video.write_side_by_side(parts, folder / 'video.mp4', folder / 'filmstrip.jpg')
         except BagError as error:  # the camera's trouble never costs the report
             parts = []
             notices.add(f'no video: {error}')
-    summaries = {name: (summary_of or (lambda name: episode_report(bags[name], label=name)))(name) for name in bags}
+    summaries = {name: summary_of(name) if summary_of is not None else
+                 _report(bag, episodes[name], _beside(bag), name) for name, bag in opened.items()}
     first = next(iter(summaries.values()))
     notices |= {f'Stand-in: {node} runs {what}' for s in summaries.values() for node, what in s['stand_ins'].items()}
     notices |= {f'{name}: {remark}.' for name, s in summaries.items() for remark in s['remarks']}
-    links = {name: os.path.relpath(Path(path) / 'report/index.html', folder) for name, path in bags.items()}
+    links = {name: os.path.relpath(_beside(bag) / 'index.html', folder) for name, bag in opened.items()}
     outcomes = page.Table(
         ('condition', 'outcome', 'failure', 'steps', 'seconds', 'steps / s', 'image → command p50 [ms]',
          'added by ROS p50 [ms]', 'report'),

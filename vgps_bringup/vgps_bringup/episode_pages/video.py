@@ -15,6 +15,7 @@ LINGER = 1.5    # [s] the last frame stays, with the outcome on it
 MAX_RATE = 30.0  # frames per second
 MOMENTS = (0.2, 0.5, 1.0)  # of each episode, in its filmstrip
 FILMSTRIP_HEIGHT, FILMSTRIP_QUALITY = 462, 90  # pixels; JPEG
+FILMSTRIP_RATE = 5.0  # frames per second it is chosen from
 
 
 class VideoWriter:
@@ -99,30 +100,43 @@ def write_episode(bag: Bag, episode: EpisodeRecord, path: Path, label: str = '',
     return broken
 
 
-def write_side_by_side(parts: list[tuple[Bag, EpisodeRecord, str]], path: Path | str) -> int:
-    """Write several episodes beside each other, started together; the shorter ones keep their last frame."""
-    rate, count = min(frame_rate(bag) for bag, _, _ in parts), 0
+def write_side_by_side(parts: list[tuple[Bag, EpisodeRecord, str]], path: Path | str,
+                       filmstrip: Path | None = None) -> None:
+    """Write several episodes beside each other, started together; the shorter ones keep their last frame.
+
+    Where a `filmstrip` is named, a JPEG of each episode at a few moments is made of the same frames.
+    """
+    rate = min(frame_rate(bag) for bag, _, _ in parts)
     streams = [episode_frames(bag, episode, rate, label, below=True) for bag, episode, label in parts]
     latest: list[np.ndarray | None] = [None] * len(parts)
+    kept: list[list[np.ndarray]] = [[] for _ in parts]  # some five a second
+    every, count = max(1, round(rate / FILMSTRIP_RATE)), 0
     with VideoWriter(path, rate) as writer:
         while True:
             fresh = [next(stream, None) for stream in streams]
             if all(frame is None for frame in fresh):
-                return count
+                break
+            for pictures, frame in zip(kept, fresh):
+                if filmstrip is not None and frame is not None and count % every == 0:
+                    pictures.append(frame)
             latest = [new if new is not None else old for new, old in zip(fresh, latest)]
             if any(frame is None for frame in latest):
                 latest = [f if f is not None else np.zeros_like(next(g for g in latest if g is not None))
                           for f in latest]  # an episode without a single frame
-            rule = np.full((latest[0].shape[0], 4, 3), FAINT, np.uint8)
-            writer.write(np.hstack([x for f in latest for x in (f, rule)][:-1]))
+            writer.write(_beside(latest))
             count += 1
+    pictures = [frames[round(moment * (len(frames) - 1))] for moment in MOMENTS for frames in kept if frames]
+    if pictures:
+        _write_filmstrip(_beside(pictures), filmstrip)
 
 
-def write_filmstrip(parts: list[tuple[Bag, EpisodeRecord, str]], path: Path | str) -> None:
-    """Write a JPEG of several episodes at a few moments, those of one moment beside each other."""
-    episodes = [list(episode_frames(bag, episode, 5.0, label, below=True)) for bag, episode, label in parts]
-    pictures = [frames[round(moment * (len(frames) - 1))] for moment in MOMENTS for frames in episodes if frames]
-    strip = np.hstack([x for f in pictures for x in (f, np.full((f.shape[0], 4, 3), FAINT, np.uint8))][:-1])
+def _write_filmstrip(strip: np.ndarray, path: Path) -> None:
     width = round(strip.shape[1] * FILMSTRIP_HEIGHT / strip.shape[0])
     small = cv2.resize(strip, (width, FILMSTRIP_HEIGHT), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(path), small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, FILMSTRIP_QUALITY])
+
+
+def _beside(pictures: list[np.ndarray]) -> np.ndarray:
+    """Return pictures of one height in a row, with a rule between each two."""
+    rule = np.full((pictures[0].shape[0], 4, 3), FAINT, np.uint8)
+    return np.hstack([part for picture in pictures for part in (picture, rule)][:-1])

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from vgps_critic.images import resize
+from vgps_critic.whole_files import whole
 from vgps_msgs_py import stamps
 from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 from vgps_msgs_py.bags.storage import BagError, BagStorage
@@ -238,9 +239,8 @@ def _save(path: Path, episodes: list[Recorded], facts: dict) -> None:
     arrays |= {f'states{i}': e.states for i, e in enumerate(episodes) if e.states is not None}
     texts = {**facts, 'episodes': [{name: getattr(e, name) for name in ('name', 'bag', 'instruction', 'success',
                                                                         'max_steps')} for e in episodes]}
-    temporary = path.with_name(f'.{path.name}')  # a kill leaves no half of it
-    np.savez(temporary, facts=np.array(json.dumps(texts)), **arrays)
-    temporary.replace(path)
+    with whole(path) as temporary:
+        np.savez(temporary, facts=np.array(json.dumps(texts)), **arrays)
 
 
 def _load(path: Path) -> tuple[list[Recorded], dict]:

@@ -12,7 +12,6 @@ Only files, so git and the Hugging Face hub can hold it. ``critic:=critics`` mak
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from pathlib import Path
 from vgps_critic import checkpoint
 from vgps_critic.checkpoint import CURRENT, CheckpointError
 from vgps_critic.outlook import FILE
+from vgps_critic.whole_files import sync, whole
 
 LINEAGE = 'lineage.json'
 SHORT = 12  # hex digits of a hash that name a folder
@@ -98,10 +98,10 @@ class Registry:
             lineage = Lineage(**{**asdict(lineage), 'created': lineage.created or _now()})
             (temporary / LINEAGE).write_text(json.dumps({'hash': digest, **asdict(lineage)}, indent=1) + '\n')
             for path in temporary.iterdir():
-                _sync(path)
-            _sync(temporary)
-            os.replace(temporary, target)
-            _sync(self.root)
+                sync(path)
+            sync(temporary)
+            temporary.replace(target)
+            sync(self.root)
         return self._entry(target)
 
     def entries(self) -> list[Entry]:
@@ -176,11 +176,8 @@ class Registry:
             state = self._state()
             change = {'hash': entry.hash, 'action': action, 'at': _now(), 'by': by, 'reason': reason}
             state = {'current': entry.name, 'history': [*state['history'], change]}
-            temporary = self.root / f'.{CURRENT}.tmp'
-            temporary.write_text(json.dumps(state, indent=1) + '\n')
-            _sync(temporary)
-            os.replace(temporary, self.root / CURRENT)
-            _sync(self.root)
+            with whole(self.root / CURRENT) as temporary:
+                temporary.write_text(json.dumps(state, indent=1) + '\n')
         return entry
 
     def _state(self) -> dict:
@@ -232,11 +229,3 @@ def _short(value) -> str:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec='seconds')
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,13 +1,9 @@
 """``vgps-study``: the proof that steering raises success, from nothing: data, policies, critics, trials, tables.
 
-    vgps-study --output study            # 2 CPU cores: about 3 hours; killed or not, the same call goes on
-    vgps-study --output study --list     # what would be run, command by command
-
 Each stage is one of the project's own commands, so every number can be made again by hand. Stages that do not need
 each other run side by side, one per core.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -19,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
 import yaml
 
 TASKS = ('put_eggplant_in_basket', 'put_carrot_on_plate')
@@ -90,57 +87,67 @@ class Stage:
     cores: int = 1
 
 
-def stages(out: Path, scale: Scale) -> list[Stage]:
-    """Return every stage in an order that can be run one after the other."""
-    values = {'out': str(out), **dataclasses.asdict(scale)}
+class _Commands:
+    """Makes the stages of one study; a command may name its folder {out} and every field of its scale."""
 
-    def stage(name: str, *command: str, needs: tuple[str, ...] = (), cores: int = 1) -> Stage:
-        return Stage(name, tuple(part.format(**values) for part in command), needs, cores)
+    def __init__(self, out: Path, scale: Scale):
+        self._values = {'out': str(out), **dataclasses.asdict(scale)}
 
-    def encoder(name: str, table: str = 'table', seed: str = '0') -> Stage:
-        return stage(name, 'vgps-pretrain', '--data', '{out}/' + table, '--out', '{out}/' + name, '--first-steps',
-                     '{locate_steps}', '--steps', '{encoder_steps}', '--seed', seed, needs=(table,))
+    def stage(self, name: str, *command: str, needs: tuple[str, ...] = (), cores: int = 1) -> Stage:
+        return Stage(name, tuple(part.format(**self._values) for part in command), needs, cores)
 
-    def critic(name: str, recipe: CriticRecipe) -> Stage:
+    def table(self, name: str, source: str, needs: str, *share: str) -> Stage:
+        return self.stage(name, 'vgps-data', 'save', '{out}/' + source, '--out', '{out}/' + name, '--image-size', '96',
+                          *share, needs=(needs,))
+
+    def policy(self, kind: str, *options: str) -> Stage:
+        return self.stage(kind, 'vgps-train-policy', '--kind', kind, '--data', '{out}/demonstrations', '--output',
+                          '{out}/' + f'{kind}.safetensors', '--image-size', '96', *options, '--batch-size', '64',
+                          '--steps', '{policy_steps}', '--threads', '1', needs=('collect',))
+
+    def encoder(self, name: str, table: str = 'table', seed: str = '0') -> Stage:
+        return self.stage(name, 'vgps-pretrain', '--data', '{out}/' + table, '--out', '{out}/' + name, '--first-steps',
+                          '{locate_steps}', '--steps', '{encoder_steps}', '--seed', seed, needs=(table,))
+
+    def critics(self, recipes: dict[str, CriticRecipe]) -> list[Stage]:
+        return [self.critic(name, recipe) for name, recipe in recipes.items()]
+
+    def critic(self, name: str, recipe: CriticRecipe) -> Stage:
         encoded = ('--encoder', '{out}/' + recipe.encoder) if recipe.encoder else ()
-        return stage(name, 'vgps-train', recipe.arguments[0], *encoded, '--data.paths', '{out}/' + recipe.table,
-                     *HEADS, *recipe.arguments[1:], '--steps', '{' + recipe.steps + '}', '--out', '{out}/' + name,
-                     needs=(recipe.encoder or recipe.table,))
+        return self.stage(name, 'vgps-train', recipe.arguments[0], *encoded, '--data.paths', '{out}/' + recipe.table,
+                          *HEADS, *recipe.arguments[1:], '--steps', '{' + recipe.steps + '}', '--out', '{out}/' + name,
+                          needs=(recipe.encoder or recipe.table,))
 
-    def trials(name: str, *critics: str, before: str = '') -> Stage:
+    def trials(self, name: str, *critics: str, record: bool = False, server: tuple[str, ...] = ()) -> Stage:
         # one process each, so that no core waits for a stage that wants them all
         command = ('vgps-evaluate', 'trials', '--study', '{out}/' + f'{name}.yaml',
-                   *(() if name == 'videos' else ('--no-record',)), '--output', '{out}/' + f'trials-{name}')
-        if before:
-            command = ('sh', '-c', before + ' & trap "kill $!" EXIT; ' + shlex.join(command))
-        return stage(f'trials-{name}', *command, needs=('flow', 'binned', *critics))
+                   *(() if record else ('--no-record',)), '--output', '{out}/' + f'trials-{name}')
+        if server:
+            command = ('sh', '-c', f'{" ".join(server)} & trap "kill $!" EXIT; ' + shlex.join(command))
+        return self.stage(f'trials-{name}', *command, needs=('flow', 'binned', *critics))
 
+
+def stages(out: Path, scale: Scale) -> list[Stage]:
+    """Return every stage in an order that can be run one after the other."""
+    make = _Commands(out, scale)
     return [
-        stage('collect', 'vgps-collect', '--output', '{out}/demonstrations', '--tasks', *TASKS, '--episodes',
-              '{episodes}', '--looks', 'light', '--image-size', '256', '--max-steps', '60', '--processes', '2',
-              cores=2),
-        stage('table', 'vgps-data', 'save', '{out}/demonstrations', '--out', '{out}/table', '--image-size', '96',
-              needs=('collect',)),
-        stage('flow', 'vgps-train-policy', '--kind', 'flow', '--data', '{out}/demonstrations', '--output',
-              '{out}/flow.safetensors', '--image-size', '96', '--horizon', '1', '--batch-size', '64', '--steps',
-              '{policy_steps}', '--threads', '1', needs=('collect',)),
-        encoder('encoder'),
-        stage('binned', 'vgps-train-policy', '--kind', 'binned', '--data', '{out}/demonstrations', '--output',
-              '{out}/binned.safetensors', '--image-size', '96', '--batch-size', '64', '--steps', '{policy_steps}',
-              '--threads', '1', needs=('collect',)),
-        *(critic(name, recipe) for name, recipe in CRITICS.items()),
-        trials('headline', SHIPPED), trials('controls', *CRITICS), trials('videos', SHIPPED),
-        trials('server', SHIPPED, before='vgps-policy-server flow --options '
-               '"{{checkpoint: {out}/flow.safetensors}}" --episodes 2 --port ' + SERVER_PORT),
-        trials('sweep', SHIPPED),
-        *(stage(f'table-{percent}', 'vgps-data', 'save', '{out}/table', '--out', '{out}/table-' + percent,
-                '--image-size', '96', '--share', share, needs=('table',)) for percent, share in SHARES.items()),
-        *(encoder(f'encoder-{percent}', f'table-{percent}') for percent in SHARES),
-        *(critic(name, recipe) for name, recipe in LESS_DATA.items()),
-        trials('data', SHIPPED, *LESS_DATA),
-        *(encoder(f'encoder-seed-{seed}', seed=seed) for seed in SEEDS),
-        *(critic(name, recipe) for name, recipe in OTHER_SEEDS.items()),
-        trials('seeds', SHIPPED, *OTHER_SEEDS),
+        make.stage('collect', 'vgps-collect', '--output', '{out}/demonstrations', '--tasks', *TASKS, '--episodes',
+                   '{episodes}', '--looks', 'light', '--image-size', '256', '--max-steps', '60', '--processes', '2',
+                   cores=2),
+        make.table('table', 'demonstrations', 'collect'),
+        make.policy('flow', '--horizon', '1'), make.encoder('encoder'), make.policy('binned'),
+        *make.critics(CRITICS),
+        make.trials('headline', SHIPPED), make.trials('controls', *CRITICS),
+        make.trials('videos', SHIPPED, record=True),
+        make.trials('server', SHIPPED, server=(
+            'vgps-policy-server', 'flow', '--options', '"{{checkpoint: {out}/flow.safetensors}}"', '--episodes', '2',
+            '--port', SERVER_PORT)),
+        make.trials('sweep', SHIPPED),
+        *(make.table(f'table-{percent}', 'table', 'table', '--share', share) for percent, share in SHARES.items()),
+        *(make.encoder(f'encoder-{percent}', f'table-{percent}') for percent in SHARES),
+        *make.critics(LESS_DATA), make.trials('data', SHIPPED, *LESS_DATA),
+        *(make.encoder(f'encoder-seed-{seed}', seed=seed) for seed in SEEDS),
+        *make.critics(OTHER_SEEDS), make.trials('seeds', SHIPPED, *OTHER_SEEDS),
     ]
 
 
@@ -244,23 +251,40 @@ def _check_same(out: Path, scale: Scale) -> None:
     path.write_text(wanted)
 
 
+@dataclass
+class Study:
+    """Prove that steering raises success, from nothing: data, policies, critics, trials, tables.
+
+    Example: vgps-study --output study
+
+    On 2 CPU cores about 3 hours; a call that was interrupted goes on where it stopped. Next: read OUTPUT/results.md.
+    """
+
+    output: Path = Path('study')
+    """folder for everything that is made"""
+    list: bool = False
+    """print the commands and run nothing"""
+    smoke: bool = False
+    """every stage in miniature, minutes: does it run here?"""
+    cores: int = 2
+    """stages run side by side, at least 1"""
+    publish: Path | None = None
+    """also write the documentation and README of this checkout"""
+    report_only: bool = False
+    """tables of the trials finished so far"""
+
+
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog='vgps-study', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--output', type=Path, default=Path('study'), help='folder for everything that is made')
-    parser.add_argument('--list', action='store_true', help='print the commands and run nothing')
-    parser.add_argument('--smoke', action='store_true', help='every stage in miniature, minutes: does it run here?')
-    parser.add_argument('--cores', type=int, default=2, help='stages run side by side')
-    parser.add_argument('--publish', type=Path, metavar='CHECKOUT', help='also write its documentation and README')
-    parser.add_argument('--report-only', action='store_true', help='tables of the trials finished so far')
-    options = parser.parse_args()
+    options = tyro.cli(Study, prog='vgps-study', config=(tyro.conf.FlagCreatePairsOff,))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no stage outlives this
     scale, out = SMOKE if options.smoke else Scale(), options.output.resolve()
     if options.list:
         for stage in stages(out, scale):
             print(f'{stage.name}: {shlex.join(stage.command)}')
         return
+    if options.cores < 1:
+        sys.exit(f'vgps-study: --cores must be at least 1, not {options.cores}')
     if not options.report_only:
         run(out, scale, options.cores)
     from vgps_bringup.reproduction.tables import write

@@ -13,6 +13,7 @@ from vgps_bringup.simulation.widowx import SimulatedWidowX
 from vgps_msgs_py import robot_state
 
 _ARRIVED = 0.006  # m
+_Move = tuple[np.ndarray, float, str | None]
 
 
 @dataclass(frozen=True)
@@ -63,61 +64,61 @@ class Demonstrator:
 
     def act(self, robot: SimulatedWidowX, target_pose: np.ndarray) -> np.ndarray:
         """Return the next (7,) action; `target_pose` (4, 4) is where the controller has sent the gripper so far."""
-        position, task = target_pose[:3, 3], self._task
+        position = target_pose[:3, 3]
         if self._phase in ('reach', 'descend'):
             self._object, self._yaw = robot.oracle.object_position.copy(), robot.oracle.object_yaw
         grasp = self._object + self._along * np.array([np.cos(self._yaw), np.sin(self._yaw), 0.0])
-        grasp[2] = task.grasp_height + self._higher
+        grasp[2] = self._task.grasp_height + self._higher
         goal = robot.oracle.goal_position + np.array([*self._place, 0.0])
-        openness = 1.0
         self._since += 1
+        while True:
+            waypoint, openness, following = self._PHASES[self._phase](self, position, grasp, goal)
+            if following is None:
+                return self._action(target_pose, waypoint, openness)
+            self._phase, self._since = following, 1
 
-        if self._phase == 'reach':
-            waypoint = grasp + (0.0, 0.0, 0.055)
-            if np.linalg.norm(waypoint - position) < 2 * _ARRIVED:
-                self._enter('descend')
-        if self._phase == 'descend':
-            waypoint = grasp
-            if self._early_close and position[2] - grasp[2] < self._early_close:
-                openness = 0.0
-            if np.linalg.norm(waypoint - position) < _ARRIVED:
-                self._enter('close')
-        if self._phase == 'close':
-            waypoint, openness = position, 0.0
-            if self._since > 3:
-                self._enter('lift')
-        if self._phase == 'lift':
-            waypoint, openness = np.array([*position[:2], task.carry_height]), 0.0
-            if waypoint[2] - position[2] < _ARRIVED:
-                self._lifted_at = position[:2].copy()
-                self._enter('carry')
-        if self._phase == 'carry':
-            waypoint, openness = np.array([*goal[:2], task.carry_height]), 0.0
-            left = np.linalg.norm(waypoint[:2] - position[:2])
-            way = max(1e-6, np.linalg.norm(goal[:2] - self._lifted_at))
-            if 1.0 - left / way >= self._release_at and self._release_at < 1.0:
-                self._enter('open')
-            elif left < _ARRIVED:
-                self._enter('lower')
-        if self._phase == 'lower':
-            waypoint, openness = np.array([*goal[:2], task.release_height]), 0.0
-            if abs(waypoint[2] - position[2]) < _ARRIVED:
-                self._enter('wait')
-        if self._phase == 'wait':
-            waypoint, openness = position, 0.0
-            if self._since > self._wait:
-                self._enter('open')
-        if self._phase == 'open':
-            waypoint = position
-            if self._since > 2:
-                self._enter('retreat')
-        if self._phase == 'retreat':
-            waypoint = np.array([*position[:2], min(0.22, task.release_height + 0.08)])
-            self.done = self._since > 5
-        return self._action(target_pose, waypoint, openness)
+    # Each phase returns the waypoint, the openness and, where it is over, the phase that follows at once.
 
-    def _enter(self, phase: str) -> None:
-        self._phase, self._since = phase, 1
+    def _reach(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
+        above = grasp + (0.0, 0.0, 0.055)
+        return above, 1.0, 'descend' if np.linalg.norm(above - position) < 2 * _ARRIVED else None
+
+    def _descend(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
+        early = self._early_close and position[2] - grasp[2] < self._early_close
+        return grasp, 0.0 if early else 1.0, 'close' if np.linalg.norm(grasp - position) < _ARRIVED else None
+
+    def _close(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
+        return position, 0.0, 'lift' if self._since > 3 else None
+
+    def _lift(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
+        height = self._task.carry_height
+        self._lifted_at = position[:2].copy()
+        return np.array([*position[:2], height]), 0.0, 'carry' if height - position[2] < _ARRIVED else None
+
+    def _carry(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
+        waypoint = np.array([*goal[:2], self._task.carry_height])
+        left = np.linalg.norm(waypoint[:2] - position[:2])
+        way = max(1e-6, np.linalg.norm(goal[:2] - self._lifted_at))
+        if 1.0 - left / way >= self._release_at and self._release_at < 1.0:
+            return waypoint, 0.0, 'open'
+        return waypoint, 0.0, 'lower' if left < _ARRIVED else None
+
+    def _lower(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
+        height = self._task.release_height
+        return np.array([*goal[:2], height]), 0.0, 'wait' if abs(height - position[2]) < _ARRIVED else None
+
+    def _hold_on(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
+        return position, 0.0, 'open' if self._since > self._wait else None
+
+    def _open(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
+        return position, 0.0 if self._since == 1 else 1.0, 'retreat' if self._since > 2 else None  # stands still first
+
+    def _retreat(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
+        self.done = self._since > 5
+        return np.array([*position[:2], min(0.22, self._task.release_height + 0.08)]), 1.0, None
+
+    _PHASES = {'reach': _reach, 'descend': _descend, 'close': _close, 'lift': _lift, 'carry': _carry, 'lower': _lower,
+               'wait': _hold_on, 'open': _open, 'retreat': _retreat}
 
     def _action(self, target_pose: np.ndarray, waypoint: np.ndarray, openness: float) -> np.ndarray:
         difference = waypoint - target_pose[:3, 3]

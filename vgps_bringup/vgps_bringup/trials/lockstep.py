@@ -1,7 +1,7 @@
 """Trials in the embedded simulation without ROS: the same policy, Steerer and arm guards as on the robot."""
 
-import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,13 @@ from vgps_bringup.simulation.appearance import LOOKS
 from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_bringup.trials.actors import Actors
+from vgps_bringup.trials.loop import Moment, play
 from vgps_bringup.trials.plan import Trial
 from vgps_bringup.trials.trials import TrialResult
-from vgps_critic.steering import Decision, step_seed
+from vgps_critic.steering import Decision
 from vgps_msgs_py.bags.writer import BagWriter
-from vgps_msgs_py.vocabulary import FAILURE_MODES, HEALTHY, Verdict
-from vgps_policy_bridge.policy import Observation, check_candidates
+from vgps_msgs_py.vocabulary import FAILURE_MODES, Verdict
+from vgps_policy_bridge.policy import Candidates, Observation
 
 
 class LockstepRunner:
@@ -36,54 +37,67 @@ class LockstepRunner:
 
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
         """Play one episode."""
-        condition, seed, environment = trial.condition, trial.seed, self.environment
-        policy, steerer = self.actors.policy(condition), self.actors.steerer(condition)
-        began, values, fallbacks, refused, step, decisions = time.monotonic(), [], 0, 0, -1, []
-        seen = environment.reset(seed, trial.task.name)
-        instruction = trial.task.instruction or seen.instruction
-        policy.reset(instruction, seed)
-        steerer.reset(self.max_steps)
+        policy, steerer = self.actors.policy(trial.condition), self.actors.steerer(trial.condition)
         writer = None if bag is None else BagWriter(bag)
-        episode = None if writer is None else EpisodeWriter(writer, self.max_steps)
         try:
-            if episode is not None:
-                episode.begin(trial.identity, environment.robot, instruction)
-            state, accepted, openness = environment.robot.task_state(), 0, 1.0
-            for step in range(self.max_steps):
-                candidates = check_candidates(policy.propose(
-                    Observation(seen.image, seen.stamp, seen.state), condition.k), condition.k)
-                encoded = steerer.encode(seen.image, instruction) if condition.critic else None
-                decision = steerer.decide(encoded, candidates.actions, seed=step_seed(seed, step))
-                getattr(policy, 'committed', lambda _: None)(decision.chosen)
-                action = decision.action
-                if decision.verdict is Verdict.HOLD:  # hold: no motion, the gripper as it is
-                    action = np.array([0, 0, 0, 0, 0, 0, openness], np.float32)
-                openness = float(action[6])
-                if episode is not None:
-                    episode.frame(seen, state)
-                    episode.start_step(action)
-                    episode.decide(candidates, decision, getattr(steerer.critic, 'hash', ''))
-                seen, moved, state = environment.step(action)
-                if episode is not None:
-                    joints = environment.robot.joint_positions()
-                    episode.end_step(moved, environment.controller.forward(joints), accepted, refused)
-                accepted, refused = accepted + moved.accepted, refused + (not moved.accepted)
-                decisions.append(decision)
-                fallbacks += decision.reason not in HEALTHY
-                values += [decision.value] if np.isfinite(decision.value) else []
-                if state.success:
-                    break
-            failure = '' if state.success else FAILURE_MODES[state.failure]
-            if episode is not None:
-                episode.frame(seen, state)
-                episode.end(state.success, failure)
+            world = _Simulated(self.environment, getattr(steerer.critic, 'hash', ''),
+                               None if writer is None else EpisodeWriter(writer, self.max_steps))
+            result = play(world, trial, policy, steerer, self.max_steps)
+            world.end()
         finally:
             if writer is not None:
                 writer.close()
-        return TrialResult(
-            success=bool(state.success), failure=failure, steps=step + 1, seconds=time.monotonic() - began,
-            mean_value=float(np.mean(values)) if values else None, fallbacks=fallbacks, refused=refused,
-            bag=f'bags/{bag.name}' if bag is not None else '', details=_outlook(decisions))
+        return replace(result, refused=world.refused, details=_outlook(world.decisions),
+                       bag=f'bags/{bag.name}' if bag is not None else '')
+
+
+class _Simulated:
+    """The simulated WidowX as a world of trials; what happens is written down where there is a writer."""
+
+    def __init__(self, environment: LockstepEnvironment, critic_hash: str, writer: EpisodeWriter | None):
+        self._environment, self._critic_hash, self._writer = environment, critic_hash, writer
+        self._openness = 1.0
+        self.accepted, self.refused = 0, 0  # actions
+        self.decisions: list[Decision] = []
+
+    def begin(self, trial: Trial) -> tuple[Moment, str]:
+        """Start the episode."""
+        self._seen = self._environment.reset(trial.seed, trial.task.name)
+        self._truth = self._environment.robot.task_state()
+        instruction = trial.task.instruction or self._seen.instruction
+        if self._writer is not None:
+            self._writer.begin(trial.identity, self._environment.robot, instruction)
+        return self._moment(), instruction
+
+    def step(self, candidates: Candidates, decision: Decision) -> Moment:
+        """Execute the decision's action through the arm's guards."""
+        action, writer, environment = decision.action, self._writer, self._environment
+        if decision.verdict is Verdict.HOLD:  # no motion, the gripper as it is
+            action = np.array([0, 0, 0, 0, 0, 0, self._openness], np.float32)
+        self._openness = float(action[6])
+        self.decisions.append(decision)
+        if writer is not None:
+            writer.frame(self._seen, self._truth)
+            writer.start_step(action)
+            writer.decide(candidates, decision, self._critic_hash)
+        self._seen, moved, self._truth = environment.step(action)
+        if writer is not None:
+            pose = environment.controller.forward(environment.robot.joint_positions())
+            writer.end_step(moved, pose, self.accepted, self.refused)
+        self.accepted, self.refused = self.accepted + moved.accepted, self.refused + (not moved.accepted)
+        return self._moment()
+
+    def end(self) -> None:
+        """Write the last frame and the outcome."""
+        if self._writer is not None:
+            moment = self._moment()
+            self._writer.frame(self._seen, self._truth)
+            self._writer.end(moment.success, moment.failure)
+
+    def _moment(self) -> Moment:
+        success = bool(self._truth.success)
+        return Moment(Observation(self._seen.image, self._seen.stamp, self._seen.state), success,
+                      failure='' if success else FAILURE_MODES[self._truth.failure])
 
 
 def _outlook(decisions: list[Decision]) -> dict:

@@ -11,7 +11,8 @@ from rclpy.parameter import Parameter
 
 from vgps_msgs.msg import ActionCandidates, Episode
 from vgps_msgs.srv import JudgeEpisode
-from vgps_policy_bridge.loop.wire import fill_candidates, nanoseconds
+from vgps_msgs_py.stamps import nanoseconds
+from vgps_policy_bridge.loop.wire import fill_candidates
 from vgps_policy_bridge.policy import Candidates
 
 pytestmark = pytest.mark.ros

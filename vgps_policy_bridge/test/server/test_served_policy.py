@@ -78,7 +78,7 @@ def test_node_with_policy_server_proposes_what_a_node_with_the_policy_itself_pro
             session = PolicySession(config)
             session.load()
             session.begin(INSTRUCTION, 3)
-            proposed.append([session.propose(lambda o=o: o.image, o.stamp, o.state, 5, 0.8) for o in scenes(3)])
+            proposed.append([session.ask(scene, 5, 0.8) for scene in scenes(3)])
             session.close()
         for here, there in zip(*proposed):
             np.testing.assert_allclose(here.actions, there.actions, rtol=0, atol=ROUNDING)

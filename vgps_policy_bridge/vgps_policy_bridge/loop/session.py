@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
+from vgps_msgs_py import images, stamps
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
 from vgps_policy_bridge.proposals import build_policy
@@ -35,11 +35,10 @@ class PolicySession:
         Returns [ms] of the second request. Raises PolicyError.
         """
         self._policy = build_policy(self._config.policy, self._config.options(), self._config.tools())
-        grey = np.full((480, 640, 3), 128, np.uint8)
+        grey = Observation(np.full((480, 640, 3), 128, np.uint8), 0.0, np.array(WARM_UP_STATE, np.float32))
         self.begin(WARM_UP_INSTRUCTION, 0)
         for _ in range(2):
-            candidates = self.propose(lambda: grey, 0.0, np.array(WARM_UP_STATE, np.float32),
-                                      self._config.num_candidates, self._config.temperature)
+            candidates = self.ask(grey, self._config.num_candidates, self._config.temperature)
         self.identity = candidates.policy
         return self.stages['total']
 
@@ -51,39 +50,46 @@ class PolicySession:
         """Take note of the candidate that went to the robot; a policy that wants to know hears of it when asked."""
         self._committed = index
 
-    def propose(self, image: Callable[[], np.ndarray], stamp: float, state: np.ndarray | None, k: int,
-                temperature: float) -> Candidates:
-        """Ask for k candidates.
+    def propose(self, frame, state: np.ndarray | None, k: int, temperature: float) -> Candidates:
+        """Ask for k candidates for a frame.
 
         Args:
-            image: returns the frame as (H, W, 3) uint8 RGB; called here, off the executor's thread.
-            stamp: [s] of the frame.
+            frame: sensor_msgs/Image; converted here, off the executor's thread.
             state: (7,) or None, see Observation.
             k: number of candidates.
             temperature: of the sampling, for a policy that has one.
 
         Returns:
-            Checked candidates with the stages 'convert' and 'total' added.
+            Checked candidates with the stages 'convert' and 'total' added. Raises ImageError and PolicyError.
         """
         self.busy = True
         try:
             start = time.perf_counter()
-            observation = Observation(image(), stamp, state)
+            # an episode does not begin with a covered lens; later on the gripper may well fill the picture
+            image = (images.to_array if self._episode is None else images.first_picture)(frame)
+            observation = Observation(image, stamps.nanoseconds(frame.header.stamp) * 1e-9, state)
             converted = time.perf_counter()
-            if hasattr(self._policy, 'temperature'):
-                self._policy.temperature = temperature
-            if self._episode is not None:
-                self._policy.reset(*self._episode)
-                self._episode = None
-            if self._committed is not None and hasattr(self._policy, 'committed'):
-                self._policy.committed(self._committed)
-            self._committed = None
-            candidates = check_candidates(self._policy.propose(observation, k), k)
-            self.stages = {'convert': 1e3 * (converted - start)} | candidates.stages | {
-                'total': 1e3 * (time.perf_counter() - start)}
-            return replace(candidates, stages=self.stages)
+            candidates = self.ask(observation, k, temperature)
+            ended = time.perf_counter()
         finally:
             self.busy = False
+        self.stages = {'convert': 1e3 * (converted - start)} | candidates.stages | {'total': 1e3 * (ended - start)}
+        return replace(candidates, stages=self.stages)
+
+    def ask(self, observation: Observation, k: int, temperature: float) -> Candidates:
+        """Return k checked candidates for an observation. Raises PolicyError."""
+        start = time.perf_counter()
+        if hasattr(self._policy, 'temperature'):
+            self._policy.temperature = temperature
+        if self._episode is not None:
+            self._policy.reset(*self._episode)
+            self._episode = None
+        if self._committed is not None and hasattr(self._policy, 'committed'):
+            self._policy.committed(self._committed)
+        self._committed = None
+        candidates = check_candidates(self._policy.propose(observation, k), k)
+        self.stages = candidates.stages | {'total': 1e3 * (time.perf_counter() - start)}
+        return replace(candidates, stages=self.stages)
 
     def close(self) -> None:
         """Release the model or the connection."""

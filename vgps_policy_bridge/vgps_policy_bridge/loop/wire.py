@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from array import array
 
+from vgps_msgs_py.stamps import nanoseconds
 from vgps_msgs_py.vocabulary import ArmState, ControllerReason, SteeringReason, name
 from vgps_policy_bridge.loop.events import ArmReport, DecisionReport
 from vgps_policy_bridge.policy import Candidates
-
-
-def nanoseconds(stamp) -> int:
-    """Return a builtin_interfaces/Time as integer nanoseconds: exact, so it orders frames."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def arm_report(message) -> ArmReport:

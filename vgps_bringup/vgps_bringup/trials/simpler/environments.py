@@ -28,7 +28,7 @@ class SimplerError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Moment:
+class Seen:
     """What is known after a reset or a step."""
 
     image: np.ndarray            # (H, W, 3) uint8 RGB, as the simulator renders it
@@ -60,11 +60,11 @@ class ManiSkillTask:
                                '(mesa-vulkan-drivers, libvulkan1)') from error
         self.world = self.env.unwrapped
 
-    def reset(self, seed: int) -> tuple[Moment, str]:
+    def reset(self, seed: int) -> tuple[Seen, str]:
         """Start the episode that ``seed`` means; return what is seen and the instruction."""
         observation, _ = self.env.reset(seed=seed)
         self._free_fingers()
-        return Moment(self._image(observation)), self.world.get_language_instruction()[0]
+        return Seen(self._image(observation)), self.world.get_language_instruction()[0]
 
     def _free_fingers(self) -> None:
         """Let the fingers pass the bar they slide on, as SIMPLER does.
@@ -79,13 +79,13 @@ class ManiSkillTask:
                     groups[2] |= FINGER_GROUP
                     shape.set_collision_groups(groups)
 
-    def step(self, action: np.ndarray) -> Moment:
+    def step(self, action: np.ndarray) -> Seen:
         """Execute (7,): metres, axis-angle in radians, gripper -1 closed .. 1 open."""
         observation, _, _, truncated, information = self.env.step(np.asarray(action, np.float32)[None])
         holding = bool(self.world.agent.is_grasping(self.source)[0])
         ever = bool(information['is_src_obj_grasped'][0])
         failure = 'missed grasp' if not ever else 'late drop' if holding else 'early drop'
-        return Moment(self._image(observation), bool(information['success'][0]), bool(np.asarray(truncated).any()),
+        return Seen(self._image(observation), bool(information['success'][0]), bool(np.asarray(truncated).any()),
                       failure)
 
     @property
@@ -133,16 +133,16 @@ class SimplerEnvTask:
             raise SimplerError(f'{name}: {scene} is missing, and SAPIEN would go on without the table')
         self._grasped = False
 
-    def reset(self, seed: int) -> tuple[Moment, str]:
+    def reset(self, seed: int) -> tuple[Seen, str]:
         """Start the episode that ``seed`` means; return what is seen and the instruction."""
         observation, _ = self.env.reset(seed=seed)
         self._grasped = False
-        return Moment(self._image(observation)), self.world.get_language_instruction()
+        return Seen(self._image(observation)), self.world.get_language_instruction()
 
-    def step(self, action: np.ndarray) -> Moment:
+    def step(self, action: np.ndarray) -> Seen:
         """Execute (7,): metres, axis-angle in radians, gripper in the robot's own convention."""
         observation, _, success, truncated, _ = self.env.step(np.asarray(action, np.float32))
-        return Moment(self._image(observation), bool(success), bool(truncated), self._failure())
+        return Seen(self._image(observation), bool(success), bool(truncated), self._failure())
 
     @property
     def source(self):

@@ -5,7 +5,6 @@ selected chunks averaged over time, sticky gripper. A step is 1/5 s of simulated
 """
 
 import copy
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,11 @@ import numpy as np
 from vgps_bringup.episode_pages.overlay import Overlay
 from vgps_bringup.episode_pages.video import VideoWriter
 from vgps_bringup.trials.actors import Actors
+from vgps_bringup.trials.loop import Moment, play
 from vgps_bringup.trials.plan import Condition, Trial
 from vgps_bringup.trials.simpler.environments import (
     GoogleGripper,
+    Seen,
     SimplerError,
     TemporalAverage,
     WidowXGripper,
@@ -27,10 +28,9 @@ from vgps_bringup.trials.simpler.scripted import SCRIPTED, ScriptedGoogle, Scrip
 from vgps_bringup.trials.trials import TrialResult
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.images import resize
-from vgps_critic.steering import step_seed
+from vgps_critic.steering import Decision
 from vgps_msgs_py.bags.reader import EpisodeRecord, Step
-from vgps_msgs_py.vocabulary import HEALTHY
-from vgps_policy_bridge.policy import Observation, check_candidates
+from vgps_policy_bridge.policy import Candidates, Observation
 
 IMAGE_SIZE = 256  # pixels, what policy and critic see
 FRACTAL = 'fractal20220817_data'  # the Google Robot's data set, by the name that Octo's and OpenVLA's statistics bear
@@ -104,50 +104,55 @@ class SimplerRunner:
         if self._name != trial.task.name:
             self._leave_task()
             self._task, self._name = make_task(trial.task.name), trial.task.name
-        condition, task = trial.condition, self._task
-        policy, steerer, average = self._policy(condition), self._steerer(condition), TemporalAverage()
-        gripper = WidowXGripper() if task.robot == 'widowx' else GoogleGripper()
-        began = time.monotonic()
-        seen, spoken = task.reset(trial.seed)
-        instruction = trial.task.instruction or spoken
-        policy.reset(instruction, trial.seed)
-        steps, images, values, fallbacks = [], [], [], 0
-        for step in range(self.max_steps):
-            image = resize(seen.image, IMAGE_SIZE)
-            observation = Observation(image, step / task.rate)
-            candidates = check_candidates(policy.propose(observation, condition.k), condition.k)
-            encoded = steerer.encode(image, instruction) if condition.critic else None
-            decision = steerer.decide(encoded, candidates.actions, seed=step_seed(trial.seed, step))
-            getattr(policy, 'committed', lambda _: None)(decision.chosen)
-            # hold: a chunk of no motion with the gripper as it was predicted to be
-            chunk = candidates.actions[decision.chosen] if decision.chosen >= 0 else \
-                candidates.actions[0] * np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
-            action = average(chunk)
-            steps.append(Step(step, round(step / task.rate * 1e9), instruction, decision=decision))
-            images.append(seen.image)
-            values += [decision.value] if np.isfinite(decision.value) else []
-            fallbacks += decision.reason not in HEALTHY
-            seen = task.step(np.array([*action[:3], *axis_angle(*action[3:6]), gripper(float(action[6]))]))
-            if seen.success or seen.over:
-                break
-        seconds = time.monotonic() - began
-        self.steps, self.seconds = self.steps + len(steps), self.seconds + seconds
-        if bag is not None:
-            self._write_video(bag, trial, steps, [*images, seen.image], seen.success)
-        return TrialResult(success=seen.success, failure='' if seen.success else seen.failure, steps=len(steps),
-                           seconds=seconds, mean_value=float(np.mean(values)) if values else None, fallbacks=fallbacks,
-                           bag='', details={'video': f'bags/{bag.name}/video.mp4'} if bag is not None else {})
+        world = _Simpler(self._task)
+        result = play(world, trial, self._policy(trial.condition), self._steerer(trial.condition), self.max_steps)
+        self.steps, self.seconds = self.steps + result.steps, self.seconds + result.seconds
+        if bag is None:
+            return result
+        world.write_video(bag, trial, result.success)
+        return replace(result, details={'video': f'bags/{bag.name}/video.mp4'})
 
-    def _write_video(self, folder: Path, trial: Trial, steps: list[Step], images: list[np.ndarray],
-                     success: bool) -> None:
-        rate = self._task.rate
+
+class _Simpler:
+    """A SIMPLER task as a world of trials: the paper's averaging and sticky gripper between decision and motion."""
+
+    def __init__(self, task):
+        self._task, self._average = task, TemporalAverage()
+        self._gripper = WidowXGripper() if task.robot == 'widowx' else GoogleGripper()
+        self._steps: list[Step] = []
+        self._images: list[np.ndarray] = []
+
+    def begin(self, trial: Trial) -> tuple[Moment, str]:
+        """Start the episode."""
+        seen, spoken = self._task.reset(trial.seed)
+        self._instruction = trial.task.instruction or spoken
+        return self._moment(seen), self._instruction
+
+    def step(self, candidates: Candidates, decision: Decision) -> Moment:
+        """Execute what the selected chunks say of now."""
+        # hold: a chunk of no motion with the gripper as it was predicted to be
+        chunk = candidates.actions[decision.chosen] if decision.chosen >= 0 else \
+            candidates.actions[0] * np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
+        action = self._average(chunk)
+        index = len(self._steps)
+        self._steps.append(Step(index, round(index / self._task.rate * 1e9), self._instruction, decision=decision))
+        return self._moment(self._task.step(
+            np.array([*action[:3], *axis_angle(*action[3:6]), self._gripper(float(action[6]))])))
+
+    def _moment(self, seen: Seen) -> Moment:
+        self._images.append(seen.image)
+        observation = Observation(resize(seen.image, IMAGE_SIZE), len(self._steps) / self._task.rate)
+        return Moment(observation, seen.success, seen.over, seen.failure)
+
+    def write_video(self, folder: Path, trial: Trial, success: bool) -> None:
+        """Write the episode as it was played, with the critic's values."""
+        rate, steps, outcome = self._task.rate, self._steps, 'success' if success else 'failure'
         folder.mkdir(parents=True, exist_ok=True)
-        outcome = 'success' if success else 'failure'
-        episode = EpisodeRecord(trial.identity, steps[0].instruction, trial.task.name, trial.seed, outcome, '', 0,
+        episode = EpisodeRecord(trial.identity, self._instruction, trial.task.name, trial.seed, outcome, '', 0,
                                 round(len(steps) / rate * 1e9), tuple(steps))
         overlay = Overlay(episode, trial.condition.name)
         with VideoWriter(folder / 'video.mp4', rate) as writer:
-            for position, image in enumerate(images[:-1]):
+            for position, image in enumerate(self._images[:-1]):
                 writer.write(overlay.frame(image, position))
             for _ in range(round(1.5 * rate)):
-                writer.write(overlay.frame(images[-1], len(steps) - 1, outcome))
+                writer.write(overlay.frame(self._images[-1], len(steps) - 1, outcome))

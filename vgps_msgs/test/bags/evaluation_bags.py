@@ -137,3 +137,15 @@ def write_bag(folder, compressed=False, messages=None, **options):
         writer.write(where, messages.serialize(message), received)
     writer.close()
     return folder
+
+
+def count_readings(monkeypatch) -> list[str]:
+    """Return a list that grows by the path of a recording at each pass over it."""
+    from vgps_msgs_py.bags import reader
+    passes, storage = [], reader.BagStorage
+
+    def opened(path):
+        passes.append(str(path))
+        return storage(path)
+    monkeypatch.setattr(reader, 'BagStorage', opened)
+    return passes

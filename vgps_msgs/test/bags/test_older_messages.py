@@ -9,7 +9,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from vgps_msgs_py.bags.message_types import MessageTypes
 
 NAME = 'vgps_msgs/msg/SteeringDecision'
-TEXT = (Path(__file__).parents[1] / 'msg' / 'SteeringDecision.msg').read_text(encoding='utf-8')
+TEXT = (Path(__file__).parents[2] / 'msg' / 'SteeringDecision.msg').read_text(encoding='utf-8')
 
 
 def decision_of_before():
