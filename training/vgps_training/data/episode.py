@@ -64,6 +64,9 @@ class Reading:
     gripper: str = 'openness'
     translation_unit: float = 1.0  # metres that a 1 in the data stands for: 0.05 in LIBERO, 0.001 for millimetres
     rotation_unit: float = 1.0     # radians that a 1 in the data stands for: 0.5 in LIBERO, 0.0174533 for degrees
+    # LeRobot: table of labels in the set that says how episodes ended: 'sarm_progress' (success: a progress of 0.9 or
+    # more at the end) or 'returns_TAG' (success: the last reward is 0). Empty: `next.success`
+    outcomes: str = ''
 
     def __post_init__(self):
         if self.first_zero_step not in ('drop', 'keep') or self.gripper not in GRIPPERS:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from vgps_msgs_py import images
 from vgps_training.data.checks import check
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
-from vgps_training.data.lerobot import columns, meta, video
+from vgps_training.data.lerobot import columns, judged, meta, video
 
 STORED_RATE_SLACK = 1.5  # times the usual step: a longer one is a gap
 
@@ -57,7 +57,8 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
     """Yield the episodes, in the order of the metadata.
 
     An episode is a success if any `success` or `next.success` of it is True, a failure if all are False, unjudged if
-    they are null, and a success where there is no such column: published data sets are demonstrations.
+    they are null, and a success where there is no such column: published data sets are demonstrations. Where
+    `reading.outcomes` names a table of labels, that one judges.
 
     Raises DataError for a version, an action or a camera that is not there or cannot be used.
     """
@@ -70,7 +71,7 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
     listed = list(meta.entries(info, camera))
     if isinstance(info.episodes, int) and info.episodes != len(listed):
         yield Malformed(str(folder), f'info.json promises {info.episodes} episodes, the metadata list {len(listed)}')
-    source = _Source(info, camera, texts, [e for e in listed if isinstance(e, meta.Entry)])
+    source = _Source(info, camera, texts, [e for e in listed if isinstance(e, meta.Entry)], reading.outcomes)
     for entry in listed:
         if isinstance(entry, DataError):
             yield Malformed(str(folder), str(entry))
@@ -89,9 +90,11 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
 class _Source:
     """The files of a data set: the last table that was read, the rows of every episode, the frames of every video."""
 
-    def __init__(self, info: meta.Info, camera: str, texts: dict[int, str], listed: list[meta.Entry]):
+    def __init__(self, info: meta.Info, camera: str, texts: dict[int, str], listed: list[meta.Entry],
+                 labels: str):
         self.info, self.camera, self.texts, self.listed = info, camera, texts, listed
         self.rows = None if info.old else meta.row_ranges(info)
+        self.labels, self.outcomes = labels, judged.outcomes(info.folder, labels) if labels else {}
         self._tables: dict[Path, pa.Table] = {}
         self._windows: dict[Path, dict] = {}
 
@@ -181,6 +184,11 @@ class _Source:
         return video.VideoFrames(entry.video, chosen), tuple(filter(None, (note, moved)))
 
     def _success(self, table: pa.Table, entry: meta.Entry) -> tuple[bool | None, tuple[str, ...]]:
+        if self.labels:
+            success, count = self.outcomes.get(entry.index, (None, 0))
+            if count != table.num_rows:
+                raise DataError(f"'{self.labels}' judges {count} of its {table.num_rows} steps")
+            return success, (f"its outcome is by '{self.labels}'",)
         for name in ('next.success', 'success'):
             if name in table.column_names:
                 return columns.outcome(table.column(name))
