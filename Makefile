@@ -28,12 +28,13 @@ test-lowest test-newest: test-%: ## the fast tests, without ROS, with the lowest
 lock: setup ## resolve the newest versions for every supported set into workspace/requirements/locked
 	@vgps_bringup/workspace/lock.sh
 
-lint: setup ## ruff over the whole workspace, and who may import whom
+lint: setup ## ruff over the whole workspace, who may import whom, and the types of what runs on the robot
 	@$(ACTIVATE) && ruff check --quiet . && echo "ruff: clean"
 	@$(ACTIVATE) && { out=$$(lint-imports --no-cache 2>&1) && echo "imports: clean" || { echo "$$out"; exit 1; }; }
+	@$(ACTIVATE) && { out=$$(mypy 2>&1) && echo "types: clean" || { echo "$$out"; exit 1; }; }
 
 bench: setup ## the benchmarks the README quotes
 	@$(ACTIVATE) && vgps_bringup/workspace/bench.sh
 
 clean: ## remove everything that was made
-	rm -rf .venv .venv-lowest .venv-newest build install log runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-newest build install log runs .pytest_cache .ruff_cache .mypy_cache .hypothesis

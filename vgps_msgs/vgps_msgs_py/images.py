@@ -6,6 +6,7 @@ rows), ``is_bigendian`` and what cameras add behind the last row. What is no col
 
 import array
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,7 @@ TRANSPORT = {'description': "how the camera's pictures come: raw; compressed (to
 LOOK_PERIOD = 0.5  # s between looks at what the camera offers
 
 
-def offered(topic: str, transport: str, count_publishers) -> str:
+def offered(topic: str, transport: str, count_publishers: Callable[[str], int]) -> str:
     """Return the topic to take pictures from: ``topic``, resolved, or the compressed one beside it.
 
     Raw pictures are preferred: everyone who asks then looks at the same pixels, whatever else is published.
@@ -187,7 +188,7 @@ class CameraSubscription:
     ``callback`` gets ``sensor_msgs/Image`` or ``CompressedImage``, which `to_array` takes alike.
     """
 
-    def __init__(self, node, callback, profile, transport: str, clock):
+    def __init__(self, node: Any, callback: Callable[[Any], None], profile: Any, transport: str, clock: Any):
         """Subscribe; ``clock`` times the looks at the graph, ``transport`` is one of `TRANSPORTS`."""
         self.topic, self._subscription = '', None
         self._node, self._callback, self._profile, self._transport = node, callback, profile, transport

@@ -224,3 +224,12 @@ def test_a_cautious_step_limit_neither_cuts_the_way_home_short_nor_keeps_stop_fr
 def test_a_start_pose_out_of_reach_is_refused_by_name():
     with pytest.raises(ValueError, match='out of reach'):
         ArmController(FakeArm(), replace(CONFIG, start_state=(0.9, 0.0, 0.15, 0.0, 0.0, 0.0)))
+
+
+@pytest.mark.parametrize('poses, name', [
+    ({'neutral_joints': (9.0, -0.76, 0.44, 0.0, 1.76, 0.0)}, 'neutral_joints puts waist'),
+    ({'neutral_joints': (0.0, -3.0, 0.44, 0.0, 1.76, 0.0)}, 'shoulder'),
+    ({'start_state': (-0.3, 0.0, 0.15, 0.0, 0.0, 0.0)}, 'start_state puts')])
+def test_a_pose_beyond_the_joint_limits_is_refused_by_name_and_not_clipped_into_another(poses, name):
+    with pytest.raises(ValueError, match=name):
+        replace(CONFIG, **poses).start_joints()

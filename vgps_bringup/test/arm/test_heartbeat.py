@@ -65,6 +65,18 @@ def test_an_arm_at_rest_keeps_its_goal_and_a_moving_one_stays_where_it_is():
     np.testing.assert_array_equal(moving.hold(now).positions, sagging)
 
 
+@pytest.mark.parametrize('command', [[], [0.0] * 5, [float('nan')] * 6, [9.0] * 6])
+def test_a_report_that_cannot_be_one_keeps_no_arm_from_being_held(command):
+    heart = Heartbeat(0.35)
+    now = beating(heart, 0.0)
+    heart.beat(False, command, float('nan'), now)
+    now, found = silent(heart, now, 0.4)
+    hold = heart.hold(now)
+    assert found
+    np.testing.assert_array_equal(hold.positions, POSE)
+    assert 0.0 <= hold.openness <= 1.0
+
+
 def test_nothing_is_sent_on_joints_that_were_not_measured_lately():
     heart = Heartbeat(0.35)
     now = beating(heart, 0.0, moving=True)

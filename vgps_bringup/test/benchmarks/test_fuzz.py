@@ -21,6 +21,7 @@ def watcher():
     """A fuzzer that watches and has started nothing."""
     watcher = fuzz.Fuzzer.__new__(fuzz.Fuzzer)
     watcher.name, watcher.found, watcher.last, watcher.watching = 'arm', Findings(recovered=0.0), None, False
+    watcher.watching_since = 0.0
     watcher.on_joint_command(JointState(position=[*NEUTRAL.tolist(), 1.0]))
     assert watcher.found.clean
     return watcher

@@ -48,6 +48,16 @@ def test_only_the_critic_may_command_and_only_the_policy_may_announce():
         assert [path for path, names in said.items() if f'/vgps/{topic}' in names] == [f'/vgps/{speaker}']
 
 
+def test_only_the_operators_client_may_leave_a_stop_and_every_node_may_say_that_it_erred():
+    allowed = permissions()
+    for service in ('home', 'reset'):
+        called = f'/vgps/widowx_node/{service}'
+        assert [path for path, groups in allowed.items() if called in groups.get(('services', 'request'), ())] == [
+            '/vgps/episode_client']
+    assert all('/diagnostics' in groups['topics', 'publish'] for path, groups in allowed.items()
+               if not path.endswith('episode_client'))
+
+
 @pytest.mark.ros
 @pytest.mark.skipif(not os.environ.get('AMENT_PREFIX_PATH'), reason='the workspace is not sourced')
 def test_nodes_in_an_episode_do_nothing_that_their_policy_does_not_allow(tmp_path, monkeypatch):

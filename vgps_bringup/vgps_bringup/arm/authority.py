@@ -8,7 +8,8 @@ import numpy as np
 
 _OLDEST_REQUEST = 1.0   # s between asking and being heard
 _FUTURE_TOLERANCE = 0.05  # s: the clocks of two machines may differ by this much
-_PAUSE_AFTER = 0.4      # s of silence after which the move pauses: a goal asks every 0.1 s
+# s of silence after which the move pauses: a goal asks every 0.1 s, and the joints need 0.2 s more to come to rest
+_PAUSE_AFTER = 0.25
 _GIVE_UP_AFTER = 2.0    # s of silence after which the goal counts as dead and the move ends
 _REMEMBERED = 100       # episodes that are over for resets
 

@@ -220,8 +220,7 @@ class ArmController:
         self.watchdog.excuse(late)    # a controller that was kept waiting goes on where it was and does not leap ahead
         period, self._ticked = min(now - self._ticked, _LONGEST_PERIOD), now
         self.arm.tick(now)
-        jump = self.gate.watch_clock(ros_now, now)
-        if jump:
+        if jump := self.gate.watch_clock(ros_now, now):
             self.message = f'the clock jumped by {jump:.3f} s'
         if self.state is State.STARTING:
             if self.reading is not None and self.arm.ready:
@@ -274,7 +273,8 @@ class ArmController:
         if silence or self.watchdog.stalled is not None:
             self._homing.pause()
             self.message = fault.message if fault else 'paused: the goal that asked for it is silent'
-            return
+            if self.watchdog.stalled is not None or fault is None or fault.reason in _HARMLESS:
+                return    # any other fault ends a move that rests, too
         if fault is not None and fault.reason is Reason.TWO_PUBLISHERS and self.authority.goal is None:
             fault = None    # the operator's own move is nobody else's business
         # The operator's move waits a moment for those to go away.

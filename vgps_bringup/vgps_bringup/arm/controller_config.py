@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
+from vgps_bringup.arm.kinematics import JOINT_LOWER, JOINT_NAMES, JOINT_UPPER, Kinematics
 from vgps_msgs_py import robot_state
 
 
@@ -34,10 +34,17 @@ class ControllerConfig:
         'read_only': True})
 
     def start_joints(self) -> np.ndarray:
-        """Return the (6,) joints of the start pose; ValueError where the arm cannot reach it from neutral."""
+        """Return the (6,) joints of the start pose; ValueError where the arm cannot go to it or to neutral."""
         if len(self.neutral_joints) != len(JOINT_NAMES) or len(self.start_state) != 6:
             raise ValueError('neutral_joints needs 6 joint positions and start_state x y z roll pitch yaw')
         solution = Kinematics().inverse(robot_state.pose_from_state(np.array(self.start_state)), self.neutral_joints)
         if not solution.ok:
             raise ValueError(f'start_state {self.start_state} is out of reach')
+        # sent, they would be clipped to the limits: a pose that nobody asked for and no look along the way has seen
+        for what, joints in (('neutral_joints', self.neutral_joints), ('start_state', solution.joint_positions)):
+            outside = np.maximum(JOINT_LOWER - joints, joints - JOINT_UPPER)
+            worst = int(outside.argmax())
+            if outside[worst] > 0.0:
+                raise ValueError(f'{what} puts {JOINT_NAMES[worst]} at {joints[worst]:.3f} rad, outside '
+                                 f'{JOINT_LOWER[worst]:.3f} to {JOINT_UPPER[worst]:.3f}')
         return solution.joint_positions

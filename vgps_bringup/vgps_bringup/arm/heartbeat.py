@@ -49,8 +49,10 @@ class Heartbeat:
     def beat(self, moving: bool, joint_command: Sequence[float], gripper: float, now: float) -> None:
         """Take a report: whether the arm was moving, (6,) joints [rad] and openness it was told last."""
         self._beat_at, self.lost = now, False
-        self._moving, self._command = moving, np.asarray(joint_command, float)
-        if gripper != self._gripper:
+        command = np.asarray(joint_command, float)
+        # anybody may publish a report: what cannot be one must not keep the arm from being held later
+        self._moving, self._command = moving, command if command.shape == (6,) and np.isfinite(command).all() else None
+        if np.isfinite(gripper) and gripper != self._gripper:
             self._gripper = gripper
             self._fingers.set_goal(gripper, now)
 

@@ -172,11 +172,25 @@ class HeartbeatNode(Node):
         if not message.dry_run:
             self._driver.relax()
 
+    def _others(self) -> str:
+        """Return who reports beside the controller and this node, by name."""
+        if self.count_publishers(self._states.topic_name) <= 2:    # the names take a millisecond, the count does not
+            return ''
+        names = [info.node_name for info in self.get_publishers_info_by_topic(self._states.topic_name)]
+        for known in (self.get_name(), 'widowx_node'):
+            if known in names:
+                names.remove(known)
+        return ' and '.join(sorted(names))
+
     def _diagnose(self, now: float) -> None:
-        lost, heard = self._heart.lost, self._heart.heard
-        status = DiagnosticStatus(level=DiagnosticStatus.ERROR if lost else DiagnosticStatus.OK,
-                                  name=f'{self.get_name()}: controller',
-                                  message=self._what(now) if lost else 'alive' if heard else 'not heard yet')
+        lost, others = self._heart.lost, self._others()
+        message = self._what(now) if lost else 'alive' if self._heart.heard else 'not heard yet'
+        if others:
+            message += f'; {others} may hide a controller that hangs: it publishes controller_state too '\
+                       '(a process that was killed counts for some 5 s more)'
+            self.get_logger().warning(message, throttle_duration_sec=10.0)
+        status = DiagnosticStatus(name=f'{self.get_name()}: controller', message=message,
+                                  level=DiagnosticStatus.ERROR if lost or others else DiagnosticStatus.OK)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

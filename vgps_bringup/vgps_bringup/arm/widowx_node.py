@@ -91,10 +91,10 @@ class WidowXNode(Node):
             self.create_subscription(message_type, topic, partial(self._guarded, callback), profile)
         self._commanding = [self.resolve_topic_name(topic) for topic in COMMANDING]
         self._looked = -np.inf    # for second publishers
-        self.create_service(Trigger, '~/stop', self._on_stop)
         self.create_service(Trigger, '~/home', partial(self._on_move, self._controller.home))
         self.create_service(Trigger, '~/reset', partial(self._on_move, partial(self._controller.reset, operator=True)))
         self.create_service(ResetForEpisode, '~/reset_for_episode', self._on_reset_for_episode)
+        self.create_service(Trigger, '~/stop', self._on_stop)    # last: of what waits together it is served last
         self.create_timer(CONTROL_PERIOD, self._on_period, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._configuration = ConfigurationPublisher(self, 'vgps_bringup')
 

@@ -99,7 +99,7 @@ class Trials(_Study):
 
     Example: vgps-evaluate trials --tasks simulation --conditions baseline,steered --critic default --trials 20
 
-    Next: open OUTPUT/index.html in a browser. A call that was interrupted goes on where it stopped.
+    Next: open OUTPUT/index.html in a browser. An interrupted call continues where it stopped.
     """
 
     tasks: Names = ('put_eggplant_in_basket',)
@@ -130,7 +130,7 @@ class Simpler(_Study):
 
     Example: vgps-evaluate simpler --tasks widowx_carrot_on_plate --policy octo-small-1.5 --critic default --k 10
 
-    Next: open OUTPUT/index.html in a browser. A call that was interrupted goes on where it stopped.
+    Next: open OUTPUT/index.html in a browser. An interrupted call continues where it stopped.
     """
 
     tasks: Names = ('widowx_put_eggplant_in_basket',)
