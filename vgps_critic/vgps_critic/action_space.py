@@ -92,11 +92,6 @@ class ActionSpace:
             return np.clip((actions - low) / (high - low) * 2 - 1, -limit, limit)
         return np.clip(2 * (actions - low) / (high - low + np.float32(1e-8)) - 1, -1, 1)
 
-    def unnormalize(self, normalized: np.ndarray) -> np.ndarray:
-        """Map [-1, 1] (..., 7) back to physical units, float32; what was clipped stays at the bound."""
-        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        return (np.asarray(normalized, np.float32) + 1) / 2 * (high - low) + low
-
     def check(self, actions: np.ndarray) -> None:
         """Raise `ActionSpaceError` when most of the actions (K, 7) lie far outside the bounds in one dimension.
 

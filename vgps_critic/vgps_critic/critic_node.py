@@ -121,7 +121,7 @@ class CriticNode(Node):
     def _on_candidates(self, message: ActionCandidates) -> None:
         step = self._begin(message)
         if step is None or step.candidates is not None:
-            self.get_logger().warning(f'candidates of step {message.step} came late or twice and are ignored')
+            self.get_logger().warning(f'ignoring candidates of step {message.step}: the step is decided already')
             return
         step.candidates, step.arrived = message, time.monotonic()
         k, h = message.num_candidates, message.horizon

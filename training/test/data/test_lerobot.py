@@ -319,3 +319,11 @@ def test_windows_are_counted_only_where_the_whole_file_is_accounted_for():
     times = np.arange(20) / 10
     found = locate(times, {0: Window(0.0, 1.0), 1: Window(1.03, 1.93)})  # 19 of 20 frames
     assert found[0][:2] == (0, 10) and isinstance(found[1], DataError)
+
+
+def test_a_set_whose_metadata_lack_the_windows_is_left_out_by_name(tmp_path):
+    path = write_v3(tmp_path / 's', episodes(4, 3), ['do it']) / 'meta/episodes/chunk-000/file-000.parquet'
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns([name for name in table.column_names if 'timestamp' in name]), path)
+    assert {e.reason for e in read(tmp_path / 's')} == {
+        f"the metadata of episode {number} lack '{ROW}from_timestamp'" for number in (0, 1)}

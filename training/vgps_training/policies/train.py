@@ -2,7 +2,7 @@
 
     vgps-train-policy --kind flow --data demonstrations.npz --output flow.safetensors
 
-Resumable: the same command goes on where it was stopped. Batches and noise derive from (seed, step), so a resumed run
+An interrupted call continues where it stopped. Batches and noise derive from (seed, step), so a resumed run
 equals an uninterrupted one.
 """
 

@@ -1,4 +1,4 @@
-"""One training run: data, algorithm, loop, saved states. Same seed, same machine, same numbers, killed or not."""
+"""One training run: data, algorithm, loop, saved states. Same seed, same machine, same numbers, interrupted or not."""
 import copy
 import json
 import logging

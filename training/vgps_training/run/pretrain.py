@@ -1,4 +1,4 @@
-"""`vgps-pretrain`: give a small critic's encoder its eyes before any reward is seen.
+"""`vgps-pretrain`: train a small critic's image encoder before any reward is seen.
 
 vgps-pretrain --data demonstrations --out runs/encoder
 

@@ -53,7 +53,7 @@ CALLS = {
     'report nowhere': ('there is no bag nowhere', 'metadata.yaml'),
     'report episod': ('there is no bag episod', 'did you mean episode?'),
     'report reported': ('is there already', '--overwrite'),
-    'report empty': ('empty', 'not a rosbag2 recording'),
+    'report empty': ('empty holds no bag', 'metadata.yaml'),
     f'{BAG} default --k 0': ('--k must be 1', 'not 0'),
     f'{BAG} default --beta -1': ('--beta', 'at least 0'),
     f'{BAG} runs/iql': ('runs/iql is a training run', 'give runs/iql/critic'),

@@ -8,7 +8,7 @@ from evaluation_coin import STUDY, CoinRunner
 
 from vgps_bringup.trials.journal import JournalError, read_lines
 from vgps_bringup.trials.plan import StudyError
-from vgps_bringup.trials.sequential import SequentialComparison, Verdict, fixed_power, planned_pairs
+from vgps_bringup.trials.sequential import SequentialComparison, Verdict, fixed_power
 from vgps_bringup.trials.trials import run_study
 
 HEADLINE = 172 / 400, 22 / 400  # chances that only the steered, only the plain policy succeeds: doc/results.md, flow
@@ -21,6 +21,24 @@ def play(pairs, win, loss, rng):
         if comparison.add(win <= draw < win + loss, draw < win) is not Verdict.OPEN:
             break
     return comparison.played, comparison.verdict
+
+
+def planned_pairs(win: float, loss: float, power: float = 0.9, error: float = 0.05, most: int = 2000) -> int:
+    """Return how many pairs the fixed design needs to find this effect.
+
+    Raises:
+        ValueError: chances that are none, or no number up to ``most`` is enough.
+
+    """
+    if min(win, loss) < 0 or not 0 < win + loss <= 1 or win == loss:
+        raise ValueError(f'win {win} and loss {loss} must be different chances with a sum of at most 1')
+    low, high = 1, most  # power is not quite monotone (the test is discrete): the last step checks
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fixed_power(middle, win, loss, error) >= power else (middle + 1, high)
+    if fixed_power(low, win, loss, error) < power:
+        raise ValueError(f'more than {most} pairs are needed to tell {win:.0%} won from {loss:.0%} lost')
+    return low
 
 
 @pytest.mark.parametrize('discordant', [0.2, 0.5])

@@ -1,4 +1,4 @@
-"""``vgps-critics``: which critics there are, where each comes from, which one steers; promote one, or roll back.
+"""List critics with their origin, see which one steers, promote another one or roll back.
 
 vgps-critics list                          # in ./critics; --registry FOLDER for another
 vgps-critics promote 3f2a9c81d04e

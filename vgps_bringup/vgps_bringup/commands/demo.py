@@ -160,7 +160,7 @@ def measured_rates(task: str, policy: str) -> str:
 
 def main() -> None:
     """Run the demonstration."""
-    options = tyro.cli(Demo, prog='vgps-demo')
+    options = tyro.cli(Demo, prog='vgps-demo', config=(tyro.conf.FlagCreatePairsOff,))
     checks.or_exit('vgps-demo', lambda: _check(options))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     output = (options.output / f'demo-{datetime.datetime.now():%Y%m%d-%H%M%S}').resolve()

@@ -45,7 +45,7 @@ class Doctor:
     seconds: float = 5.0
     """how long to listen to the running system [s]"""
     quick: bool = False
-    """leave out what takes a moment: write speed and bag writer"""
+    """leave out the slow checks: write speed and bag writer"""
     json: Annotated[bool, tyro.conf.arg(name='json')] = False
     """print JSON in place of the table"""
 
@@ -66,7 +66,7 @@ def examine(options: Doctor) -> list[Finding]:
 
 def main() -> None:
     """Command line."""
-    options = tyro.cli(Doctor, prog='vgps-doctor')
+    options = tyro.cli(Doctor, prog='vgps-doctor', config=(tyro.conf.FlagCreatePairsOff,))
     found = examine(options)
     if options.json:
         print(to_json(found))

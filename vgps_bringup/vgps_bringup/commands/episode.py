@@ -1,4 +1,4 @@
-"""``vgps-episode``: run episodes on a system that runs."""
+"""``vgps-episode``: run episodes on a running system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vgps_msgs_py.vocabulary import Outcome, words
 
 @dataclass
 class Episodes:
-    """Run episodes on a system that runs, in the simulation or on the robot. Ctrl-C cancels: the arm holds still.
+    """Run episodes on a running system, simulated or real. Ctrl-C cancels: the arm holds still.
 
     Example, simulation: vgps-episode --task put_carrot_on_plate --seed 3
 
@@ -54,7 +54,7 @@ def _check(options: Episodes) -> None:
 
 def main() -> None:
     """Command line."""
-    options = tyro.cli(Episodes, prog='vgps-episode')
+    options = tyro.cli(Episodes, prog='vgps-episode', config=(tyro.conf.FlagCreatePairsOff,))
     checks.or_exit('vgps-episode', lambda: _check(options))
     from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError, progress
     results = []

@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 from tyro.constructors import PrimitiveConstructorSpec
 
+from vgps_bringup.system.defaults import BETA, BETA_ROBOT, K
+
 
 def _listed(kind: type) -> PrimitiveConstructorSpec:
     """Return how one word such as 0,0.1,1 becomes a tuple."""
@@ -36,7 +38,7 @@ class Bag:
     """checkpoint folder, hub id, 'default' (shipped) or 'untrained'; at least one"""
     k: Counts = ()
     """numbers of candidates, 1 .. 1000, e.g. 10,50; without: as recorded"""
-    beta: Temperatures = (0.0,)
+    beta: Temperatures = (BETA,)
     """temperatures of the choice, at least 0, e.g. 0,0.1,1.0; 0 takes the best candidate"""
     policy: str = ''
     """propose candidates anew with this policy"""
@@ -68,9 +70,9 @@ class _Study:
     """entry-point name; without: flow, and octo-small-1.5 for simpler"""
     critic: UseAppendAction[tuple[str, ...]] = ()
     """checkpoint folder, hub id or 'default' (the shipped one)"""
-    k: Counts = (10,)
+    k: Counts = (K,)
     """numbers of candidates, 1 .. 1000, e.g. 10,50"""
-    beta: Temperatures = (0.0,)
+    beta: Temperatures = (BETA_ROBOT,)
     """temperatures of the choice, at least 0, e.g. 0,0.1,1.0; 0 takes the best candidate"""
     trials: int = 20
     """per task and condition, at least 1"""
@@ -97,7 +99,7 @@ class Trials(_Study):
 
     Example: vgps-evaluate trials --tasks simulation --conditions baseline,steered --critic default --trials 20
 
-    Next: open OUTPUT/index.html in a browser. A call that was interrupted goes on where it stopped.
+    Next: open OUTPUT/index.html in a browser. An interrupted call continues where it stopped.
     """
 
     tasks: Names = ('put_eggplant_in_basket',)
@@ -128,7 +130,7 @@ class Simpler(_Study):
 
     Example: vgps-evaluate simpler --tasks widowx_carrot_on_plate --policy octo-small-1.5 --critic default --k 10
 
-    Next: open OUTPUT/index.html in a browser. A call that was interrupted goes on where it stopped.
+    Next: open OUTPUT/index.html in a browser. An interrupted call continues where it stopped.
     """
 
     tasks: Names = ('widowx_put_eggplant_in_basket',)

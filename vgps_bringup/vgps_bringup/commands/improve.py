@@ -1,11 +1,11 @@
-"""``vgps-improve``: from a robot's own judged recordings to a better critic, offered with a report or refused by name.
+"""Train a better critic on a robot's own judged recordings; it is offered with a report, or refused with the reasons.
 
     vgps-improve runs/                        # everything recorded so far, against the critic in ./critics
     vgps-critics promote NAME                 # what it offers; nothing is promoted by itself
     vgps-improve runs/ --watch                # again after every session
 
-Plain and steered episodes, successes and failures all count; unjudged ones do not. The same call goes on where a killed
-one stopped. Needs the package ``training/`` on the machine that trains, not on the robot.
+Plain and steered episodes, successes and failures all count; unjudged ones do not. An interrupted
+call continues where it stopped. Needs the package training/ on the machine that trains, not on the robot.
 """
 
 import argparse
@@ -70,8 +70,8 @@ def main() -> None:
     parser.add_argument('--registry', type=Path, default=Path('critics'), help='folder of critics')
     parser.add_argument('--work', type=Path, default=Path('improvement'), help='folder for what is made on the way')
     parser.add_argument('--start', default='', help='critic whose encoder is kept: folder, hub id, default (shipped); '
-                        f"'{NOTHING}' learns an encoder too, which a hundred episodes do not suffice for; default: the "
-                        'current critic of the registry, or the shipped one')
+                        f"'{NOTHING}' trains an encoder as well, for which a hundred episodes are too few; default: "
+                        'the current critic of the registry, or the shipped one')
     parser.add_argument('--heads', choices=('continue', 'fresh', 'keep'), default=Recipe.heads,
                         help="go on from the start critic's heads, learn fresh ones, or keep them and calibrate an "
                         'outlook alone')
@@ -80,7 +80,7 @@ def main() -> None:
                         'the recipe says')
     parser.add_argument('--folds', type=int, default=Recipe.folds, help='critics trained to judge the recipe by, >= 2')
     parser.add_argument('--false-alarms', type=float, default=Recipe.false_alarms,
-                        help='share of the episodes that succeed which may raise an alarm of the outlook')
+                        help='largest share of successful episodes in which the outlook may raise an alarm, 0 .. 1')
     parser.add_argument('--new-scene', action='store_true', help='learn from another camera, table or light than the '
                         'critic in use was trained on')
     parser.add_argument('--seed', type=int, default=0)
@@ -95,7 +95,7 @@ def main() -> None:
     except (BagError, CheckpointError, ImproveError, RegistryError, OSError, ValueError) as error:
         sys.exit(f'vgps-improve: {error}')
     except KeyboardInterrupt:
-        sys.exit('\nstopped: the same call goes on')
+        sys.exit('\nstopped: the same command continues')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""``vgps-improvement-experiment``: how many of its own episodes does the simulated robot need? One command, resumable.
+"""Measure how many of its own episodes the simulated robot needs to improve. An interrupted call continues.
 
 vgps-improvement-experiment --output experiment                             # all of it: many CPU hours
 vgps-improvement-experiment --output small --policies flow --curve 100 --rounds 1 --trials 50 --shifts
@@ -38,7 +38,7 @@ def main() -> None:
     except (ImproveError, OSError, ValueError, RuntimeError) as error:
         sys.exit(f'vgps-improvement-experiment: {error}')
     except KeyboardInterrupt:
-        sys.exit('\nstopped: the same call goes on')
+        sys.exit('\nstopped: the same command continues')
 
 
 if __name__ == '__main__':

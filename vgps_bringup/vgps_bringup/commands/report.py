@@ -45,7 +45,7 @@ class Report:
 
 def main() -> None:
     """Command line."""
-    options = tyro.cli(Report, prog='vgps-report')
+    options = tyro.cli(Report, prog='vgps-report', config=(tyro.conf.FlagCreatePairsOff,))
     checks.or_exit('vgps-report', lambda: checks.recording(options.bag))
     if options.bag.is_dir() and not checks.is_bag(options.bag):
         _folder(options)

@@ -34,7 +34,7 @@ class Run:
     arguments: Annotated[Positional[tuple[str, ...]], arg(metavar='name:=value')] = ()
     """see --show-args"""
     only: str = ''
-    """start this one node of the system: after it died"""
+    """start only this node of the system, for example after it has died"""
     show_args: Annotated[bool, arg(aliases=['-s'])] = False
     """list the arguments and exit"""
 
@@ -112,7 +112,7 @@ def _say_when_ready(runner: Runner, stopping: threading.Event) -> None:
 
 def main() -> None:
     """Run a system in the foreground until Ctrl-C."""
-    options = tyro.cli(Run, prog='vgps-run')
+    options = tyro.cli(Run, prog='vgps-run', config=(tyro.conf.FlagCreatePairsOff,))
     if options.show_args:
         print(show_arguments(options.system))
         return

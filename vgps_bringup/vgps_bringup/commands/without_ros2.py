@@ -84,7 +84,7 @@ class Arm:
 
 @dataclass
 class Topic:
-    """Measure how often a topic of the running system speaks.
+    """Measure how many messages a second a topic of the running system carries.
 
     Example: vgps-topic rate image_raw
     """
@@ -263,7 +263,7 @@ def _run(what, form, command: str, description: str | None = None) -> None:
 
 def parameter_main() -> None:
     """``vgps-param``."""
-    _run(parameters, Parameters, 'vgps-param', 'Look at and change parameters of nodes that run.')
+    _run(parameters, Parameters, 'vgps-param', 'Look at the parameters of running nodes, and change them.')
 
 
 def arm_main() -> None:

@@ -257,7 +257,7 @@ class Study:
 
     Example: vgps-study --output study
 
-    On 2 CPU cores about 3 hours; a call that was interrupted goes on where it stopped. Next: read OUTPUT/results.md.
+    On 2 CPU cores about 3 hours; an interrupted call continues where it stopped. Next: read OUTPUT/results.md.
     """
 
     output: Path = Path('study')

@@ -5,7 +5,7 @@ Example: vgps-collect --output demonstrations --episodes 700
 Next: vgps-train iql --preset small --data demonstrations/ --out runs/iql
 
 Each task's episodes go into rosbag2 recordings of --episodes-per-bag episodes, OUTPUT/TASK_0000 and so on, with the
-topics of a live recording. A run that was interrupted goes on where it stopped: finished
+topics of a live recording. An interrupted run continues where it stopped: finished
 recordings stay, the one that was being written is made again, and every episode depends on its seed alone.
 """
 
@@ -41,14 +41,14 @@ class CollectConfig:
 
     output: Path  # folder for the recordings
     tasks: tuple[str, ...] = ('put_eggplant_in_basket', 'put_carrot_on_plate')
-    episodes: int = 700  # per task
-    episodes_per_bag: int = 50
+    episodes: int = 700  # per task, at least 1
+    episodes_per_bag: int = 50  # episodes in one recording
     image_size: int = 128  # pixels, square
     looks: str = 'varied'  # 'plain', 'light' or 'varied': light, camera pose, colours and table by the seed
     max_steps: int = 40  # control steps of 0.2 s; then the episode has failed
     first_seed: int = 1_000_000  # seeds below are left to evaluation
     renderer: str = 'auto'  # 'auto', 'egl', 'osmesa' or 'rays'; train and evaluate with the same
-    processes: int = 1  # on this machine
+    processes: int = 1  # side by side on this machine
     shard: str = ''  # 'i/n': record every n-th bag only, as task i (from 0) of a job array on a shared folder
     cluster: str = ''  # address of a Ray cluster that shares the folder, or 'auto'
     demonstrator: DemonstratorConfig = field(default_factory=DemonstratorConfig)

@@ -65,7 +65,7 @@ def make_renderer(model: mujoco.MjModel, size: tuple[int, int], name: str = 'aut
     for backend in wanted:
         if backend == 'rays':
             if reasons:
-                _log.warning('camera pictures are cast ray by ray, about ten times slower than OpenGL: %s',
+                _log.warning('no OpenGL here (%s): the camera is drawn by ray casting, about ten times slower',
                              '; '.join(reasons))
             from vgps_bringup.simulation.rays import RayRenderer
             return RayRenderer(model, size)

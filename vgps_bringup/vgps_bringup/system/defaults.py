@@ -2,4 +2,4 @@
 
 K = 10            # candidates per frame: what the shipped critic was measured with (doc/study.md)
 BETA = 1.0        # temperature of the choice, likewise; greedy choice exploits a critic's errors
-BETA_ROBOT = 0.0  # on the real arm, as in the paper: the best candidate, and no chance in what the arm does
+BETA_ROBOT = 0.0  # on the real arm and in trials, as in the paper: the best candidate, no chance in what the arm does

@@ -139,21 +139,3 @@ def fixed_power(pairs: int, win: float, loss: float, error: float = 0.05) -> flo
         rejected = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(wins, count - wins), count, 0.5)) <= error
         power += stats.binom.pmf(count, pairs, discordant) * stats.binom.pmf(wins, count, share)[rejected].sum()
     return float(power)
-
-
-def planned_pairs(win: float, loss: float, power: float = 0.9, error: float = 0.05, most: int = 2000) -> int:
-    """Return how many pairs the fixed design needs to find this effect.
-
-    Raises:
-        ValueError: chances that are none, or no number up to ``most`` is enough.
-
-    """
-    if min(win, loss) < 0 or not 0 < win + loss <= 1 or win == loss:
-        raise ValueError(f'win {win} and loss {loss} must be different chances with a sum of at most 1')
-    low, high = 1, most  # power is not quite monotone (the test is discrete): the last step checks
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fixed_power(middle, win, loss, error) >= power else (middle + 1, high)
-    if fixed_power(low, win, loss, error) < power:
-        raise ValueError(f'more than {most} pairs are needed to tell {win:.0%} won from {loss:.0%} lost')
-    return low

@@ -157,7 +157,8 @@ def entries(info: Info, camera: str) -> Iterator[Entry | DataError]:
                 info.data_path, chunk_index=int(row['data/chunk_index']), file_index=int(row['data/file_index'])))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             yield error if isinstance(error, DataError) else DataError(
-                f'metadata of episode {str(row.get("episode_index"))[:40]}: {type(error).__name__}: {error}')
+                f'the metadata of episode {str(row.get("episode_index"))[:40]} ' + (
+                    f'lack {error}' if isinstance(error, KeyError) else f'hold {type(error).__name__}: {error}'))
 
 
 def _episode_rows(info: Info) -> Iterator[dict]:
