@@ -78,9 +78,9 @@ def test_every_template_escapes_what_it_is_given(tmp_path, text):
     table = page.Table((text, text), [(text, page.Link(text, text)), (page.Outcome(text), None)], (0,))
     drawn = plots.svg(plots.curves_figure({text: (np.arange(3), np.arange(3))}, text))
     page.write(tmp_path / 'a.html', 'trials', title=text, finished=1, planned=2, rates=drawn, success=table,
-               failures=table, pairs=[{'title': text, 'film': 'x.mp4', 'curves': drawn}], method=text)
+               failures=table, pairs=[{'title': text, 'kind': text, 'film': 'x.mp4', 'curves': drawn}], method=text)
     page.write(tmp_path / 'b.html', 'rejudged', title=text, recordings=1, episodes=1, settings=1, times_real_time=2.0,
-               agreement={'same': 1, 'of': 2}, problems=[text], choices=table, grids=[drawn],
+               agreement={'same': 1, 'of': 2}, verdicts=[text], problems=[text], choices=table, grids=[drawn],
                episode_curves=[(text, drawn)], more_curves=1, done=drawn, worst=[('data:image/png;base64,', text)],
                sheets=[('data:image/png;base64,', text)])
     for name in ('a.html', 'b.html'):
