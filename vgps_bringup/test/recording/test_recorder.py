@@ -8,6 +8,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import evaluation_bags
 import pytest
 from evaluation_bags import INSTRUCTION, Messages, episode_messages, topic
 
@@ -140,7 +141,8 @@ def start_node(tmp_path, mode):
     pytest.importorskip('rclpy')
     domain = str(1 + os.getpid() % 200)
     environment = {**os.environ, 'ROS_DOMAIN_ID': domain,
-                   'PYTHONPATH': os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH', '')])}
+                   'PYTHONPATH': os.pathsep.join([str(Path(evaluation_bags.__file__).parent),
+                                                  os.environ.get('PYTHONPATH', '')])}
     recorder = subprocess.Popen(
         [sys.executable, '-c', 'from vgps_bringup.recording.recorder_node import main; main()', '--ros-args', '-r',
          '__ns:=/vgps', '-p', f'output_directory:={tmp_path}'], env=environment)
