@@ -5,7 +5,7 @@ SHELL := /bin/bash
 ACTIVATE := . vgps_bringup/workspace/activate.sh
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-fast test-lowest test-newest lint lock bench clean
+.PHONY: help setup demo test test-fast test-long test-lowest test-newest lint lock bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -16,11 +16,14 @@ setup: ## install into .venv and build (both only when something changed)
 demo: setup ## the same seed with the plain policy and steered, recorded, with a report
 	@$(ACTIVATE) && vgps-demo
 
-test: setup lint ## every test; needs no network and no robot
+test: setup lint ## every test but those of test-long; needs no network and no robot
 	@$(ACTIVATE) && vgps_bringup/workspace/test.sh
 
 test-fast: setup ## the tests that need neither ROS nor patience
 	@$(ACTIVATE) && vgps_bringup/workspace/test.sh fast
+
+test-long: setup ## the tests that take minutes each: killed and hung nodes, the fuzzer, a study killed and resumed
+	@$(ACTIVATE) && vgps_bringup/workspace/test.sh long
 
 test-lowest test-newest: test-%: ## the fast tests, without ROS, with the lowest or the newest versions that are allowed
 	@vgps_bringup/workspace/other_versions.sh $*

@@ -52,7 +52,8 @@ def test_optimal_values_of_a_corridor_are_recovered(kind, config, tolerance):
     assert spearmanr(q, expected).statistic > 0.95
 
 
-@pytest.mark.parametrize('name, correlation', [('iql', 0.9), ('cal-ql', 0.65)])
+@pytest.mark.parametrize('name, correlation', [
+    ('iql', 0.9), pytest.param('cal-ql', 0.65, marks=pytest.mark.long)])
 def test_re_ranking_reaches_the_goal(name, correlation):
     best, worst, own_correlation = reach.evaluate(name, seed=0)
     assert best <= 5.0 and worst < 0.05 and own_correlation >= correlation

@@ -64,6 +64,7 @@ def recorded_outcome(output: Path, row: dict) -> str:
     return episode.outcome
 
 
+@pytest.mark.long
 def test_a_study_in_the_live_simulation_survives_kill_9_and_doubles_nothing(tmp_path):
     command = trials(tmp_path, '--runner', 'ros-simulation', '--trials', '2')
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
