@@ -163,9 +163,13 @@ def test_a_killed_part_ends_the_episode_by_name_and_the_arm_holds(arguments, vic
     assert f'{victim} was killed (signal 9)' in result.message
 
 
-def test_a_killed_policy_leaves_a_readable_bag_and_a_holding_arm(arguments):
+def test_a_killed_policy_leaves_a_readable_bag_and_a_holding_arm_although_it_is_started_again(arguments):
     with Live({**arguments, 'max_steps': '200'}) as live:
-        live.trigger = lambda: live.kill('policy_node')
+        def kill_and_start_again():
+            live.kill('policy_node')
+            time.sleep(1.0)  # until the runner has seen it end
+            live.runner._start(next(part for part in live.runner.parts if part.name == 'policy_node'))
+        live.trigger = kill_and_start_again
         with pytest.raises(EpisodeError, match='policy_node was killed .* the arm holds'):
             result = live.run()
             pytest.fail(f'{result}\n{live.tail()}')

@@ -184,6 +184,7 @@ class EpisodeClient:
             raise EpisodeError('the policy node refused the episode: another one is running, or a part is not ready '
                                '(its log says which)')
         finished = handle.get_result_async()
+        serving = self._servers()
         try:
             missing = 0
             with remembered_interrupt() as check:
@@ -191,7 +192,8 @@ class EpisodeClient:
                     self.executor.spin_until_future_complete(finished, 1.0)
                     check()
                     # known once its DDS lease ends; a starved machine may lose sight of it for a moment
-                    missing = 0 if self.action.server_is_ready() else missing + 1
+                    there = serving & self._servers() if serving else self.action.server_is_ready()
+                    missing = 0 if there else missing + 1
                     if missing >= GONE and not finished.done():
                         raise EpisodeError(f'{self._who_ended(began) or "the policy node is gone"}; the arm holds. '
                                            'See its log, then start it again')
@@ -205,6 +207,11 @@ class EpisodeClient:
         if answer.result.outcome == Outcome.ABORTED and (who := self._who_ended(began)):
             answer.result.message = f'{answer.result.message} ({who})'
         return answer.result
+
+    def _servers(self) -> set[bytes]:
+        """Return who offers the action now: a policy node that was started again knows nothing of the goal before."""
+        return {bytes(info.endpoint_gid) for info in self.node.get_publishers_info_by_topic(
+            f'{self.namespace}/execute_instruction/_action/status')}
 
     def _who_ended(self, since: float) -> str:
         """Return which node of a system on this machine ended first: the others may have been ended because of it."""
