@@ -27,7 +27,6 @@ from evaluation_bags import (
 from vgps_bringup.rejudging.foreign import done_actions, value_curve
 from vgps_bringup.rejudging.rejudge import Rejudge, agreement, ahead, summarize
 from vgps_bringup.rejudging.report import judge_bags, write
-from vgps_bringup.rejudging.verdict import sentences
 from vgps_critic.critic import Critic
 from vgps_critic.steering import Steerer, SteeringConfig
 from vgps_msgs_py.bags.reader import Bag, Frame
@@ -75,20 +74,6 @@ def test_each_frame_is_encoded_once_for_all_settings(bag, critic):
     critic.encodings = 0
     rows = rows_of(bag, Rejudge({'a': critic}, (1, 2, 3, 4, 6), (0.0, 0.1, 0.5, 1.0, 2.0)))
     assert critic.encodings == 8 and len(rows) == 8 * 25
-
-
-def test_each_critic_gets_one_sentence_on_choices_and_outcomes(bag, critic):
-    rows = rows_of(bag, Rejudge({'a': critic}, (2, K), (0.0, 1.0)))
-    own, = sentences(rows, {(str(bag.path), 'episode-1'): 'success'})
-    assert own.startswith('a would have chosen differently in ') and '(K = 6, β = 0)' in own
-    assert own.endswith('cannot be told from 1 success and 0 failures.')
-    told, outcomes = [], {}
-    for number in range(8):  # successes are worth more, but for one
-        value = -10.0 if number < 4 else -40.0 + 35.0 * (number == 7)
-        told += [row._replace(episode_id=str(number), executed_value=value) for row in rows if row.executed >= 0]
-        outcomes[str(bag.path), str(number)] = 'success' if number < 4 else ('failure', 'timeout')[number % 2]
-    outcomes[str(bag.path), '3'] = 'aborted'  # says nothing of the critic
-    assert 'AUROC 0.75 over 3 successes and 4 failures' in sentences(told, outcomes)[0]
 
 
 def test_a_step_with_fewer_candidates_counts_under_no_larger_k(bag, critic):

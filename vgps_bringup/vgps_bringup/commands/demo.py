@@ -22,6 +22,7 @@ from vgps_bringup.system.supervisor import Runner, RunnerError, share
 from vgps_msgs_py.vocabulary import Outcome, name
 
 CONDITIONS = {'plain policy': 'first', 'steered': 'value'}  # -> critic_node's parameter `selection`
+PAGE_PATIENCE = 120.0  # s; a page takes some 5
 POST_ROLL = 1.2  # s that the recorder goes on after an episode, and a little
 
 
@@ -91,11 +92,16 @@ class Pages:
         if self._pool is None:
             self._pool = multiprocessing.get_context('spawn').Pool(1, initializer=_step_back)
         if condition not in self._written:
-            self._written[condition] = self._pool.apply_async(_page, (self._output / episode_id, condition))
+            bag = self._output / episode_id
+            self._written[condition] = bag, self._pool.apply_async(_page, (bag, condition))
 
     def summary(self, condition: str) -> dict:
         """Return what the page says, when it is written; raises BagError."""
-        return self._written[condition].get()
+        bag, written = self._written[condition]
+        try:
+            return written.get(PAGE_PATIENCE)
+        except multiprocessing.TimeoutError:  # its process was killed, for memory for example: it never answers
+            return _page(bag, condition)
 
 
 def _step_back() -> None:

@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 
+from vgps_critic.whole_files import sync
+
 
 class JournalError(RuntimeError):
     """The journal cannot be used; the text says why and what to do."""
@@ -34,7 +36,7 @@ class Journal:
         if not lines:
             self._append({'event': 'study', **study})
             lines = [{'event': 'study', **study}]
-            _sync_folder(self.path.parent)
+            sync(self.path.parent)
         began = {key: value for key, value in lines[0].items() if key != 'event'}
         wanted = json.loads(json.dumps(study))  # tuples become lists, as in the file
         # what an older journal does not say counts as the same
@@ -97,11 +99,3 @@ def read_lines(path: Path) -> list[dict]:
         except ValueError as error:
             raise JournalError(f'{path}, line {number} is damaged: restore it or remove the line') from error
     return lines
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
