@@ -97,6 +97,14 @@ def test_a_depth_picture_is_refused_by_name(encoding):
         images.decode(encoded(np.zeros((4, 4), np.uint8), 'PNG'), f'{encoding}; png compressed {encoding}')
 
 
+@pytest.mark.parametrize('form', ['png', '', 'rgb8; png compressed bgr8'])
+def test_sixteen_bits_a_pixel_are_brightness_only_where_the_format_says_so(form):
+    data = encoded(np.full((4, 4), 900, np.uint16), 'PNG')
+    with pytest.raises(images.ImageError, match='16 bits a pixel.*colour topic'):
+        images.decode(data, form)
+    assert images.decode(data, 'mono16; png compressed mono16').tolist() == [[[900 >> 8] * 3] * 4] * 4
+
+
 @pytest.mark.parametrize('encoding, channels, order', [('8UC3', 3, [2, 1, 0]), ('8UC1', 1, [0, 0, 0])])
 def test_names_of_opencv_and_bytes_behind_the_last_row(encoding, channels, order):
     source, pixels = message(encoding, channels, padding=5)

@@ -101,7 +101,10 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
         turned = picture.getexif().get(0x0112, 1) != 1
         if turned:
             picture = ImageOps.exif_transpose(picture)
-        if picture.mode.startswith('I;16'):
+        if picture.mode.startswith('I') and original != 'mono16':
+            raise ImageError(f"picture of 16 bits a pixel, format '{format}': a depth picture, or brightness that its "
+                             "format does not call mono16; give the camera's colour topic")
+        if picture.mode.startswith('I'):
             levels = (np.asarray(picture) >> 8).astype(np.uint8)
         else:
             levels = np.asarray(picture if picture.mode == 'L' else picture.convert('RGB'))
