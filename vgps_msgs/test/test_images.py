@@ -259,8 +259,13 @@ def test_all_others_take_the_pictures_that_the_policy_takes(eyes, published):
     graph = Graph()
     graph.published, graph.subscribed = published, {eyes: ['policy_node'], RAW: ['rqt'], PACKED: ['rqt']}
     graph.subscribed[eyes] = ['rqt', 'policy_node']
-    camera = images.CameraSubscription(graph, None, None, 'auto', None)
+    kept = ['pictures']
+    camera = images.CameraSubscription(graph, None, None, 'auto', None, changed=kept.clear)
     assert graph.mine == [eyes]
+    other = PACKED if eyes == RAW else RAW
+    graph.subscribed, kept[:] = {other: ['policy_node']}, ['pictures']
+    camera.look()
+    assert graph.mine == [other] and not kept  # their stamps would say that they are the same
     graph.subscribed = {}  # the policy node is gone
     camera.look()
     assert graph.mine == [images.offered(RAW, 'auto', graph.count_publishers)]

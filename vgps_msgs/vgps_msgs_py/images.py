@@ -207,14 +207,16 @@ class CameraSubscription:
     """
 
     def __init__(self, node: Any, callback: Callable[[Any], None], profile: Any, transport: str, clock: Any,
-                 settled: Callable[[], bool] | None = None, topic: str = 'image_raw'):
+                 settled: Callable[[], bool] | None = None, changed: Callable[[], None] = lambda: None,
+                 topic: str = 'image_raw'):
         """Subscribe; ``clock`` times the looks at the graph, ``transport`` is one of `TRANSPORTS`.
 
-        ``settled`` tells when the topic must stay as it is (an episode runs); None follows policy_node.
+        ``settled`` tells when the topic must stay as it is (an episode has looked); None follows policy_node.
+        ``changed`` is called after each change: pictures from before may be others than those of the same stamp now.
         """
         self.topic, self._subscription = '', None
         self._node, self._callback, self._profile, self._transport = node, callback, profile, transport
-        self._settled, self._wanted = settled, node.resolve_topic_name(topic)
+        self._settled, self._changed, self._wanted = settled, changed, node.resolve_topic_name(topic)
         self.look()
         node.create_timer(LOOK_PERIOD, self.look, clock=clock)
 
@@ -235,3 +237,4 @@ class CameraSubscription:
         kind = CompressedImage if topic.endswith('/compressed') else Image
         self.topic, self._subscription = topic, self._node.create_subscription(
             kind, topic, self._callback, self._profile)
+        self._changed()
