@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 SHARED_MEMORY = Path('/dev/shm')
-SEGMENT = re.compile(r'(sem\.)?fast(dds|rtps)_')
+# A process' own segment and its lock: nobody else ever takes the name. Ports (fastdds_port7411, its lock and its
+# semaphore) have names that the next node takes over: removed while it does, it would hear nobody for as long as it lives.
+SEGMENT = re.compile(r'fast(dds|rtps)_[0-9a-f]{16}(_el)?')
 
 
 def folder() -> Path | None:
@@ -27,8 +29,8 @@ def folder() -> Path | None:
 # --- shared memory that a killed process leaves behind ---------------------------------------------------------------
 
 def shared_memory() -> set[Path]:
-    """Return Fast DDS' shared-memory files: SIGKILLed nodes leave theirs behind."""
-    return {path for path in SHARED_MEMORY.glob('*') if SEGMENT.match(path.name)}
+    """Return the segments of Fast DDS' nodes, without the ports: SIGKILLed nodes leave theirs behind."""
+    return {path for path in SHARED_MEMORY.glob('*') if SEGMENT.fullmatch(path.name)}
 
 
 def in_use() -> set[Path]:
@@ -52,7 +54,7 @@ def note_shared_memory() -> None:
         born, files = process.stat().st_ctime, {}
         for path in _mapped(process):
             status = path.stat()
-            if SEGMENT.match(path.name) and status.st_uid == os.getuid() and status.st_ctime >= born - 0.1:
+            if SEGMENT.fullmatch(path.name) and status.st_uid == os.getuid() and status.st_ctime >= born - 0.1:
                 files[str(path)] = status.st_ino
         (place / f'{os.getpid()}.segments').write_text(json.dumps({'started': _started(os.getpid()), 'files': files}))
 
@@ -74,7 +76,7 @@ def remove_leftovers() -> list[Path]:
             used = in_use() if used is None else used
             for name, inode in content['files'].items():
                 path = Path(name)
-                if path.parent == SHARED_MEMORY and SEGMENT.match(path.name) and path not in used \
+                if path.parent == SHARED_MEMORY and SEGMENT.fullmatch(path.name) and path not in used \
                         and path.exists() and path.stat().st_ino == inode:
                     path.unlink()
                     removed.append(path)

@@ -165,20 +165,27 @@ def test_the_next_start_removes_what_killed_nodes_left_in_shared_memory_and_noth
 def test_a_note_of_a_process_that_lives_or_was_changed_removes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(run_files.tempfile, 'gettempdir', lambda: str(tmp_path))
     place, victim = run_files.folder(), pathlib.Path('/dev/shm', f'vgps_test_{os.getpid()}')
-    victim.write_bytes(b'1')
+    # what the next node of this domain takes over: without it that node would be deaf
+    ports = [pathlib.Path('/dev/shm', name) for name in (
+        f'fastdds_port9{os.getpid()}', f'fastrtps_port9{os.getpid()}_el', f'sem.fastdds_port9{os.getpid()}_mutex')]
+    for path in (victim, *ports):
+        path.write_bytes(b'1')
     try:
         for number, content in enumerate((
                 '', '5', '[]', '{"started": "0"}', '{"started": "0", "files": 5}',
                 json.dumps({'started': '0', 'files': {str(victim): victim.stat().st_ino}}),          # no segment
+                json.dumps({'started': '0', 'files': {str(port): port.stat().st_ino for port in ports}}),
                 json.dumps({'started': '0', 'files': {'/dev/shm/../../etc/fastdds_x': 1}}))):
             (place / f'{9_000_000 + number}.segments').write_text(content)
-        assert run_files.remove_leftovers() == [] and victim.exists()
+        assert run_files.remove_leftovers() == [] and victim.exists() and all(port.exists() for port in ports)
+        assert not run_files.shared_memory() & set(ports)
         run_files.note_shared_memory()
         assert run_files.remove_leftovers() == [] and (place / f'{os.getpid()}.segments').exists()
         run_files.forget_shared_memory()
         assert not (place / f'{os.getpid()}.segments').exists()
     finally:
-        victim.unlink()
+        for path in (victim, *ports):
+            path.unlink()
 
 
 def test_notes_are_not_written_where_somebody_else_could_have_put_a_link(tmp_path, monkeypatch):
