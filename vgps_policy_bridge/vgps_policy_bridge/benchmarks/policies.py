@@ -53,7 +53,8 @@ class Benchmark:
 
     Without a download, on random weights of the published classes (each needs its adapter's packages):
     llama-random-weights is OpenVLA's sampling on a small Llama, prompt of 286 tokens; octo-random-weights the whole
-    Octo adapter, Octo-small's sizes; rt-1-x-random-weights (--options '{source: open_x_embodiment/models}') of full size.
+    Octo adapter, Octo-small's sizes; rt-1-x-random-weights (--options '{source: open_x_embodiment/models}') of
+    full size.
     """
 
     policy: Positional[str] = 'flow'
