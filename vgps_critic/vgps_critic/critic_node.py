@@ -70,7 +70,8 @@ class CriticNode(Node):
         self.create_subscription(StepStarted, 'step_started', self._on_step_started, qos.EVENT)
         self.create_subscription(ActionCandidates, 'candidates', self._on_candidates, qos.EVENT)
         steady = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)  # deadlines run in real time
-        images.CameraSubscription(self, self._on_image, qos.FRAMES, self.config.image_transport, steady)
+        self._camera = images.CameraSubscription(self, self._on_image, qos.FRAMES, self.config.image_transport, steady,
+                                                 changed=self._frames.clear)
         self.create_timer(TICK_S, self._advance, clock=steady)
         self.create_timer(1.0, self._diagnose, clock=steady)
         self.get_logger().info(f'ready: {self._model}')
@@ -115,6 +116,7 @@ class CriticNode(Node):
             self.get_logger().warning(refusal)
 
     def _on_step_started(self, message: StepStarted) -> None:
+        self._camera.look()  # it must be the camera of policy_node, which has looked
         self._begin(message)
         self._advance()
 

@@ -1,6 +1,7 @@
 """The image converter against hand-made pixels and against an independent implementation."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +96,14 @@ def test_a_depth_picture_is_refused_by_name(encoding):
         images.to_array(Image(encoding=encoding, height=2, width=2, step=8, data=bytes(16)))
     with pytest.raises(images.ImageError, match='depth picture'):
         images.decode(encoded(np.zeros((4, 4), np.uint8), 'PNG'), f'{encoding}; png compressed {encoding}')
+
+
+@pytest.mark.parametrize('form', ['png', '', 'rgb8; png compressed bgr8'])
+def test_sixteen_bits_a_pixel_are_brightness_only_where_the_format_says_so(form):
+    data = encoded(np.full((4, 4), 900, np.uint16), 'PNG')
+    with pytest.raises(images.ImageError, match='16 bits a pixel.*colour topic'):
+        images.decode(data, form)
+    assert images.decode(data, 'mono16; png compressed mono16').tolist() == [[[900 >> 8] * 3] * 4] * 4
 
 
 @pytest.mark.parametrize('encoding, channels, order', [('8UC3', 3, [2, 1, 0]), ('8UC1', 1, [0, 0, 0])])
@@ -193,3 +202,78 @@ def test_an_episode_begins_with_a_scene_not_with_a_single_level():
 def test_compressed_pictures_are_taken_where_asked_for_or_where_there_is_nothing_else(
         topic, transport, published, expected):
     assert images.offered(topic, transport, published.count) == expected
+
+
+class Graph:
+    """Stands in for a node and what it sees of the others."""
+
+    def __init__(self):
+        self.published, self.subscribed, self.mine = set(), {}, []
+
+    def get_namespace(self):
+        return '/vgps'
+
+    def resolve_topic_name(self, name):
+        return f'/vgps/{name}'
+
+    def count_publishers(self, topic):
+        return int(topic in self.published)
+
+    def get_subscriptions_info_by_topic(self, topic):
+        return [SimpleNamespace(node_name=name, node_namespace='/vgps') for name in self.subscribed.get(topic, ())]
+
+    def create_subscription(self, _kind, topic, *_):
+        self.mine.append(topic)
+        return topic
+
+    def destroy_subscription(self, topic):
+        self.mine.remove(topic)
+
+    def create_timer(self, *_, **__):
+        pass
+
+    def get_logger(self):
+        return SimpleNamespace(info=lambda _: None)
+
+
+RAW, PACKED = '/vgps/image_raw', '/vgps/image_raw/compressed'
+
+
+def test_what_the_policy_looks_at_does_not_change_within_an_episode():
+    graph, running = Graph(), [False]
+    graph.published = {PACKED}
+    camera = images.CameraSubscription(graph, None, None, 'auto', None, settled=lambda: running[0])
+    running[0] = True
+    for published in ({RAW, PACKED}, {RAW}, set()):
+        graph.published = published
+        camera.look()
+        assert graph.mine == [camera.topic] == [PACKED]
+    running[0], graph.published = False, {RAW, PACKED}
+    camera.look()
+    assert graph.mine == [RAW]
+
+
+@pytest.mark.parametrize('published', [{RAW}, {PACKED}, {RAW, PACKED}, set()])
+@pytest.mark.parametrize('eyes', [RAW, PACKED])
+def test_all_others_take_the_pictures_that_the_policy_takes(eyes, published):
+    graph = Graph()
+    graph.published, graph.subscribed = published, {eyes: ['policy_node'], RAW: ['rqt'], PACKED: ['rqt']}
+    graph.subscribed[eyes] = ['rqt', 'policy_node']
+    kept = ['pictures']
+    camera = images.CameraSubscription(graph, None, None, 'auto', None, changed=kept.clear)
+    assert graph.mine == [eyes]
+    other = PACKED if eyes == RAW else RAW
+    graph.subscribed, kept[:] = {other: ['policy_node']}, ['pictures']
+    camera.look()
+    assert graph.mine == [other] and not kept  # their stamps would say that they are the same
+    graph.subscribed = {}  # the policy node is gone
+    camera.look()
+    assert graph.mine == [images.offered(RAW, 'auto', graph.count_publishers)]
+
+
+@pytest.mark.parametrize('transport, expected', [('raw', RAW), ('compressed', PACKED)])
+def test_a_transport_that_was_asked_for_is_taken_whatever_the_policy_looks_at(transport, expected):
+    graph = Graph()
+    graph.published, graph.subscribed = {RAW, PACKED}, {{RAW: PACKED, PACKED: RAW}[expected]: ['policy_node']}
+    images.CameraSubscription(graph, None, None, transport, None)
+    assert graph.mine == [expected]

@@ -101,7 +101,10 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
         turned = picture.getexif().get(0x0112, 1) != 1
         if turned:
             picture = ImageOps.exif_transpose(picture)
-        if picture.mode.startswith('I;16'):
+        if picture.mode.startswith('I') and original != 'mono16':
+            raise ImageError(f"picture of 16 bits a pixel, format '{format}': a depth picture, or brightness that its "
+                             "format does not call mono16; give the camera's colour topic")
+        if picture.mode.startswith('I'):
             levels = (np.asarray(picture) >> 8).astype(np.uint8)
         else:
             levels = np.asarray(picture if picture.mode == 'L' else picture.convert('RGB'))
@@ -167,12 +170,13 @@ TRANSPORTS = ('auto', 'raw', 'compressed')
 TRANSPORT = {'description': "how the camera's pictures come: raw; compressed (topic + /compressed); auto: compressed "
                             'only while the camera offers nothing else', 'choices': TRANSPORTS, 'read_only': True}
 LOOK_PERIOD = 0.5  # s between looks at what the camera offers
+EYES = 'policy_node'  # the node whose pictures all others take: one stamp must not mean two pictures
 
 
 def offered(topic: str, transport: str, count_publishers: Callable[[str], int]) -> str:
     """Return the topic to take pictures from: ``topic``, resolved, or the compressed one beside it.
 
-    Raw pictures are preferred: everyone who asks then looks at the same pixels, whatever else is published.
+    Raw pictures are preferred: nothing is lost on the way.
     """
     raw = topic.removesuffix('/compressed')
     compressed = f'{raw}/compressed'
@@ -182,22 +186,49 @@ def offered(topic: str, transport: str, count_publishers: Callable[[str], int]) 
     return compressed if transport == 'compressed' or (transport == 'auto' and alone) else raw
 
 
+def followed(node: Any, topic: str, transport: str) -> str:
+    """Return the topic that policy_node of this namespace takes its pictures from; what is `offered` without one.
+
+    Raw and compressed pictures of one camera have the same stamps and other pixels.
+    """
+    raw = topic.removesuffix('/compressed')
+    if transport == 'auto':
+        for name in (raw, f'{raw}/compressed'):
+            if any((end.node_name, end.node_namespace) == (EYES, node.get_namespace())
+                   for end in node.get_subscriptions_info_by_topic(name)):
+                return name
+    return offered(topic, transport, node.count_publishers)
+
+
 class CameraSubscription:
     """A node's subscription to ``image_raw``, or to what the camera offers in its place; follows what is offered.
 
     ``callback`` gets ``sensor_msgs/Image`` or ``CompressedImage``, which `to_array` takes alike.
     """
 
-    def __init__(self, node: Any, callback: Callable[[Any], None], profile: Any, transport: str, clock: Any):
-        """Subscribe; ``clock`` times the looks at the graph, ``transport`` is one of `TRANSPORTS`."""
+    def __init__(self, node: Any, callback: Callable[[Any], None], profile: Any, transport: str, clock: Any,
+                 settled: Callable[[], bool] | None = None, changed: Callable[[], None] = lambda: None,
+                 topic: str = 'image_raw'):
+        """Subscribe; ``clock`` times the looks at the graph, ``transport`` is one of `TRANSPORTS`.
+
+        ``settled`` tells when the topic must stay as it is (an episode has looked); None follows policy_node.
+        ``changed`` is called after each change: pictures from before may be others than those of the same stamp now.
+        """
         self.topic, self._subscription = '', None
         self._node, self._callback, self._profile, self._transport = node, callback, profile, transport
-        self._look()
-        node.create_timer(LOOK_PERIOD, self._look, clock=clock)
+        self._settled, self._changed, self._wanted = settled, changed, node.resolve_topic_name(topic)
+        self.look()
+        node.create_timer(LOOK_PERIOD, self.look, clock=clock)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look at what is offered, and change over where that is another topic."""
         from sensor_msgs.msg import CompressedImage, Image
-        topic = offered(self._node.resolve_topic_name('image_raw'), self._transport, self._node.count_publishers)
+        if self._settled is None:
+            topic = followed(self._node, self._wanted, self._transport)
+        elif self.topic and self._settled():
+            return
+        else:
+            topic = offered(self._wanted, self._transport, self._node.count_publishers)
         if topic == self.topic:
             return
         if self._subscription is not None:
@@ -206,3 +237,4 @@ class CameraSubscription:
         kind = CompressedImage if topic.endswith('/compressed') else Image
         self.topic, self._subscription = topic, self._node.create_subscription(
             kind, topic, self._callback, self._profile)
+        self._changed()

@@ -60,7 +60,8 @@ class PolicyNode(Node):
 
         self.later: queue.SimpleQueue = queue.SimpleQueue()  # from the worker to the executor
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation clock must not pause the limits
-        images.CameraSubscription(self, self._on_image, qos.IMAGE, self.config.image_transport, steady)
+        images.CameraSubscription(self, self._on_image, qos.IMAGE, self.config.image_transport, steady,
+                                  settled=lambda: self.machine.has_looked)
         self.create_timer(0.05, self._on_tick, clock=steady)
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
 

@@ -36,7 +36,8 @@ def header(stamp):
         STORE.types['builtin_interfaces/msg/Time'](stamp // 10**9, stamp % 10**9), 'base')
 
 
-def teleoperation(folder, seconds=4, rate=40, cameras=('cam',), back_at=None, broken=(), plugin=StoragePlugin.MCAP):
+def teleoperation(folder, seconds=4, rate=40, cameras=('cam',), back_at=None, broken=(), plugin=StoragePlugin.MCAP,
+                  behind=0, encoding='rgb8'):
     """Write an arm that moves at 0.1 m/s; frame n of 10 a second is grey level n."""
     writer = Writer(folder, version=9, storage_plugin=plugin)
     with writer:
@@ -53,7 +54,7 @@ def teleoperation(folder, seconds=4, rate=40, cameras=('cam',), back_at=None, br
             if i % (rate // 10) == 0:
                 number = i // (rate // 10)
                 pixels = np.full(32 * 32 * 3, number, np.uint8)[:100 if number in broken else None]
-                message = STORE.types['sensor_msgs/msg/Image'](header(stamp), 32, 32, 'rgb8', 0, 96, pixels)
+                message = STORE.types['sensor_msgs/msg/Image'](header(stamp - behind), 32, 32, encoding, 0, 96, pixels)
                 for name in cameras:
                     writer.write(images[name], real + 1, STORE.serialize_cdr(message, message.__msgtype__))
     return folder
@@ -137,3 +138,17 @@ def test_inspection_of_several_cameras_draws_what_each_sees(tmp_path):
     from PIL import Image
     sheet = np.asarray(Image.open(tmp_path / 'report/cameras.png'))
     assert sheet[60, 60].max() < 10 and sheet[60, 188].min() > 190
+
+
+@pytest.mark.parametrize('behind, words', [(1_700_000_000, '1.7 s behind those of the joints'),
+                                           (-900_000_000, '0.9 s ahead of those of the joints')])
+def test_a_camera_on_another_clock_is_refused_although_stamps_of_its_frames_fit(tmp_path, behind, words, capsys):
+    with pytest.raises(DataError):
+        convert(config(tmp_path, teleoperation(tmp_path / 'a', behind=behind)))
+    assert words in capsys.readouterr().out
+
+
+def test_a_depth_topic_is_refused_with_the_reason(tmp_path, capsys):
+    with pytest.raises(DataError):
+        convert(config(tmp_path, teleoperation(tmp_path / 'a', encoding='16UC1')))
+    assert 'no continuous part' in (text := capsys.readouterr().out) and 'depth picture' in text

@@ -222,7 +222,9 @@ def test_names_of_end_effector_motions_in_every_shape(tmp_path, given):
     (['target_x', 'target_y', 'target_z', 'roll', 'pitch', 'yaw', 'gripper'], 'absolute pose'),
     (['x', 'y', 'z', 'qx', 'qy', 'qz', 'qw'], 'absolute pose'),
     (['vx', 'vy', 'vz', 'roll', 'pitch', 'yaw', 'gripper'], 'x, y, z is missing'),
-    (['x', 'y', 'z', 'roll', 'pitch', 'yaw', 'speed'], 'gripper is missing')])
+    (['x', 'y', 'z', 'roll', 'pitch', 'yaw', 'speed'], 'gripper is missing'),
+    ([f'q{i}' for i in range(7)], 'named q0, q1'), ([f'servo_{i}' for i in range(7)], 'does not say x y z'),
+    (['joint_action'], 'named joint_action')])
 def test_names_of_anything_else_are_refused(tmp_path, given, word):
     folder = write_v2(tmp_path / 'set', episodes(5), ['x'])
     edit_info(folder, lambda info: info['features']['action'].update(names=given))
@@ -327,3 +329,63 @@ def test_a_set_whose_metadata_lack_the_windows_is_left_out_by_name(tmp_path):
     pq.write_table(table.drop_columns([name for name in table.column_names if 'timestamp' in name]), path)
     assert {e.reason for e in read(tmp_path / 's')} == {
         f"the metadata of episode {number} lack '{ROW}from_timestamp'" for number in (0, 1)}
+
+
+@pytest.mark.parametrize('values, expected', [
+    ([None, False, None], False), ([None, True, None], True), ([None] * 3, None), ([0, 0, 1], True),
+    ([0.0, 0.0, 0.4], '0.4, neither true nor false'), ([-1, -1, -1], '-1, neither'),
+    (['success'] * 3, 'cannot be read as numbers')])
+def test_what_success_columns_hold_is_an_outcome_or_refused(tmp_path, values, expected):
+    folder = write_v2(tmp_path / 'set', episodes(3), ['x'])
+    path = next(folder.rglob('*.parquet'))
+    pq.write_table(pq.read_table(path).append_column('next.success', pa.array(values)), path)
+    (episode,) = read(folder)
+    if isinstance(expected, str):
+        assert expected in episode.reason
+    else:
+        assert episode.success is expected
+
+
+def test_an_episode_without_rows_is_named_and_does_not_keep_the_others(tmp_path):
+    folder = write_v2(tmp_path / 'set', episodes(3, 4), ['x'])
+    path = min(folder.rglob('*.parquet'))
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    empty, good = read(folder)
+    assert empty.reason == 'it has no rows' or '0 rows, the metadata say 3' in empty.reason
+    assert isinstance(good, Episode)
+
+
+def test_a_list_of_episodes_that_was_written_half_is_named(tmp_path):
+    folder = write_v3(tmp_path / 'set', episodes(3), ['x'])
+    path = next((folder / 'meta/episodes').rglob('*.parquet'))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match='list of episodes in meta/episodes'):
+        list(read(folder))
+
+
+def test_windows_beside_frames_of_no_episode_say_that_they_cannot_be_held_against_their_number(tmp_path):
+    folder = write_v3(tmp_path / 'set', episodes(5, 4, 6), ['x'])
+    edit(folder / 'meta/episodes/chunk-000/file-000.parquet', lambda rows: rows[1:])
+    assert all('5 frames of its video belong to no episode' in e.notes[0] for e in read(folder))
+
+
+def test_a_video_that_is_to_be_shown_turned_is_refused(tmp_path):
+    folder = write_v2(tmp_path / 'set', episodes(4), ['x'])
+    path = next(folder.rglob('*.mp4'))
+    data = path.read_bytes()
+    upright, turned = (b''.join(n.to_bytes(4, 'big', signed=True) for n in m) for m in (
+        (65536, 0, 0, 0, 65536, 0, 0, 0, 2**30), (0, 65536, 0, -65536, 0, 0, 0, 0, 2**30)))
+    at = data.index(upright, data.index(b'tkhd'))  # the display matrix of the track
+    path.write_bytes(data[:at] + turned + data[at + 36:])
+    (refused,) = read(folder)
+    assert 'turned by' in refused.reason and 'upright' in refused.reason
+
+
+def test_states_that_are_not_numbers_cost_the_states_alone(tmp_path):
+    folder = write_v2(tmp_path / 'set', episodes(4), ['x'])
+    names = ['x', 'y', 'z', 'roll', 'pitch', 'yaw', 'gripper']
+    edit_info(folder, lambda info: info['features'].update({'observation.state': {'dtype': 'float32', 'names': names}}))
+    edit(next(folder.rglob('*.parquet')), lambda rows: [{**row, 'observation.state': [float('nan')] * 7}
+                                                        for row in rows])
+    (episode,) = read(folder)
+    assert episode.states is None and 'states hold NaN' in episode.notes[-1]

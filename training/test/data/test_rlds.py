@@ -141,3 +141,14 @@ def test_sign_and_units_of_an_entry_on_a_small_sample(tmp_path, name):
                                atol=1e-7)
     np.testing.assert_allclose(episode.actions[:, 6], openness)
     assert episode.rate == rule.rate
+
+
+@pytest.mark.parametrize('change, reason', [
+    ({'steps/language_instruction': [b'push', b'push', b'pull']}, '2 instructions within one episode'),
+    ({'steps/observation/image': []}, 'it has no steps'),
+    ({'steps/action': moves(2)}, "feature 'action' does not have a value for each of its 3 steps")])
+def test_episodes_that_contradict_themselves_are_refused_by_name(tmp_path, change, reason):
+    good = steps(pictures(3), moves(3))
+    folder = rlds_factory.folder(tmp_path / '1.0.0', 'vgps', [example({**good, **change}), example(good)])
+    found, bad = split(read(folder))
+    assert len(found) == 1 and bad == [reason]

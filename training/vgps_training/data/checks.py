@@ -30,6 +30,8 @@ def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None
     except (ValueError, TypeError) as error:
         return Malformed(episode.source, f'actions are not numbers: {error}')
     reason = _shape(actions, episode)
+    if reason is None and episode.states is not None and not np.isfinite(episode.states).all():
+        episode = replace(episode, states=None, notes=(*episode.notes, 'states hold NaN or infinity: left out'))
     if reason is None and reading.first_zero_step == 'drop' and len(actions) > MIN_STEPS and not actions[0].any():
         episode = _without_first(episode, 'first step dropped: its action is zero throughout, gripper included')
         actions, fingers = actions[1:], None if fingers is None else fingers[1:]

@@ -53,12 +53,12 @@ def convert(config: ConvertConfig) -> None:
             motions, left_out = (teleoperation.from_commands(bag, camera) if config.actions == 'commands' else
                                  teleoperation.from_joint_states(bag, load_arm(config.arm), camera,
                                                                  config.joint_topic or None))
-            broken = {frame.arrival for frame in _frames(bag, camera, motions) if not _decodes(frame)}
+            broken = {frame.arrival: why for frame in _frames(bag, camera, motions) if (why := _damage(frame))}
             runs = _runs([m for m in motions if m.arrival not in broken])
-            for text in [*bag.problems, *left_out, *([f'frames that cannot be decoded: {len(broken)}'] * bool(broken))]:
+            for text in [*bag.problems, *left_out, *_told(broken)]:
                 print(f'{path}: left out: {text}')
             if not runs:
-                raise DataError(f'{path}: no continuous part of {MIN_STEPS} steps')
+                raise DataError('; '.join([f'{path}: no continuous part of {MIN_STEPS} steps', *_told(broken)]))
             reason = implausible(np.stack([m.action for run in runs for m in run]), 5.0) if len(runs) == 1 else None
             if reason:
                 raise DataError(f'{path}: {reason}')
@@ -96,11 +96,16 @@ def _frames(bag: Bag, camera: str, motions: list[Motion]):
     return (f for f in bag.frames(camera, {motion.stamp for motion in motions}) if f.arrival in wanted)
 
 
-def _decodes(frame) -> bool:
+def _damage(frame) -> str:
+    """Return why a frame is no picture, or nothing."""
     try:
-        return frame.image().size > 0
-    except ValueError:
-        return False
+        return '' if frame.image().size else 'empty'
+    except ValueError as error:
+        return str(error)
+
+
+def _told(broken: dict[int, str]) -> list[str]:
+    return [f'frames that cannot be decoded: {len(broken)} ({why})' for why in list(broken.values())[:1]]
 
 
 def _runs(motions: list[Motion]) -> list[list[Motion]]:

@@ -118,17 +118,23 @@ def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
         camera = _camera(features, data, rule, reading)
         slices = features[f'steps/{camera}']
         total, steps = len(slices), {}
+        if not total:
+            raise DataError('it has no steps')
         for key, value in features.items():
             if key.startswith('steps/') and isinstance(value, np.ndarray) and value.size % total == 0:
                 steps[key.removeprefix('steps/')] = value.reshape(total, -1)
-        start, size = features[f'steps/{rule.instruction}'][0]
-        instruction = data[start:start + size].decode()
+        texts = {bytes(data[start:start + size]) for start, size in features[f'steps/{rule.instruction}']}
+        if len(texts) != 1:
+            raise DataError(f'{len(texts)} instructions within one episode')
+        instruction = texts.pop().decode()
         actions = rule.actions(steps)
         states = _states(steps, rule)
         judged = features.get('success')
         success = bool(judged[-1]) if isinstance(judged, np.ndarray) and judged.size else True
     except KeyError as error:
-        return Malformed(source, f'feature {error} is missing')
+        misfit = f'steps/{error.args[0]}' in features
+        return Malformed(source, f'feature {error} ' + (
+            f'does not have a value for each of its {total} steps' if misfit else 'is missing'))
     except (ValueError, TypeError, IndexError, ZeroDivisionError, UnicodeDecodeError) as error:
         return Malformed(source, str(error) if isinstance(error, DataError) else f'{type(error).__name__}: {error}')
     frames = EncodedFrames(str(path), np.array(slices[:len(actions)], np.int64).reshape(-1, 2))

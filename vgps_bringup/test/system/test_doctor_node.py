@@ -1,22 +1,24 @@
 """The doctor listens to real topics."""
 
+import io
 import threading
 
 import numpy as np
+import PIL.Image
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CompressedImage, JointState
 
 from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_bringup.system.doctor.doctor_node import observe
 from vgps_bringup.system.doctor.findings import FAULT, OK
 from vgps_bringup.system.doctor.running import judge
 from vgps_msgs.msg import EndEffectorCommand, NodeConfiguration
-from vgps_msgs_py import images, qos
+from vgps_msgs_py import qos
 
 pytestmark = pytest.mark.ros
 
@@ -27,7 +29,7 @@ class Robot(Node):
     def __init__(self, context):
         super().__init__('widowx_node', namespace='/vgps_doctor', context=context)
         self.rng = np.random.default_rng(0)
-        self.image = self.create_publisher(images_type(), 'image_raw', qos.EVENT)
+        self.image = self.create_publisher(CompressedImage, 'image_raw/compressed', qos.EVENT)
         self.joints = self.create_publisher(JointState, 'joint_states', qos.EVENT)
         self.said = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
         self.commands = [self.create_publisher(EndEffectorCommand, 'command', qos.EVENT) for _ in range(2)]
@@ -38,16 +40,13 @@ class Robot(Node):
     def tick(self):
         header = EndEffectorCommand().header
         header.stamp = self.get_clock().now().to_msg()
-        self.image.publish(images.to_message(self.rng.integers(0, 255, (48, 64, 3), np.uint8), header))
+        packed = io.BytesIO()
+        PIL.Image.fromarray(self.rng.integers(0, 255, (48, 64, 3), np.uint8)).save(packed, 'JPEG')
+        self.image.publish(CompressedImage(header=header, format='rgb8; jpeg compressed bgr8', data=packed.getvalue()))
         self.joints.publish(JointState(name=[*JOINT_NAMES, 'left_finger'],
                                        position=[-0.13, -0.76, 0.44, -0.02, 1.76, -0.16, 0.03]))
         status = DiagnosticStatus(level=DiagnosticStatus.ERROR, name='critic_node: critic', message='FRAME_MISSING')
         self.said.publish(DiagnosticArray(status=[status]))
-
-
-def images_type():
-    from sensor_msgs.msg import Image
-    return Image
 
 
 @pytest.fixture
@@ -70,8 +69,8 @@ def test_a_running_system_is_seen_as_it_is(robot):
     findings = {f.subject: f for f in judge(seen)}
     assert findings['nodes'].status == FAULT and 'policy_node, critic_node' in findings['nodes'].found
     assert findings['command'].status == FAULT and '2 publishers' in findings['command'].found
-    assert 'rgb8' in findings['camera /vgps_doctor/image_raw'].found
-    assert findings['camera /vgps_doctor/image_raw: stamps'].status == OK
-    assert findings['camera /vgps_doctor/image_raw: picture'].status == OK
+    camera = 'camera /vgps_doctor/image_raw/compressed'  # this camera offers nothing else
+    assert '64 x 48, compressed (rgb8; jpeg' in findings[camera].found
+    assert findings[f'{camera}: stamps'].status == findings[f'{camera}: picture'].status == OK
     assert findings['arm'].status == OK and 'on: nothing moves' in findings['dry run'].found
     assert findings['critic_node: critic'].found == 'FRAME_MISSING'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -36,6 +36,8 @@ class Doctor:
     """namespace of the running system"""
     camera_topic: str = 'image_raw'
     """the policy's camera"""
+    image_transport: Literal['auto', 'raw', 'compressed'] = 'auto'
+    """as the system was started: raw pictures, compressed ones, or these only where there are no raw ones"""
     critic: str = ''
     """also load this critic: a folder, owner/name on the hub, or default"""
     policy_server: str = ''
@@ -60,7 +62,8 @@ def examine(options: Doctor) -> list[Finding]:
         from vgps_bringup.system.doctor.running import judge
 
         joints = f'/{options.robot}/joint_states' if options.robot else 'joint_states'
-        found += judge(observe(options.namespace, options.camera_topic, joints, options.seconds))
+        found += judge(observe(options.namespace, options.camera_topic, joints, options.seconds,
+                               options.image_transport))
     return found
 
 

@@ -82,7 +82,7 @@ class DecisionImageNode(Node):
     def _look_for_viewers(self) -> None:
         watched = self._publisher.get_subscription_count() > 0
         if watched and self._images is None:
-            topic = images.offered(self.resolve_topic_name('image_raw'), 'auto', self.count_publishers)
+            topic = images.followed(self, self.resolve_topic_name('image_raw'), 'auto')
             kind = CompressedImage if topic.endswith('/compressed') else Image
             self._images = self.create_subscription(kind, topic, self._on_image, qos.FRAMES)
         elif not watched and self._images is not None:

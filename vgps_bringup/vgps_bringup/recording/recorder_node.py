@@ -60,7 +60,7 @@ class RecorderNode(Node):
         for wanted in map(self.resolve_topic_name, self.config.topics):
             name = wanted
             if self.count_publishers(f'{wanted}/compressed'):
-                name = images.offered(wanted, self.config.image_transport, self.count_publishers)
+                name = images.followed(self, wanted, self.config.image_transport)
             offers = self.get_publishers_info_by_topic(name)
             if not offers:
                 continue

@@ -136,6 +136,7 @@ class Bag:
         # type -> (received [ns], message, topic)
         self.messages: dict[str, list[tuple[int, Any, str]]] = defaultdict(list)
         self.image_stamps: dict[str, list[int]] = defaultdict(list)  # topic -> header stamps [ns]
+        self.image_received: dict[str, list[int]] = defaultdict(list)  # topic -> when the recorder got them [ns]
         # in step with the two above: which message of the recording each was. Stamps may repeat, this does not
         self.arrivals: dict[str, list[int]] = defaultdict(list)
         self.counts: Counter[str] = Counter()
@@ -151,6 +152,7 @@ class Bag:
             try:
                 if raw.type in IMAGE_TYPES:
                     self.image_stamps[raw.topic].append(_header_stamp(raw))
+                    self.image_received[raw.topic].append(raw.received)
                     self.arrivals[raw.topic].append(arrival)
                 elif raw.type.startswith('vgps_msgs/') or raw.type == JOINT_STATE:  # not a lidar's point clouds
                     message = self.types.deserialize(raw.data, raw.type)

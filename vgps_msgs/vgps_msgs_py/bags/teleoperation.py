@@ -6,7 +6,7 @@ is not continuous (a clock set back, stamps of 0, readings of zero, jumps that n
 left out is counted.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +53,13 @@ def from_joint_states(bag: Bag, arm: Any, camera: str | None = None, topic: str 
     """Return (motions, what was left out). ``arm`` has ``joint_names`` and ``forward(positions)`` -> (4, 4) pose.
 
     Raises:
-        BagError: no joint states of this arm, several arms or cameras and no choice, or readings below 4 Hz.
+        BagError: no joint states of this arm, several arms or cameras and no choice, readings below 4 Hz, or a camera
+            whose clock is not that of the joints.
 
     """
     left_out: Counter[str] = Counter()
-    parts, backs, delay = _parts(bag, arm.joint_names, joint_topic(bag, arm.joint_names, topic), left_out)
-    frames = _Frames(bag, camera, backs, delay, left_out)
+    parts, backs, delays = _parts(bag, arm.joint_names, joint_topic(bag, arm.joint_names, topic), left_out)
+    frames = _Frames(bag, camera, backs, delays, left_out)
     motions = []
     for number, part in enumerate(parts):
         grid = np.arange(part.times[0], part.times[-1] + 1, PERIOD)
@@ -86,7 +87,7 @@ def from_commands(bag: Bag, camera: str | None = None) -> tuple[list[Motion], li
 
     """
     left_out: Counter[str] = Counter()
-    frames = _Frames(bag, camera, np.zeros(0, np.int64), None, left_out)
+    frames = _Frames(bag, camera, np.zeros(0, np.int64), {}, left_out)
     given = sorted(((stamps.nanoseconds(m.header.stamp), np.asarray(m.action, np.float64))
                     for _, m, _ in bag.of_type('EndEffectorCommand') if m.kind == 0), key=lambda item: item[0])
     finite = [(moment, action) for moment, action in given if moment and np.isfinite(action).all()]
@@ -148,10 +149,10 @@ def _turns(actions: list[np.ndarray]) -> np.ndarray:
 
 
 def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
-           ) -> tuple[list[Part], np.ndarray, float]:
-    """Return (continuous parts, arrivals at which the stamps went back, usual delay of receipt [ns])."""
+           ) -> tuple[list[Part], np.ndarray, dict[int, float]]:
+    """Return (continuous parts, arrivals at which the stamps went back, usual delay of receipt by clock [ns])."""
     readings: list[tuple[int, int, np.ndarray, float]] = []
-    backs, delays = list[int](), list[int]()
+    backs, delays = list[int](), defaultdict[int, list[int]](list)
     clock = previous = 0
     # an arm that stands at zero reads zero; among other readings, zero or -pi throughout is a bus that did not answer
     elsewhere = any(np.ptp([p for n, p in zip(m.name, m.position) if n in names] or [0.0]) > 0
@@ -177,7 +178,7 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
                 backs.append(arrival)
                 left_out[f'times the stamps went back, by {(previous - moment) * 1e-9:.1f} s'] += 1
             previous = moment
-            delays.append(received - moment)
+            delays[clock].append(received - moment)
             readings.append((clock, moment, joints, position[FINGER]))
     if len(readings) < 2:
         raise BagError(f'{bag.path}: {topic} holds {len(readings)} joint states that can be used; {_told(left_out)}')
@@ -198,19 +199,25 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
     cuts = np.flatnonzero(~same | gaps | jumps) + 1
     parts = [Part(int(clocks[p[0]]), times[p], joints[p], openness[p]) for p in np.split(np.arange(len(times)), cuts)
              if len(p) > 1 and times[p[-1]] - times[p[0]] >= PERIOD]
-    return parts, np.array(backs, np.int64), float(np.median(delays))
+    return parts, np.array(backs, np.int64), {number: float(np.median(of)) for number, of in delays.items()}
 
 
 class _Frames:
     """Which frame was the newest at a moment."""
 
-    def __init__(self, bag: Bag, camera: str | None, backs: np.ndarray, delay: float | None, left_out: Counter[str]):
+    def __init__(self, bag: Bag, camera: str | None, backs: np.ndarray, delays: dict[int, float],
+                 left_out: Counter[str]):
         topic = bag.image_topic(camera)
         moments, arrivals = np.array(bag.image_stamps[topic], np.int64), np.array(bag.arrivals[topic], np.int64)
-        clocks = np.searchsorted(backs, arrivals)
+        clocks, received = np.searchsorted(backs, arrivals), np.array(bag.image_received[topic], np.int64)
         self._by_clock = {}
         for clock in np.unique(clocks):
             here = np.flatnonzero((clocks == clock) & (moments > 0))
+            if len(here) and clock in delays and abs(
+                    apart := float(np.median(received[here] - moments[here])) - delays[clock]) > CLOCKS:
+                raise BagError(f'{bag.path}: the stamps of {topic} are {abs(apart) * 1e-9:.1f} s '
+                               f'{"behind" if apart > 0 else "ahead of"} those of the joints: two clocks, so which '
+                               'frame shows which motion cannot be told')
             # a frame of before the clock was set back may come after: it is newer than all that follow
             ordered = here[moments[here] <= np.minimum.accumulate(moments[here][::-1])[::-1]] if len(here) else here
             left_out['frames out of the order of their stamps'] += len(here) - len(ordered)

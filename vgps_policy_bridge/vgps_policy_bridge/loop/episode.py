@@ -92,6 +92,11 @@ class EpisodeMachine:
         self._decision: DecisionReport | None = None
 
     @property
+    def has_looked(self) -> bool:
+        """Tell whether the running episode has taken a frame."""
+        return self.running and (self.step > 0 or self.phase in (Phase.SAMPLE, Phase.DECIDE, Phase.MOVE))
+
+    @property
     def running(self) -> bool:
         """Tell whether a goal is being worked on."""
         return self.phase is not Phase.IDLE

@@ -20,6 +20,9 @@ _FILLER = {'action', 'delta', 'd', 'eef', 'ee', 'end', 'effector', 'tcp', 'hand'
            'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs'}
 _JOINTS = {'joint', 'joints', 'waist', 'shoulder', 'elbow', 'forearm', 'wrist', 'finger', 'qpos', 'j', 'base', 'lift',
            'pan', 'flex'}
+# what a feature that does not name its numbers one by one calls them
+_UNTOLD = {'action', 'actions', 'a', 'act', 'dim', 'dimension', 'value', 'values', 'eef', 'ee', 'delta', 'pose', 'tcp',
+           'end', 'effector', 'relative', 'rel', 'cmd', 'command', 'robot', 'vector'}
 _TURNS = {'rot', 'rotation', 'orientation', 'euler'}
 _ABSOLUTE = {'abs', 'absolute', 'target', 'goal', 'qw', 'quat', 'quaternion', 'qx', 'qy', 'qz'}
 
@@ -81,6 +84,9 @@ def action_places(feature: dict, width: int) -> tuple[list[int], tuple[str, ...]
         if len([s for s in slots if s]) >= 3:
             missing = ', '.join(name for name in SLOTS if name not in slots)
             raise DataError(f'the action is ({listed}): {missing} is missing or has a name that is not known')
+    if any(not set(_words(name)) <= _UNTOLD for name in given):
+        raise DataError(f'the action is named {", ".join(given[:16])}, which does not say x y z roll pitch yaw '
+                        'gripper: if that is what they are, write it into meta/info.json (features, action, names)')
     if width != len(SLOTS):
         listed = f' ({", ".join(given[:16])})' if given else ''
         raise DataError(f'the action has {width} numbers{listed}, not the seven of an end-effector motion and '
@@ -138,6 +144,9 @@ def outcome(column: pa.ChunkedArray) -> tuple[bool | None, tuple[str, ...]]:
     values = vector(column)
     if np.isnan(values).all():
         return None, ()
+    if not np.isin(values[~np.isnan(values)], (0, 1)).all():
+        raise DataError(f'its success is {values[~np.isin(values, (0, 1)) & ~np.isnan(values)][0]:g}, neither true nor '
+                        'false')
     if np.nanmax(values) > 0:
         return True, ()
     return False, ('the success column is False throughout: counted as a failure; many recorders never set it',)

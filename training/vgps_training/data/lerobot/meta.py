@@ -169,7 +169,10 @@ def _episode_rows(info: Info) -> Iterator[dict]:
     if not files:
         raise DataError(f'{info.folder}/meta/episodes holds no table of episodes')
     for path in files:
-        table = read_parquet(path)
+        try:
+            table = read_parquet(path)
+        except DataError as error:
+            raise DataError(f'{info.folder}: the list of episodes in meta/episodes cannot be used: {error}') from error
         # statistics fill hundreds of columns that nobody needs here
         yield from table.select([n for n in table.column_names if not n.startswith('stats/')]).to_pylist()
 

@@ -130,7 +130,7 @@ class _Source:
             table = meta.read_parquet(entry.file)
             if 'episode_index' in table.column_names:
                 held = set(table.column('episode_index').to_pylist())
-                if held != {entry.index}:
+                if held and held != {entry.index}:
                     raise DataError(f'{entry.file.name} holds rows of episode {", ".join(map(str, list(held)[:5]))}')
         else:
             places = self.rows.get(entry.index, [])
@@ -140,6 +140,8 @@ class _Source:
             if {path for path, _ in places} != {entry.file}:
                 notes = ('the file index in the metadata is stale: the rows were found in another file',)
             table = pa.concat_tables(self._file(path).take(rows) for path, rows in places)
+        if not table.num_rows:
+            raise DataError('it has no rows')
         if entry.length is not None and table.num_rows != entry.length:
             raise DataError(f'the table has {table.num_rows} rows, the metadata say {entry.length}')
         if 'frame_index' in table.column_names:

@@ -61,6 +61,8 @@ class VideoFrames(Frames):
                     continue
                 if frame.time > self.times[at] + TOLERANCE:
                     return  # the frame that the index promised was lost in decoding
+                if turned := getattr(frame, 'rotation', 0) % 360:
+                    raise DataError(f'the video is to be shown turned by {turned} degrees; store it upright')
                 yield frame.to_ndarray(format='rgb24')
                 at += 1
                 if at == len(self.times):
@@ -138,7 +140,8 @@ def locate(times: np.ndarray, windows: dict[int, Window]) -> dict[int, tuple[int
         elif stop > times[-1] + period + TOLERANCE:
             found[e] = DataError(f'the window ends at {stop:.3f} s, after the video ({times[-1] + period:.3f} s)')
         else:
-            found[e] = (first, after, '')
+            found[e] = (first, after, '' if not (spare := len(times) - sum(counts.values())) else (
+                f'{spare} frames of its video belong to no episode: whether its window is off by some cannot be told'))
         counted += counts[e]
         if stop > end:
             end, last = stop, e

@@ -50,7 +50,8 @@ class Observed:
     seconds: float  # how long was looked
     nodes: list[str] = field(default_factory=list)  # names in the namespace; one name twice is two nodes
     publishers: dict[str, list[str]] = field(default_factory=dict)  # topic -> nodes that publish it
-    camera_topic: str = ''
+    camera_topic: str = ''  # that was listened to
+    camera_offers: list[str] = field(default_factory=list)  # which of raw and compressed somebody publishes
     camera: Camera = field(default_factory=Camera)
     joints: Joints = field(default_factory=Joints)
     diagnostics: dict[str, tuple[int, str]] = field(default_factory=dict)  # name -> level, message
@@ -94,6 +95,13 @@ def _rate(arrivals: list[float]) -> float:
     )
 
 
+def _offer(seen: Observed) -> str:
+    if seen.camera_topic in seen.camera_offers:
+        return ' although it is published: quality of service, or a driver that hangs'
+    others = ', '.join(seen.camera_offers)
+    return f'; nobody publishes it, but {others} is there' if others else '; nobody publishes it, raw or compressed'
+
+
 def camera(seen: Observed) -> Iterable[Finding]:
     """Does the camera send fresh, live pictures in colours that are understood?"""
     c, subject = seen.camera, f'camera {seen.camera_topic}'
@@ -101,8 +109,10 @@ def camera(seen: Observed) -> Iterable[Finding]:
         yield Finding(
             subject,
             FAULT,
-            f'no frame in {seen.seconds:.0f} s',
-            'is the camera driver running, and camera_topic:= its image topic?',
+            f'no frame in {seen.seconds:.0f} s{_offer(seen)}',
+            'is the camera driver running, and camera_topic:= its image topic?'
+            if seen.camera_topic in seen.camera_offers or not seen.camera_offers
+            else 'image_transport:=auto takes what there is',
         )
         return
     rate, (width, height) = _rate(c.arrivals), c.size
