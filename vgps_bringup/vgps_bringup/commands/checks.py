@@ -80,8 +80,12 @@ def critic(name: str) -> None:
     from vgps_critic.checkpoint import CONFIG, CURRENT
     if name in ('default', 'untrained'):
         return
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:    # too long, or the home of a user who is not there
+        raise ArgumentError(f'{name[:200]!r} cannot be a critic: {str(error)[:200]}') from error
+    if is_folder:
         if (path / CONFIG).is_file() or (path / CURRENT).is_file():
             return
         if known := foreign.describe(path):
