@@ -33,9 +33,8 @@ from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError
 from vgps_bringup.system.supervisor import Runner
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, Episode
 from vgps_msgs.srv import JudgeEpisode, ResetForEpisode
-from vgps_msgs_py import discovery
+from vgps_msgs_py import command_line, discovery
 from vgps_msgs_py.node_main import CALLBACK_ERROR
-from vgps_msgs_py import command_line
 from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
 SYSTEMS = {'arm': ('widowx_node', 'heartbeat_node'),
