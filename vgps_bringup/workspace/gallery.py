@@ -1,20 +1,16 @@
-"""Make doc/gallery.md and its pictures from one recorded demonstration: every page, as a browser shows it.
+"""Make doc/gallery.md and its pictures: every page that the commands write, as a browser shows it."""
 
-    make demo && pip install playwright && python vgps_bringup/workspace/gallery.py runs/demo-20260102-030405
-
-Needs a Chromium on the PATH (apt: chromium). Fails where a page asks the network for something, says something on the
-console, or is wider than a telephone.
-"""
-
-import argparse
 import io
 import shutil
 import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from tyro.conf import Positional
+
+from vgps_msgs_py import command_line
 
 WIDE, NARROW, TALLEST = 1300, 400, 2400  # pixels
 ARGUMENTS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update']
@@ -24,24 +20,47 @@ PAGES = {
     'episode': ('One episode', 'Written by `make demo` too, or by `vgps-report BAG`.'),
     'overview': ('All episodes of a folder', '`vgps-report FOLDER`.'),
     'rejudged': ('Recordings judged again', '`vgps-evaluate bag FOLDER --critic default --k 1,5,10 --beta 0,1`.'),
+    'trials': ('Trials', '`vgps-evaluate trials --critic default`.'),
+    'improvement': ('A critic learnt from own episodes', '`vgps-improve runs/`.'),
+    'training': ('Values of held-out episodes during training', '`vgps-train`, at every validation.'),
 }
 
 
-def make_pages(run: Path, work: Path) -> dict[str, Path]:
+@dataclass
+class Gallery:
+    """Make doc/gallery.md and its pictures. A page whose folder is not given keeps the pictures it has.
+
+    Example: python vgps_bringup/workspace/gallery.py runs/demo-20260102-030405 --trials trials
+
+    Needs pip install playwright, and a Chromium on the PATH (apt: chromium). Exit status 2 where a page asks the
+    network for something, says something on the console, or is wider than a telephone.
+    """
+
+    run: Positional[Path | None] = None
+    """folder that make demo wrote"""
+    trials: Path | None = None
+    """folder that vgps-evaluate trials wrote"""
+    improvement: Path | None = None
+    """folder with the report that vgps-improve wrote"""
+    training: Path | None = None
+    """folder of a run of vgps-train"""
+
+
+def make_pages(run: Path) -> dict[str, Path]:
     """Write every page of a demonstration and return them by name."""
     bags = sorted(path.parent for path in run.glob('*/metadata.yaml'))
     if len(bags) < 2 or not (run / 'index.html').is_file():
-        sys.exit(f'gallery: {run} is not the folder of a demonstration (make demo writes runs/demo-...)')
+        raise ValueError(f'{run} is not the folder of a demonstration (make demo writes runs/demo-...)')
     for command in (['vgps-report', str(run)],
                     ['vgps-evaluate', 'bag', *map(str, bags), '--critic', 'default', '--k', '1,5,10', '--beta', '0,1',
-                     '--output', str(work / 'rejudged'), '--overwrite']):
+                     '--output', str(run / 'rejudged'), '--overwrite']):
         subprocess.run(command, check=True)
     return {'comparison': run / 'index.html', 'episode': bags[-1] / 'report/index.html',
-            'overview': run / 'episodes.html', 'rejudged': work / 'rejudged/index.html'}
+            'overview': run / 'episodes.html', 'rejudged': run / 'rejudged/index.html'}
 
 
 def shoot(pages: dict[str, Path], pictures: Path) -> list[str]:
-    """Take a picture of every page, wide and narrow; return what is wrong with them."""
+    """Take a picture of every page, wide and narrow, and print it; return what is wrong with them."""
     pictures.mkdir(parents=True, exist_ok=True)
     wrong = []
     with sync_playwright() as playwright:
@@ -57,39 +76,48 @@ def shoot(pages: dict[str, Path], pictures: Path) -> list[str]:
                 page.wait_for_timeout(500)
                 if page.evaluate('document.documentElement.scrollWidth > document.documentElement.clientWidth'):
                     wrong.append(f'{name} is wider than {width} pixels')
-                _save(page.screenshot(full_page=True), pictures / f'{name}_{width}.jpg')
+                _save(Image.open(io.BytesIO(page.screenshot(full_page=True))), pictures / f'{name}_{width}.jpg')
+                if width == WIDE:
+                    page.pdf(path=path.with_suffix('.pdf'), format='A4')
+                    print(f'{name}, printed: {path.with_suffix(".pdf")}')
                 page.close()
         browser.close()
     return wrong
 
 
-def _save(png: bytes, path: Path) -> None:
-    image = Image.open(io.BytesIO(png)).convert('RGB')
-    image.crop((0, 0, image.width, min(image.height, TALLEST))).save(path, quality=78, optimize=True)
+def _save(image: Image.Image, path: Path) -> None:
+    image.convert('RGB').crop((0, 0, image.width, min(image.height, TALLEST))).save(path, quality=78, optimize=True)
 
 
-def write_page(run: Path) -> None:
+def write_page() -> None:
     """Write the page that shows them."""
-    lines = ['# Gallery', '', 'Every page that a recorded run gives, as Chromium shows it: 1300 pixels wide, and 400',
-             'as on a telephone. The pages hold everything they show, fetch nothing and run no script. Made by',
+    lines = ['# Gallery', '', 'Every page that the commands write, as Chromium shows it: 1300 pixels wide, and 400 as',
+             'on a telephone. The pages hold everything they show, fetch nothing and run no script. Made by',
              '`python vgps_bringup/workspace/gallery.py RUN` from one `make demo`.', '']
     for name, (title, command) in PAGES.items():
-        lines += [f'## {title}', '', command, '', f'![{title}, wide](gallery/{name}_{WIDE}.jpg)', '',
-                  '<details><summary>400 pixels wide</summary>', '',
-                  f'![{title}, narrow](gallery/{name}_{NARROW}.jpg)', '', '</details>', '']
+        if not (DOC / 'gallery' / f'{name}_{WIDE}.jpg').exists():
+            continue
+        lines += [f'## {title}', '', command, '', f'![{title}, wide](gallery/{name}_{WIDE}.jpg)', '']
+        if (DOC / 'gallery' / f'{name}_{NARROW}.jpg').exists():
+            lines += ['<details><summary>400 pixels wide</summary>', '',
+                      f'![{title}, narrow](gallery/{name}_{NARROW}.jpg)', '', '</details>', '']
     (DOC / 'gallery.md').write_text('\n'.join(lines).rstrip() + '\n')
 
 
 def main() -> None:
     """Make all of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('run', type=Path, help='folder that make demo wrote')
-    run = parser.parse_args().run
-    wrong = shoot(make_pages(run, run), DOC / 'gallery')
-    write_page(run)
-    if wrong:
-        sys.exit('gallery: ' + '\n  '.join(sorted(set(wrong))))
-    print(f'{DOC / "gallery.md"}: {len(PAGES)} pages, nothing fetched, nothing on the console')
+    options = command_line.read(Gallery, 'gallery')
+    with command_line.refusing('gallery', OSError, ValueError, subprocess.CalledProcessError):
+        pages = make_pages(options.run) if options.run else {}
+        pages |= {name: folder / 'index.html' for name, folder in (
+            ('trials', options.trials), ('improvement', options.improvement)) if folder}
+        wrong = shoot(pages, DOC / 'gallery')
+        if options.training:
+            _save(Image.open(max(options.training.glob('values_*.png'))), DOC / 'gallery' / f'training_{WIDE}.jpg')
+        write_page()
+        if wrong:
+            raise ValueError('; '.join(sorted(set(wrong))))
+    print(f'{DOC / "gallery.md"}: {len(pages)} pages, nothing fetched, nothing on the console')
 
 
 if __name__ == '__main__':

@@ -8,6 +8,10 @@ import pytest
 from small_world import EMBEDDING, WORDS, learn, outlook_of, record
 
 from vgps_bringup.improvement import calibration
+from vgps_bringup.improvement.gate import Interval, Verdict
+from vgps_bringup.improvement.pipeline import Outcome
+from vgps_bringup.improvement.registry import Lineage
+from vgps_bringup.improvement.report import write_report
 from vgps_critic.config import CheckpointError
 from vgps_critic.outlook import FILE, Outlook, Probes, Tracker, auc
 
@@ -95,3 +99,17 @@ def test_a_damaged_outlook_is_refused_by_its_path(world, tmp_path):
     replace(world[0], weights=np.full(9, np.nan, np.float32)).save(tmp_path)
     with pytest.raises(CheckpointError, match='weights is not .* finite'):
         Outlook.load(tmp_path)
+
+
+def test_the_page_of_an_improvement_shows_verdict_metrics_curves_and_lineage(world, tmp_path):
+    outlook, facts, episodes, scored = world
+    tracks = [calibration.follow(outlook, e, s) for e, s in zip(episodes, scored)]
+    bag = {'name': 'monday <1>', 'episodes': 400, 'successes': 210, 'sha256': 64 * 'a'}
+    verdict = Verdict(['FLAT_VALUES: no opinion'], ['2 episodes were left out'], {'auc': Interval(0.8, 0.7, 0.9)})
+    lineage = Lineage('b' * 64, bags=(bag,), judged_by=('ada',), recipe={'folds': 3})
+    series = [calibration.chances(outlook.weights, track) for track in tracks]
+    outcome = Outcome(verdict, tmp_path, None, lineage, facts, tracks, series)
+    text = write_report(outcome).read_text()
+    for shown in ('Refused: FLAT_VALUES', '0.80 [0.70, 0.90]', '<svg', 'monday &lt;1&gt;', 'a' * 16, 'ada', 'folds'):
+        assert shown in text
+    assert 'http' not in text.replace('http://www.w3.org', '')

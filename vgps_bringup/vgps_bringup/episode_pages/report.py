@@ -83,13 +83,15 @@ def _write_episode_page(bag: Bag, episode: EpisodeRecord, summary: dict, folder:
     notices += [f'{remark}.' for remark in summary['remarks']]
     notices += [f'Partial recording: {problem}' for problem in summary['problems']]
     rows, film = latency_table(episode), folder / 'video.mp4'
-    actions = plots.action_figure(episode)
+    actions, scored = plots.action_figure(episode), any(step.q_values is not None for step in episode.steps)
     page.write(
         folder / 'index.html', 'episode', title=f'{episode.instruction}: {episode.outcome}', label=label,
         instruction=episode.instruction, outcome=episode.outcome, episode_id=episode.episode_id,
         failure=summary['failure'], message=episode.message, facts=facts, notices=notices,
-        film=page.video(film) if film.exists() else None, values=plots.svg(plots.value_figure(episode)),
-        health=plots.svg(plots.health_figure(episode)), actions=plots.svg(actions) if actions is not None else None,
+        film=page.video(film) if film.exists() else None,
+        values=plots.svg(plots.value_figure(episode)) if scored else '',
+        health=plots.svg(plots.health_figure(episode)) if scored else '',
+        actions=plots.svg(actions) if actions is not None else None,
         decisions=page.Table(('reason', 'steps'), list(summary['reasons'].items())),
         latency=page.Table(('part', 'stage', 'p50 [ms]', 'p95 [ms]', 'largest [ms]', 'n'),
                            [(r.part, r.name, r.p50, r.p95, r.largest, r.count) for r in rows],
