@@ -136,6 +136,20 @@ def test_what_is_not_a_regular_file_is_refused_without_waiting(folder, name, kin
     refused(folder, name)
 
 
+@pytest.mark.parametrize('text', ['[' * 100_000, '5', '{"current": 5}', '{"current": "../../etc"}', ' ' * 2_000_000,
+                                  json.dumps({'current': 'a' * 5000}), '{"current": ' + '9' * 10_000 + '}', '\ud800'])
+def test_a_registry_that_does_not_say_which_critic_steers_is_refused(folder, text):
+    (folder / 'current.json').write_bytes(text.encode(errors='surrogatepass'))
+    refused(folder, 'current.json')
+
+
+@pytest.mark.parametrize('name', ['x' * 5000, '~nobody-of-this-name/critic', 'a\0b', ''])
+def test_a_name_that_no_folder_can_have_is_refused(name, monkeypatch):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    with pytest.raises(CheckpointError):
+        Critic.load(name)
+
+
 @pytest.mark.parametrize('value', [math.nan, math.inf, 3e38])
 def test_weights_that_give_no_values_are_refused_when_the_critic_is_loaded(original, tmp_path, value):
     shutil.copytree(original, tmp_path / 'c')

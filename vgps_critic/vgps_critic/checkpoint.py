@@ -121,14 +121,18 @@ def locate(path_or_hub_id: str, revision: str | None = None) -> Path:
         CheckpointError: no such folder, nothing on the hub, or a registry without a current critic.
 
     """
-    folder = SHIPPED if path_or_hub_id == 'default' else Path(path_or_hub_id).expanduser()
-    if (folder / CURRENT).is_file():
+    try:
+        folder = SHIPPED if path_or_hub_id == 'default' else Path(path_or_hub_id).expanduser()
+        is_registry = (folder / CURRENT).is_file()
+    except (OSError, RuntimeError, ValueError) as e:  # too long, or the home of a user who is not there
+        raise CheckpointError(f'{path_or_hub_id[:200]!r} cannot be a folder: {str(e)[:200]}') from e
+    if is_registry:
         try:
-            name = json.loads((folder / CURRENT).read_text())['current']
-        except (OSError, ValueError, KeyError, TypeError) as e:
+            name = read_json(folder / CURRENT)['current']
+        except (UntrustedFileError, KeyError, TypeError) as e:
             raise CheckpointError(f'{folder / CURRENT} does not say which critic is current: {e}') from e
-        if not (isinstance(name, str) and name.isalnum() and (folder / name).is_dir()):
-            raise CheckpointError(f'{folder / CURRENT} names {name!r}, which is not a critic in this folder')
+        if not (isinstance(name, str) and len(name) <= 64 and name.isalnum() and (folder / name).is_dir()):
+            raise CheckpointError(f'{folder / CURRENT} names {str(name)[:80]!r}, which is not a critic in this folder')
         return folder / name
     if folder.is_dir():
         return folder

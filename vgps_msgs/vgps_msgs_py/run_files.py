@@ -11,7 +11,7 @@ from pathlib import Path
 
 SHARED_MEMORY = Path('/dev/shm')
 # A process' own segment and its lock: nobody else ever takes the name. Ports (fastdds_port7411, its lock and its
-# semaphore) have names that the next node takes over: removed while it does, it would hear nobody for as long as it lives.
+# semaphore) have names that the next node takes over: removed while it does, it would be deaf for as long as it lives.
 SEGMENT = re.compile(r'fast(dds|rtps)_[0-9a-f]{16}(_el)?')
 
 

@@ -20,6 +20,15 @@ def test_joints_are_found_by_name_in_any_order():
     assert reading_from_joint_state(names[:-3], [0.0] * 6, []) is None
 
 
+@pytest.mark.parametrize('twice', [*JOINT_NAMES, 'left_finger'])
+def test_a_joint_that_is_reported_twice_has_no_position(twice):
+    names = [twice, *JOINT_NAMES, 'left_finger']
+    reading = reading_from_joint_state(names, [0.1] * len(names), [])
+    unknown = [*(name for name, value in zip(JOINT_NAMES, reading.positions) if np.isnan(value)),
+               *(['left_finger'] if np.isnan(reading.finger) else [])]
+    assert unknown == [twice]
+
+
 def test_a_move_begins_and_ends_at_rest_within_its_speed():
     motion = Motion(np.zeros(6), [1.0, -2.0, 0, 0, 0, 0], 0.8)
     times = np.linspace(0, motion.duration, 2000)

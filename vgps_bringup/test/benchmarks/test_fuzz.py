@@ -12,6 +12,7 @@ from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.kinematics import JOINT_UPPER
 from vgps_bringup.benchmarks import fuzz, hostile
 from vgps_bringup.benchmarks.fuzz_findings import Findings, table
+from vgps_msgs.msg import ControllerState
 
 NEUTRAL = np.array(ControllerConfig().neutral_joints)
 
@@ -41,6 +42,16 @@ def test_a_motion_is_a_finding_only_where_nobody_called_for_one(watcher):
     watcher.watching = True
     watcher.on_joint_command(JointState(position=[*NEUTRAL.tolist(), 1.0]))
     assert watcher.found.uncalled == 1 and not watcher.found.clean
+
+
+def test_a_state_that_was_thrown_is_not_taken_for_the_controllers_own(watcher):
+    watcher.state = None
+    watcher.on_state(ControllerState(accepted=2**30))    # as bytes that happen to be a message
+    assert watcher.state is None and watcher.found.taken == 0
+    own = ControllerState(accepted=3)
+    own.header.frame_id = ControllerConfig().base_frame
+    watcher.on_state(own)
+    assert watcher.state is own
 
 
 def test_what_never_works_again_and_who_died_is_in_the_table():

@@ -77,6 +77,14 @@ def test_a_registry_without_current_critic_is_refused_by_name(registry, folders)
         read(registry.root)
 
 
+@pytest.mark.parametrize('text', ['[' * 100_000, '5', '{"current": 5, "history": []}', '{}', b'\xff'])
+def test_a_registry_whose_history_is_damaged_says_so(registry, folders, text):
+    registry.add(folders[0], GOOD)
+    (registry.root / CURRENT).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RegistryError, match='is damaged'):
+        registry.current()
+
+
 def test_lineage_says_what_changed_between_two_critics(registry, folders):
     first = registry.add(folders[0], GOOD)
     second = registry.add(folders[1], Lineage(

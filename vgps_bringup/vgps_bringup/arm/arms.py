@@ -67,11 +67,14 @@ def reading_from_joint_state(names: Sequence[str], positions: Sequence[float], e
                              ) -> Reading | None:
     """Return the Reading of a JointState's three lists, or None where joints are missing.
 
-    The driver's order may differ between robots, so joints are found by name.
+    The driver's order may differ between robots, so joints are found by name. One that is there twice reads NaN: nobody
+    knows which of the two is meant.
     """
     index = {name: i for i, name in enumerate(names)}
     if not all(name in index and index[name] < len(positions) for name in (*JOINT_NAMES, 'left_finger')):
         return None
     order = [index[name] for name in JOINT_NAMES]
-    values, drawn = np.asarray(positions, float), np.asarray(efforts, float)
+    values, drawn = np.array(positions, float), np.asarray(efforts, float)
+    if len(index) < len(names):
+        values[[index[name] for name in set(names) if names.count(name) > 1 and index[name] < values.size]] = np.nan
     return Reading(values[order], drawn[order] if drawn.size == len(names) else None, values[index['left_finger']])

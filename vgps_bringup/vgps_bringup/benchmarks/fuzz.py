@@ -1,23 +1,21 @@
 """Hostile messages on every topic of the running nodes: what moves, what dies, what recovers.
 
-::
-
     python -m vgps_bringup.benchmarks.fuzz --messages 100000
 
-Two systems, one after the other. ``arm``: widowx_node and heartbeat_node, and the fuzzer in the place of policy and
-critic, so that its commands are obeyed where they may be. ``system``: policy, critic, recorder and decision image as
+Two systems, one after the other. `arm`: widowx_node and heartbeat_node, and the fuzzer in the place of policy and
+critic, so that its commands are obeyed where they may be. `system`: policy, critic, recorder and decision image as
 well, and the fuzzer is the second publisher. A stand-in plays camera and driver. The phases are those of a day: idle,
 an episode running, homing on the operator's call, stopped. Half of each has two hostile publishers per topic. The
-driver's own ``joint_command`` is what is watched, nothing is thrown at it. Exit status 1 if anything was found.
+driver's own `joint_command` is what is watched, nothing is thrown at it. Exit status 1 if anything was found.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from typing import Literal
 
 import numpy as np
 import rclpy
@@ -35,7 +33,7 @@ from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError
 from vgps_bringup.system.supervisor import Runner
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, Episode
 from vgps_msgs.srv import JudgeEpisode, ResetForEpisode
-from vgps_msgs_py import discovery
+from vgps_msgs_py import command_line, discovery
 from vgps_msgs_py.node_main import CALLBACK_ERROR
 from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
@@ -68,11 +66,17 @@ class Fuzzer:
         self.executor.add_node(self.node)
         self.state, self.last, self.watching = None, None, False
         self.episode_id, self.step, self.count = '', -1, 0
-        self.node.create_subscription(JointState, 'joint_command', self.on_joint_command, 1000)
-        self.node.create_subscription(ControllerState, 'controller_state', self.on_state, 100)
+        # On a node and a thread of their own: between two commands that the judge missed there may be any distance.
+        self.watcher = rclpy.create_node('fuzz_watcher', namespace=self.namespace, context=self.context)
+        self.watcher.create_subscription(JointState, 'joint_command', self.on_joint_command, 10_000)
+        self.watcher.create_subscription(ControllerState, 'controller_state', self.on_state, 100)
+        self.watching_executor = SingleThreadedExecutor(context=self.context)
+        self.watching_executor.add_node(self.watcher)
+        self.watching_thread = threading.Thread(target=self.watching_executor.spin, daemon=True)
         self.clients, self.publishers = {}, {topic: [] for _, topic, _ in hostile.TOPICS}
 
     def __enter__(self):
+        self.watching_thread.start()
         self.runner.__enter__()
         self.pids = {name: child.pid for name, child in self.runner.children.items()}
         self.stand_in = subprocess.Popen([sys.executable, '-m', 'vgps_bringup.benchmarks.command_latency', '--stand-in',
@@ -85,8 +89,11 @@ class Fuzzer:
         self.stand_in.terminate()
         self.stand_in.wait()
         self.runner.__exit__()
-        self.executor.shutdown()
-        self.node.destroy_node()
+        for executor in (self.watching_executor, self.executor):
+            executor.shutdown()
+        self.watching_thread.join()
+        for node in (self.watcher, self.node):
+            node.destroy_node()
         rclpy.shutdown(context=self.context)
         self.folder.cleanup()
 
@@ -111,7 +118,7 @@ class Fuzzer:
 
     def on_state(self, message):
         """Keep the controller's own state; the fuzzer throws others under this topic."""
-        if message.header.frame_id != 'fuzz':
+        if message.header.frame_id == hostile.BASE:
             self.found.taken += 0 if self.state is None else max(0, message.accepted - self.state.accepted)
             self.state = message
 
@@ -127,8 +134,8 @@ class Fuzzer:
             if child.pid != self.pids[name] or child.poll() is not None:
                 self.found.deaths.append(f'{name} ({child.poll()})')
                 self.pids[name] = child.pid
-        if self.stand_in.poll() is not None:
-            raise RuntimeError('the stand-in for camera and driver died: this run proves nothing')
+        if self.stand_in.poll() is not None or not self.watching_thread.is_alive():
+            raise RuntimeError('the stand-in for camera and driver, or the watcher, died: this run proves nothing')
 
     def spin(self, seconds):
         """Let messages come in for a while."""
@@ -321,19 +328,21 @@ def fuzz(messages, seed, systems=tuple(SYSTEMS)):
     return found
 
 
-def main():
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--messages', type=int, default=100_000, help='how many in all')
-    parser.add_argument('--seed', type=int, default=0, help='of every choice; the timing is not repeated')
-    parser.add_argument('--systems', nargs='+', choices=SYSTEMS, default=list(SYSTEMS))
-    options = parser.parse_args()
+def main(*, messages: int = 100_000, seed: int = 0, systems: tuple[Literal[tuple(SYSTEMS)], ...] = tuple(SYSTEMS)):
+    """Print the table.
+
+    Args:
+        messages: how many in all, at least 1
+        seed: of every choice; the timing is not repeated
+        systems: what they are thrown at
+
+    """
     began = time.monotonic()
-    found = fuzz(options.messages, options.seed, options.systems)
+    found = fuzz(messages, seed, systems)
     print(f'{sum(f.thrown for f in found.values())} messages in {(time.monotonic() - began) / 60:.0f} min, '
           f'load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n\n{table(found)}')
     sys.exit(0 if all(f.clean for f in found.values()) else 1)
 
 
 if __name__ == '__main__':
-    main()
+    command_line.read(main, 'fuzz', description=__doc__)

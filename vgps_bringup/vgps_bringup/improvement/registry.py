@@ -22,6 +22,7 @@ from vgps_critic import checkpoint
 from vgps_critic.checkpoint import CURRENT, CheckpointError
 from vgps_critic.outlook import FILE
 from vgps_critic.whole_files import sync, whole
+from vgps_msgs_py.safetensors_header import UntrustedFileError, read_json
 
 LINEAGE = 'lineage.json'
 SHORT = 12  # hex digits of a hash that name a folder
@@ -185,16 +186,16 @@ class Registry:
         if not path.exists():
             return {'current': '', 'history': []}
         try:
-            state = json.loads(path.read_text())
-            return {'current': state['current'], 'history': state['history']}
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            state = read_json(path)
+            return {'current': state['current'] + '', 'history': [*state['history']]}
+        except (UntrustedFileError, KeyError, TypeError) as error:
             raise RegistryError(f'{path} is damaged ({error}): restore it, or remove it and promote again') from error
 
     def _entry(self, folder: Path) -> Entry:
         try:
-            values = json.loads((folder / LINEAGE).read_text())
+            values = json.loads((folder / LINEAGE).read_text())    # its figures may be NaN
             return Entry(values['hash'], folder, Lineage.from_dict(values))
-        except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RegistryError(f'{folder / LINEAGE} cannot be read: {error}') from error
 
     @contextlib.contextmanager

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from vgps_msgs_py.safetensors_header import regular_file
 from vgps_policy_bridge.errors import PolicyError
 
 COMMIT = re.compile(r'[0-9a-f]{40}')
@@ -57,8 +58,9 @@ def dataset_statistics(checkpoint: str, revision: str | None) -> dict:
     if not path.exists():
         return {}
     try:
+        regular_file(path)
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PolicyError(f'{path} is not JSON: {error}') from error
     if not isinstance(found, dict) or not all(isinstance(v, dict) and 'action' in v for v in found.values()):
         raise PolicyError(f'{path} must be a map of data sets, each with the statistics of its "action"')
