@@ -117,7 +117,7 @@ class CameraError(BagError):
     """A recording has several cameras and nothing says which one is meant."""
 
     def __init__(self, path: Path, cameras: list[str]):
-        super().__init__(f'{path} has several cameras, say with --camera (vgps-train: --data.camera) which one is meant: '
+        super().__init__(f'{path} has several cameras, say with --camera (vgps-train: --data.camera) which one: '
                          f'{", ".join(cameras)}')
         self.cameras = cameras
 
@@ -138,8 +138,7 @@ class Bag:
         self.messages: dict[str, list[tuple[int, Any, str]]] = defaultdict(list)
         self.image_stamps: dict[str, list[int]] = defaultdict(list)  # topic -> header stamps [ns]
         self.image_received: dict[str, list[int]] = defaultdict(list)  # topic -> when the recorder got them [ns]
-        # in step with the two above: which message of the recording each was. Stamps may repeat, this does not
-        self.arrivals: dict[str, list[int]] = defaultdict(list)
+        self.arrivals: dict[str, list[int]] = defaultdict(list)  # likewise: its number among all. Stamps may repeat
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
         undecoded: Counter[str] = Counter()
@@ -182,8 +181,9 @@ class Bag:
     @cached_property
     def wrist_topic(self) -> str:
         """The wrist camera's topic by policy_node's configuration, which no critic looks at; '' where it had none."""
-        told = getattr(self.configurations.get('policy_node'), 'parameters', '')
-        return (re.findall(r'^wrist_topic: (\S+)', told, re.MULTILINE) or [''])[0].strip('\'"/')
+        told = str(getattr(self.configurations.get('policy_node'), 'parameters', ''))
+        found = re.search(r'^wrist_topic: (\S+)', told, re.M)
+        return found[1].strip('\'"/') if found else ''
 
     @cached_property
     def episodes(self) -> tuple[EpisodeRecord, ...]:
