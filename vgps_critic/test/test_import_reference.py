@@ -203,7 +203,8 @@ def test_the_command_line_imports_and_explains_its_refusals_in_one_line(tmp_path
     assert done.returncode == 0, done.stderr
     assert Critic.load(tmp_path / 'out').action_space.rule == 'quantiles'
     failed = command(path, tmp_path / 'out')
-    assert failed.returncode == 1 and failed.stderr.startswith('error: ') and failed.stderr.count('\n') == 1
+    assert failed.returncode == 2 and failed.stderr.startswith('vgps-import-reference: ')
+    assert failed.stderr.count('\n') == 1
 
 
 def write_full_width(path, copies):

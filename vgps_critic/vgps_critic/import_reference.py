@@ -7,19 +7,20 @@ behaviour 1.10). It is walked, not loaded: everything else is skipped by seeking
 whatever does not look like such a checkpoint is refused with the place where it departs.
 """
 
-import argparse
 import json
 import math
 import struct
-import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
+import tyro
 
 from vgps_critic import checkpoint, flax_names, foreign
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.config import CheckpointError, CriticConfig
+from vgps_msgs_py import command_line
 
 _MAX_OBJECTS = 1_000_000  # a real checkpoint has under 10,000; stops files made to keep a reader busy
 _MAX_LEAF_BYTES = 256 << 20  # the published critic's largest is 9.4 MB
@@ -216,7 +217,7 @@ def find_file(path: Path) -> Path:
 
 def import_reference(source: Path, target: Path, *, action_space: ActionSpace, network: str = 'target_params',
                      image_size: int = 256, data: str = '') -> CriticConfig:
-    """Write `source`'s critic into the folder `target` and return its configuration; see `main` for the arguments.
+    """Write `source`'s critic into the folder `target` and return its configuration; see `Import` for the arguments.
 
     Raises:
         CheckpointError: the source is not a checkpoint of the authors' code, or the target is taken.
@@ -242,28 +243,42 @@ def import_reference(source: Path, target: Path, *, action_space: ActionSpace, n
     return critic
 
 
+@dataclass
+class Import:
+    """Turn a checkpoint of the authors' JAX code into a folder that this project steers with; needs numpy alone.
+
+    Example: vgps-import-reference checkpoint_500000 my_critic --action-space bridge
+
+    Next: vgps-run robot critic:=my_critic, or judge recordings first: vgps-evaluate bag runs --critic my_critic
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """checkpoint_<step>: the folder or the file in it"""
+    out: Annotated[Path, tyro.conf.Positional]
+    """folder to write; must hold no critic"""
+    action_space: str = 'bridge'
+    """bridge or fractal (the bounds of the reference evaluation code, which the published critic was most likely
+    trained with), or a .json with rule, low, high"""
+    online: bool = False
+    """take the online critic, not the target critic"""
+    image_size: int = 256
+    """side of the image it was trained on [pixels], at least 1"""
+    data: str = 'bridge + fractal'
+    """what it was trained on, for the model card"""
+
+
 def main() -> None:
-    """Convert a checkpoint of the authors' JAX code into a folder that `Critic.load` reads."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('checkpoint', type=Path, help='checkpoint_<step>: the directory or the file in it')
-    parser.add_argument('out', type=Path, help='folder to write')
-    parser.add_argument('--action-space', default='bridge',
-                        help='bridge or fractal (the bounds of the reference evaluation code, which the published '
-                             'critic was most likely trained with), or a .json with rule, low, high')
-    parser.add_argument('--online', action='store_true', help='take the online critic, not the target critic')
-    parser.add_argument('--image-size', type=int, default=256, help='side of the image it was trained on [pixels]')
-    parser.add_argument('--data', default='bridge + fractal', help='what it was trained on, for the model card')
-    args = parser.parse_args()
-    try:
-        if args.action_space.endswith('.json'):
-            action_space = ActionSpace(**json.loads(Path(args.action_space).read_text()))
-        else:
-            action_space = ActionSpace.named(args.action_space)
-        critic = import_reference(args.checkpoint, args.out, action_space=action_space, image_size=args.image_size,
-                                  network='params' if args.online else 'target_params', data=args.data)
-    except (OSError, TypeError, ValueError) as e:
-        sys.exit(f'error: {e}')
-    print(f'{args.out}: {critic.network}, step {critic.step}')
+    """Run the command line."""
+    options = command_line.read(Import, 'vgps-import-reference')
+    with command_line.refusing('vgps-import-reference', OSError, TypeError, ValueError):
+        if options.image_size < 1:
+            raise ValueError(f'--image-size must be at least 1, not {options.image_size}')
+        action_space = (ActionSpace(**json.loads(Path(options.action_space).read_text()))
+                        if options.action_space.endswith('.json') else ActionSpace.named(options.action_space))
+        critic = import_reference(
+            options.checkpoint, options.out, action_space=action_space, image_size=options.image_size,
+            network='params' if options.online else 'target_params', data=options.data)
+    print(f'{options.out}: {critic.network}, step {critic.step}\nNext: vgps-run robot critic:={options.out}')
 
 
 if __name__ == '__main__':

@@ -6,7 +6,6 @@ numpy twin of MUSE may stand in for the original (and the other way round), whic
 `python -m vgps_critic.text TABLE.npz 'instruction' ...` writes a table of embeddings for a robot without the encoder.
 """
 
-import argparse
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -153,14 +152,19 @@ def load_instruction_encoder(identity: str, source: str = 'muse-numpy') -> Instr
     return encoder
 
 
-def main() -> None:
-    """Write a table of embeddings with the numpy MUSE."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('table', help='.npz to write')
-    parser.add_argument('instructions', nargs='+')
-    args = parser.parse_args()
-    save_table(args.table, muse_numpy(), args.instructions)
-
-
 if __name__ == '__main__':
-    main()
+    from tyro.conf import Positional
+
+    from vgps_msgs_py import command_line
+
+    def write(table: Positional[Path], instructions: Positional[tuple[str, ...]]) -> None:
+        """Write a table of embeddings with the numpy MUSE.
+
+        Args:
+            table: .npz to write
+            instructions: what is embedded, each in quotes
+
+        """
+        save_table(table, muse_numpy(), instructions)
+
+    command_line.read(write, 'python -m vgps_critic.text')

@@ -37,14 +37,12 @@ class PolicyNode(Node):
         super().__init__('policy_node')
         self.config = parameters.declare(self, PolicyNodeConfig, live=self._on_parameters)
         self.machine = EpisodeMachine(self.config.limits())
-        self.frame: Image | CompressedImage | None = None
-        self.arm: ControllerState | None = None
+        self.frame, self.wrist, self.arm = None, None, None  # the newest message of each
         self.goal_handle, self.span = None, None  # of the running episode
         self.answers = goals.GoalAnswers()
         self.call: goals.PatientCall | None = None  # of the running goal's scene
         self.health = (DiagnosticStatus.WARN, f'loading {self.config.policy}')
         self.loaded, self.action_server, self.waiting = False, None, []
-
         self.step_started = self.create_publisher(StepStarted, 'step_started', qos.EVENT)
         self.candidates = self.create_publisher(ActionCandidates, 'candidates', qos.EVENT)
         self.episode = self.create_publisher(Episode, 'episode', qos.LATCHED)
@@ -60,11 +58,13 @@ class PolicyNode(Node):
 
         self.later: queue.SimpleQueue = queue.SimpleQueue()  # from the worker to the executor
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation clock must not pause the limits
-        images.CameraSubscription(self, self._on_image, qos.IMAGE, self.config.image_transport, steady,
-                                  settled=lambda: self.machine.has_looked)
+        camera = partial(images.CameraSubscription, self, profile=qos.IMAGE, transport=self.config.image_transport,
+                         clock=steady, settled=lambda: self.machine.has_looked)
+        camera(self._on_image)
+        if self.config.wrist_topic:
+            camera(lambda message: setattr(self, 'wrist', message), topic=self.config.wrist_topic)
         self.create_timer(0.05, self._on_tick, clock=steady)
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
-
         self.worker = PolicyWorker()
         self.session = PolicySession(self.config)
         self.worker.submit(self.session.load, partial(self._soon, self._on_loaded))
@@ -203,7 +203,7 @@ class PolicyNode(Node):
                                               instruction=goal.instruction))
         pose = self.arm and robot_state.measured_state(self.arm.measured_pose, self.arm.gripper_position)
         self.worker.submit(
-            partial(self.session.propose, frame, pose, self.config.num_candidates, self.config.temperature),
+            partial(self.session.propose, frame, self.wrist, pose, self.config.num_candidates, self.config.temperature),
             partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
 
     def _do_step_done(self, effect: events.StepDone) -> None:

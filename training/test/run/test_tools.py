@@ -103,7 +103,7 @@ def test_inspection_counts_an_outcome_that_nobody_judged_as_none(tmp_path, capsy
 def test_what_is_not_there_is_named_without_a_traceback(module, arguments, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['vgps', *arguments])
-    with pytest.raises(SystemExit, match='error: .*nowhere'):
+    with pytest.raises(SystemExit, match='vgps-.*: .*nowhere'):
         module.main()
 
 

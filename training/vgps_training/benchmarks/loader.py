@@ -8,7 +8,6 @@ elapsed time, so that other load on the machine changes little; ratios are again
 way frames were fed before: memory map, Pillow, resize and augmentation on the CPU, one BLAS thread. Files are in the
 page cache: what a disk adds is not in these figures.
 """
-import argparse
 import io
 import resource
 import tempfile
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 
 from vgps_critic.images import resize
+from vgps_msgs_py import command_line
 from vgps_training.data.augmentation import AugmentationConfig, augment, draw
 from vgps_training.data.encoded import EncodedTable
 from vgps_training.data.labels import LabelConfig
@@ -117,11 +117,14 @@ def rows(table: StepTable, packed: StepTable, batches: int) -> Iterator[tuple[st
     yield "the device's part, here on this CPU", cpu_ms(lambda: finished(table, few), few)
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--quick', action='store_true', help='a minute')
-    batches = 40 if parser.parse_args().quick else 400
+def main(*, quick: bool = False) -> None:
+    """Print the tables.
+
+    Args:
+        quick: a tenth of the batches: a minute
+
+    """
+    batches = 40 if quick else 400
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for kind, (height, width) in KINDS.items():
@@ -138,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    command_line.read(main, 'loader', description=__doc__)

@@ -1,12 +1,11 @@
 """What a start costs on a set of the paper's size whose index is there: time, bytes read, memory of four processes.
 
-    python -m vgps_training.benchmarks.start --quick
+    python -m vgps_training.benchmarks.start
 
 The index is written as the first start writes it, for 150,000 episodes of 40 steps; the images it points to do not
 exist, since a start reads none. Memory is what the processes hold beyond the program itself (proportional set size:
 what they share counts once).
 """
-import argparse
 import multiprocessing
 import os
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vgps_msgs_py import command_line
 from vgps_training.data import index, normalisation
 from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.encoded import EncodedTable
@@ -69,10 +69,7 @@ def proportional() -> float:
 
 
 def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--quick', action='store_true', help='the same: it takes a minute')
-    parser.parse_args()
+    """Print the figures; a minute."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / 'index'
         write(folder)
@@ -92,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    command_line.read(main, 'start', description=__doc__)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from vgps_critic.model_card import DIMENSIONS
+from vgps_msgs_py import command_line
 from vgps_training.data import normalisation
 from vgps_training.data.convert import ConvertConfig, convert
 from vgps_training.data.episode import CameraChoiceError, DataError, Episode, Reading
@@ -159,13 +160,14 @@ def main() -> None:
                 'convert': (ConvertConfig, convert)}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         print(__doc__)
-        raise SystemExit(0 if sys.argv[1:2] in ([], ['-h'], ['--help']) else 2)
+        if sys.argv[1:2] in ([], ['-h'], ['--help']):
+            return
+        command_line.refuse('vgps-data', f"there is no command '{sys.argv[1]}'")
     kind, run = commands[sys.argv[1]]
-    config = tyro.cli(kind, args=sys.argv[2:], prog=f'vgps-data {sys.argv[1]}')
-    try:
+    command = f'vgps-data {sys.argv[1]}'
+    config = command_line.read(kind, command, sys.argv[2:])
+    with command_line.refusing(command, OSError, ValueError):  # the reason says more than a traceback
         run(config)
-    except (OSError, ValueError) as error:  # the data cannot be used: the reason says more than a traceback
-        raise SystemExit(f'error: {error}') from None
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from vgps_critic.whole_files import whole
+from vgps_msgs_py import command_line
 from vgps_policy_bridge.errors import PolicyError
 from vgps_policy_bridge.policies.small.checkpoint import build_network, save
 from vgps_policy_bridge.policies.small.config import SmallConfig
@@ -144,11 +145,10 @@ def _restore(path: Path, config: TrainConfig, network, average, optimiser) -> in
 
 def main() -> None:
     """Command line: every field of TrainConfig is an option."""
-    import tyro
-    config = tyro.cli(TrainConfig, description=__doc__)
+    config = command_line.read(TrainConfig, 'vgps-train-policy', description=__doc__)
     if config.threads:
         torch.set_num_threads(config.threads)
-    try:
+    with command_line.refusing('vgps-train-policy', PolicyError, stopped='stopped: the same command continues'):
         if not config.data:
             raise PolicyError('--data names no file')
         if len(config.data) == 1 and config.data[0].suffix == '.npz':
@@ -158,9 +158,8 @@ def main() -> None:
         print(f'{len(data.images)} steps of {data.episodes.max() + 1} episodes, {len(data.instructions)} instructions, '
               f'{"with" if data.states is not None else "without"} robot state')
         train(data, config)
-    except PolicyError as error:
-        raise SystemExit(f'error: {error}') from error
-    print(f'wrote {config.output} ({config.output.stat().st_size / 1e6:.1f} MB)')
+    print(f'Policy: {config.output} ({config.output.stat().st_size / 1e6:.1f} MB)\nNext: vgps-run simulation policy:='
+          f'{config.kind} policy_options:="{{checkpoint: {config.output}}}"')
 
 
 if __name__ == '__main__':

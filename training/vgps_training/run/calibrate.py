@@ -20,6 +20,7 @@ from vgps_critic import checkpoint
 from vgps_critic.action_space import ActionSpaceError
 from vgps_critic.network import CriticNetwork, bounded, build_network
 from vgps_critic.text import load_instruction_encoder
+from vgps_msgs_py import command_line
 from vgps_training.data.index import embed
 from vgps_training.data.labels import LabelConfig
 from vgps_training.data.table import StepTable, read_table
@@ -125,8 +126,6 @@ def run(config: CalibrateConfig) -> Calibrated:
 
 def main(arguments: list[str]) -> None:
     """Run the command line."""
-    config = tyro.cli(CalibrateConfig, args=arguments, prog='vgps-train calibrate')
-    try:
+    config = command_line.read(CalibrateConfig, 'vgps-train calibrate', arguments)
+    with command_line.refusing('vgps-train calibrate', OSError, ValueError, ActionSpaceError):
         run(config)
-    except (OSError, ValueError, ActionSpaceError) as error:
-        raise SystemExit(f'error: {error}') from None

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from vgps_critic.network import NetworkConfig, ResNetEncoder
 from vgps_critic.whole_files import whole
+from vgps_msgs_py import command_line
 from vgps_training.data import hindsight
 from vgps_training.data.episode import Reading
 from vgps_training.data.hindsight import NAMES, Targets
@@ -115,7 +116,6 @@ class Pretraining:
         config.network.check_trainable()
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        config.out.mkdir(parents=True, exist_ok=True)
         if table is None:
             table, report = read_table(config.paths, config.network.image_size, reading=config.reading)
             print(report.text())  # what was skipped, and why
@@ -125,6 +125,7 @@ class Pretraining:
         if len(self.table.starts) < 2:
             raise ValueError(f'{", ".join(map(str, config.paths))}: one episode; pre-training holds one out and needs '
                              'others to learn from')
+        config.out.mkdir(parents=True, exist_ok=True)
         encoder = instruction_encoder(config.instruction_encoder)
         embeddings = torch.from_numpy(np.stack([encoder.encode(text) for text in self.table.instructions]))
         self.language = embeddings[torch.from_numpy(self.table.per_step(self.table.instruction)).long()]
@@ -202,9 +203,9 @@ class Pretraining:
 def refit_readout(config: PretrainConfig) -> None:
     """Write the encoder of a trained critic with a readout fitted to the data; `network` is the critic's own."""
     torch.set_num_threads(config.threads)
-    config.out.mkdir(parents=True, exist_ok=True)
     table, report = read_table(config.paths, readout.image_size(config.critic))
     print(report.text())
+    config.out.mkdir(parents=True, exist_ok=True)
     words = instruction_encoder(config.instruction_encoder)
     embeddings = np.stack([words.encode(text) for text in table.instructions])
     frozen.save(config.out, *readout.refit(config.critic, table, embeddings))
@@ -212,15 +213,14 @@ def refit_readout(config: PretrainConfig) -> None:
 
 def main() -> None:
     """Run the command line."""
-    config = tyro.cli(PretrainConfig, description=__doc__)
-    try:
-        if config.critic:
+    config = command_line.read(PretrainConfig, 'vgps-pretrain', description=__doc__)
+    with command_line.refusing('vgps-pretrain', OSError, ValueError):  # the reason says more than a traceback
+        run = None if config.critic else Pretraining(config)
+        if run is None:
             refit_readout(config)
-            return
-        run = Pretraining(config)
-    except (OSError, ValueError) as error:  # the data cannot be used: the reason says more than a traceback
-        raise SystemExit(f'error: {error}') from None
-    run.train()
+    if run is not None:
+        run.train()
+    print(f'Encoder: {config.out}\nNext: vgps-train monte-carlo --encoder {config.out} --data DATA --out runs/heads')
 
 
 if __name__ == '__main__':

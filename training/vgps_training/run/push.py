@@ -8,12 +8,18 @@ import tyro
 from huggingface_hub import HfApi
 
 from vgps_critic import checkpoint
+from vgps_msgs_py import command_line
 from vgps_training.run.storage import CRITIC
 
 
 @dataclass(frozen=True)
 class PushConfig:
-    """What to publish, and where."""
+    """Publish a run's critic and its model card on the Hugging Face hub.
+
+    Example: vgps-train push runs/iql owner/name --dry-run
+
+    Next: vgps-run robot critic:=owner/name
+    """
 
     run: Annotated[Path, tyro.conf.Positional]         # folder of a training run
     repository: Annotated[str, tyro.conf.Positional]   # owner/name on the hub
@@ -60,13 +66,12 @@ def push(config: PushConfig) -> list[str]:
     for name in names[:2]:
         hub.upload_file(path_or_fileobj=folder / name, path_in_repo=name, repo_id=config.repository)
     hub.upload_file(path_or_fileobj=card.encode(), path_in_repo=checkpoint.CARD, repo_id=config.repository)
+    print(f'Published: https://huggingface.co/{config.repository}\nNext: vgps-run robot critic:={config.repository}')
     return names
 
 
 def main(arguments: list[str]) -> None:
     """Run the command line."""
-    config = tyro.cli(PushConfig, args=arguments, prog='vgps-train push')
-    try:
+    config = command_line.read(PushConfig, 'vgps-train push', arguments)
+    with command_line.refusing('vgps-train push', OSError, ValueError):
         push(config)
-    except (OSError, ValueError) as error:  # no run, damaged, no network, not allowed: all of them are told in words
-        raise SystemExit(f'error: {error}') from None

@@ -7,33 +7,48 @@ torchrun --nproc-per-node 8 -m vgps_training.run.train cal-ql ...
 vgps-train push runs/iql owner/name --dry-run
 vgps-train calibrate runs/iql/critic --data heldout/ --out calibrated
 """
-import argparse
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
+from vgps_msgs_py import command_line
 from vgps_training.run.config import ALGORITHMS, PRESETS, TrainConfig, from_json, preset
 from vgps_training.run.loop import Run
-from vgps_training.run.storage import RunError
+from vgps_training.run.storage import CRITIC, RunError
+
+HELP = ('-h', '--help')
+
+
+@dataclass
+class Chosen:
+    """What decides the defaults of everything else."""
+
+    algorithm: tyro.conf.Positional[Literal[tuple(ALGORITHMS)]]
+    preset: Literal[tuple(PRESETS)] = 'paper'
+    config: Path | None = None
 
 
 def parse(arguments: list[str]) -> TrainConfig:
     """Return the configuration of a command line: a preset or a config file, changed by the options after it."""
-    first = argparse.ArgumentParser(prog='vgps-train', add_help=False)
-    first.add_argument('algorithm', choices=list(ALGORITHMS))
-    first.add_argument('--preset', choices=list(PRESETS), default='paper')
-    first.add_argument('--config', type=Path)
-    chosen, rest = first.parse_known_args(arguments)
+    # --help is for the options that follow from this choice
+    chosen, rest = tyro.cli(Chosen, prog='vgps-train', args=[word for word in arguments if word not in HELP],
+                            return_unknown_args=True)
     default = from_json(chosen.config.read_text()) if chosen.config else preset(chosen.algorithm, chosen.preset)
     if default.algorithm_name != chosen.algorithm:
-        raise SystemExit(f'{chosen.config} is a configuration of {default.algorithm_name}, not of {chosen.algorithm}')
+        raise ValueError(f'{chosen.config} is a configuration of {default.algorithm_name}, not of {chosen.algorithm}')
     presets = '; '.join(f'{name}: {p.description}' for name, p in PRESETS.items())
+    rest += [word for word in arguments if word in HELP]
     # the algorithm is chosen already: without this, tyro would ask for it again as a sub-command
     return tyro.cli(tyro.conf.AvoidSubcommands[TrainConfig], default=default, args=rest,
                     prog=f'vgps-train {chosen.algorithm}',
-                    description=f'Defaults are those of --preset {chosen.preset} ({presets}) or of --config FILE.')
+                    description='Train a value function; a killed run continues where it was saved.\n\nExample: '
+                                f'vgps-train {chosen.algorithm} --preset small --data demonstrations/ --out runs/'
+                                f'{chosen.algorithm}\n\nDefaults are those of --preset {chosen.preset} ({presets}) or '
+                                f'of --config FILE.\n\nNext: vgps-run simulation critic:=OUT/critic')
 
 
 def main() -> None:
@@ -48,18 +63,17 @@ def main() -> None:
         from vgps_training.run.calibrate import main as calibrate
         calibrate(arguments[1:])
         return
-    if not arguments or arguments[0] in ('-h', '--help'):
-        print(__doc__)
+    if not arguments or arguments[0] in HELP:
+        print(f'{__doc__}\nalgorithms: {", ".join(ALGORITHMS)}; options of each: vgps-train ALGORITHM --help')
         return
-    config = parse(arguments)
-    try:
-        run = Run(config)
-    except (OSError, ValueError, RunError) as error:  # the data cannot be used: the reason says more than a traceback
-        raise SystemExit(f'error: {error}') from None
-    try:
+    with command_line.refusing('vgps-train', RunError, stopped='stopped: the same command continues'):
+        with command_line.refusing('vgps-train', OSError, ValueError):  # the reason says more than a traceback
+            run = Run(parse(arguments))
         run.train()
-    except RunError as error:
-        raise SystemExit(f'error: {error}') from None
+    if run.shard.rank == 0:
+        critic = run.config.out / CRITIC
+        print(f'Critic: {critic}\nNext: vgps-run simulation critic:={critic}, or vgps-evaluate bag runs --critic '
+              f'{critic}')
 
 
 if __name__ == '__main__':

@@ -10,6 +10,12 @@ MAINS = {
     'vgps-demo': 'vgps_bringup.commands.demo:main', 'vgps-run': 'vgps_bringup.commands.run:main',
     'vgps-episode': 'vgps_bringup.commands.episode:main', 'vgps-report': 'vgps_bringup.commands.report:main',
     'vgps-evaluate': 'vgps_bringup.commands.evaluate:main', 'vgps-collect': 'vgps_bringup.simulation.collect:main',
+    'vgps-critics': 'vgps_bringup.commands.critics:main', 'vgps-improve': 'vgps_bringup.commands.improve:main',
+    'vgps-improvement-experiment': 'vgps_bringup.commands.improvement_experiment:main',
+    'vgps-import-reference': 'vgps_critic.import_reference:main', 'vgps-train': 'vgps_training.run.train:main',
+    'vgps-policy-server': 'vgps_policy_bridge.server.server:main',
+    'vgps-pretrain': 'vgps_training.run.pretrain:main', 'vgps-data': 'vgps_training.data.inspect_data:main',
+    'vgps-train-policy': 'vgps_training.policies.train:main',
     'vgps-param': 'vgps_bringup.commands.without_ros2:parameter_main',
     'vgps-arm': 'vgps_bringup.commands.without_ros2:arm_main',
     'vgps-topic': 'vgps_bringup.commands.without_ros2:topic_main',
@@ -65,6 +71,23 @@ CALLS = {
     'evaluate overhead --repetitions 0': ('--repetitions', 'not 0'),
     'collect --output new --tasks juggle': ('juggle', 'known are'),
     'collect --output new --episodes 0': ('episodes', 'at least 1'),
+    'critics promote 3f': ("0 critics are called '3f'", 'there are: none'),
+    'critics which nowhere': ('there is no bag nowhere', 'metadata.yaml'),
+    'improve': ('say which recordings', 'runs'),
+    'improve nowhere': ('there is no bag nowhere', 'metadata.yaml'),
+    'improve runs --folds 1': ('--folds must be 2', 'not 1'),
+    'improve runs --heads none': ('none', 'continue'),
+    'improvement-experiment --rounds many': ('many', 'int'),
+    'import-reference empty new': ("empty: holds no file 'checkpoint'", 'give checkpoint_<step>'),
+    'import-reference file.txt new --action-space google': ('google', 'bridge'),
+    'policy-server flow --host 0.0.0.0': ('can be reached from other machines', '--allow-remote'),
+    'policy-server flow --episodes 9': ('--episodes must be 1 .. 8', 'not 9'),
+    'train iqll': ('iqll', 'iql'),
+    'train iql --preset tiny': ('tiny', 'small'),
+    'train push nowhere owner/name': ('nowhere', 'vgps-train push'),
+    'pretrain --data nowhere --out new': ('nowhere', 'vgps-pretrain'),
+    'data inspekt': ("no command 'inspekt'", 'vgps-data inspect'),
+    'train-policy': ('--data names no file', 'vgps-train-policy'),
     'param get critic_node beta --namespace nobody_here': ('/nobody_here/critic_node', 'not in sight'),
     'param set critic_node': ('value', 'VALUE'),
     'arm stpo': ('stpo', 'stop'),
@@ -116,8 +139,10 @@ def test_there_are_at_least_forty_and_every_command_is_among_them():
 def test_help_gives_an_example_and_no_path_of_this_installation(command, monkeypatch, capsys):
     module, function = MAINS[command].split(':')
     monkeypatch.setattr(sys, 'argv', [command, '--help'])
-    with pytest.raises(SystemExit) as ended:
+    try:
         getattr(importlib.import_module(module), function)()
+    except SystemExit as ended:
+        assert ended.code in (0, None)
     text = capsys.readouterr().out
-    assert ended.value.code in (0, None) and command in text
+    assert command in text
     assert str(Path(__file__).parents[3]) not in text and '``' not in text

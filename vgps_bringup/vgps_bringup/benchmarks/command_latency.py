@@ -1,17 +1,14 @@
 """From a camera frame's stamp to the joint command it leads to, over real DDS: a table of where the time goes.
 
-::
-
     python -m vgps_bringup.benchmarks.command_latency --steps 300          # the nodes alone
     python -m vgps_bringup.benchmarks.command_latency --system             # all that `make demo` runs
 
-The real policy_node, critic_node and widowx_node run in processes of their own, with marks (``marks.py``). By default a
-stand-in plays camera (640x480 at 30 Hz) and driver (joint states at 100 Hz); with ``--system`` the simulation draws and
+The real policy_node, critic_node and widowx_node run in processes of their own, with marks (`marks.py`). By default a
+stand-in plays camera (640x480 at 30 Hz) and driver (joint states at 100 Hz); with `--system` the simulation draws and
 moves, the recorder records, and the shipped policy and critic work. What is the models' and the camera's is told apart
 from what ROS, the conversions and waiting for a core add; beside it what each node takes of a core.
 """
 
-import argparse
 import array
 import os
 import subprocess
@@ -30,7 +27,7 @@ from vgps_bringup.arm.kinematics import JOINT_NAMES
 from vgps_bringup.benchmarks import stages
 from vgps_bringup.system.episode_client import EpisodeClient
 from vgps_bringup.system.supervisor import Runner
-from vgps_msgs_py import node_main
+from vgps_msgs_py import command_line, node_main
 
 WIDTH, HEIGHT = 640, 480
 
@@ -138,22 +135,21 @@ def measure(folder: Path, steps: int, system: bool, settle: float) -> dict[str, 
     return {name: seconds / elapsed for name, seconds in used.items()}
 
 
-def main():
-    """Print the figures."""
-    if '--stand-in' in sys.argv:
-        stand_in()
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--steps', type=int, default=300, help='control steps to measure')
-    parser.add_argument('--system', action='store_true', help='simulation, recorder, shipped policy and critic')
-    parser.add_argument('--settle', type=float, default=2.0, help='pause before the first step [s]')
-    options = parser.parse_args()
+def main(*, steps: int = 300, system: bool = False, settle: float = 2.0):
+    """Print the figures.
+
+    Args:
+        steps: control steps to measure, at least 1
+        system: simulation, recorder, shipped policy and critic as well
+        settle: pause before the first step [s]
+
+    """
     with tempfile.TemporaryDirectory(prefix='vgps-marks-') as scratch:
         folder = Path(scratch, 'marks')
         folder.mkdir()
-        shares = measure(folder, options.steps, options.system, options.settle)
+        shares = measure(folder, steps, system, settle)
         rows, count = stages.table(folder)
-    what = 'the whole simulated system' if options.system else f'{WIDTH}x{HEIGHT} at 30 Hz, no simulation, no recorder'
+    what = 'the whole simulated system' if system else f'{WIDTH}x{HEIGHT} at 30 Hz, no simulation, no recorder'
     print(f'{count} steps, {what}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {processor()}\n\n'
           '| stage | whose | p50 [ms] | p95 [ms] |\n|---|---|---|---|')
     for name, whose, p50, p95 in rows:
@@ -172,4 +168,7 @@ def processor():
 
 
 if __name__ == '__main__':
-    main()
+    if '--stand-in' in sys.argv:
+        stand_in()
+    else:
+        command_line.read(main, 'command_latency', description=__doc__)

@@ -1,23 +1,21 @@
 """Hostile messages on every topic of the running nodes: what moves, what dies, what recovers.
 
-::
-
     python -m vgps_bringup.benchmarks.fuzz --messages 100000
 
-Two systems, one after the other. ``arm``: widowx_node and heartbeat_node, and the fuzzer in the place of policy and
-critic, so that its commands are obeyed where they may be. ``system``: policy, critic, recorder and decision image as
+Two systems, one after the other. `arm`: widowx_node and heartbeat_node, and the fuzzer in the place of policy and
+critic, so that its commands are obeyed where they may be. `system`: policy, critic, recorder and decision image as
 well, and the fuzzer is the second publisher. A stand-in plays camera and driver. The phases are those of a day: idle,
 an episode running, homing on the operator's call, stopped. Half of each has two hostile publishers per topic. The
-driver's own ``joint_command`` is what is watched, nothing is thrown at it. Exit status 1 if anything was found.
+driver's own `joint_command` is what is watched, nothing is thrown at it. Exit status 1 if anything was found.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from typing import Literal
 
 import numpy as np
 import rclpy
@@ -35,7 +33,7 @@ from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError
 from vgps_bringup.system.supervisor import Runner
 from vgps_msgs.msg import ControllerState, EndEffectorCommand, Episode
 from vgps_msgs.srv import JudgeEpisode, ResetForEpisode
-from vgps_msgs_py import discovery
+from vgps_msgs_py import command_line, discovery
 from vgps_msgs_py.node_main import CALLBACK_ERROR
 from vgps_msgs_py.vocabulary import ArmState as State, ControllerReason as Reason
 
@@ -330,19 +328,21 @@ def fuzz(messages, seed, systems=tuple(SYSTEMS)):
     return found
 
 
-def main():
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--messages', type=int, default=100_000, help='how many in all')
-    parser.add_argument('--seed', type=int, default=0, help='of every choice; the timing is not repeated')
-    parser.add_argument('--systems', nargs='+', choices=SYSTEMS, default=list(SYSTEMS))
-    options = parser.parse_args()
+def main(*, messages: int = 100_000, seed: int = 0, systems: tuple[Literal[tuple(SYSTEMS)], ...] = tuple(SYSTEMS)):
+    """Print the table.
+
+    Args:
+        messages: how many in all, at least 1
+        seed: of every choice; the timing is not repeated
+        systems: what they are thrown at
+
+    """
     began = time.monotonic()
-    found = fuzz(options.messages, options.seed, options.systems)
+    found = fuzz(messages, seed, systems)
     print(f'{sum(f.thrown for f in found.values())} messages in {(time.monotonic() - began) / 60:.0f} min, '
           f'load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n\n{table(found)}')
     sys.exit(0 if all(f.clean for f in found.values()) else 1)
 
 
 if __name__ == '__main__':
-    main()
+    command_line.read(main, 'fuzz', description=__doc__)

@@ -1,19 +1,18 @@
 """How fast recordings are judged again, against real time, and what a sweep over K and beta costs against one setting.
 
-::
-
     python -m vgps_bringup.benchmarks.rejudging                    # records episodes of its own first, without ROS
     python -m vgps_bringup.benchmarks.rejudging --bags runs/*
 
-Times are those of ``vgps-evaluate bag`` without writing its report: reading the bag, decoding and encoding every
+Times are those of `vgps-evaluate bag` without writing its report: reading the bag, decoding and encoding every
 judged frame, scoring and choosing. Real time is the time from the first to the last judged frame.
 """
 
-import argparse
 import os
 import tempfile
 import time
 from pathlib import Path
+
+from vgps_msgs_py import command_line
 
 KS, BETAS = (1, 2, 5, 8, 10), (0.0, 0.05, 0.1, 0.5, 1.0)
 
@@ -46,32 +45,34 @@ def seconds_to_judge(bags: list[Path], critic, ks: tuple[int, ...], betas: tuple
     return min(times), collected.recorded_seconds
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--bags', nargs='+', type=Path, help='recordings with at least 10 candidates a step')
-    parser.add_argument('--episodes', type=int, default=4, help='episodes to record where no bags are given')
-    parser.add_argument('--critic', action='append', help="default: 'default' (shipped) and 'untrained' (full width)")
-    parser.add_argument('--rounds', type=int, default=3, help='the shortest time counts')
-    options = parser.parse_args()
+def main(*, bags: tuple[Path, ...] = (), episodes: int = 4, critic: tuple[str, ...] = ('default', 'untrained'),
+         rounds: int = 3) -> None:
+    """Print the table.
+
+    Args:
+        bags: recordings with at least 10 candidates a step
+        episodes: how many to record where no bags are given, at least 1
+        critic: checkpoints; default is the shipped one, untrained one of the published width
+        rounds: how often, at least 1; the shortest time counts
+
+    """
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # as vgps-evaluate does, and why: there
 
     import torch
 
     from vgps_bringup.rejudging.critics import load_critics
     with tempfile.TemporaryDirectory(prefix='vgps_rejudging_') as folder:
-        bags = options.bags or record(Path(folder), options.episodes)
+        bags = bags or record(Path(folder), episodes)
         cores = len(os.sched_getaffinity(0))
         print(f'{len(bags)} recordings, {cores} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}\n')
         print(f'| critic | real time / one setting | one setting [s] | {len(KS)} x {len(BETAS)} sweep [s] '
               '| sweep / one setting |\n|---|---|---|---|---|')
-        for name in options.critic or ('default', 'untrained'):
-            critic, = load_critics([name]).values()
-            single, recorded = seconds_to_judge(bags, critic, (max(KS),), (0.0,), options.rounds)
-            sweep, _ = seconds_to_judge(bags, critic, KS, BETAS, options.rounds)
+        for name, loaded in load_critics(list(critic)).items():
+            single, recorded = seconds_to_judge(bags, loaded, (max(KS),), (0.0,), rounds)
+            sweep, _ = seconds_to_judge(bags, loaded, KS, BETAS, rounds)
             print(f'| {name} | {recorded / single:.1f} | {single:.2f} | {sweep:.2f} | {sweep / single:.2f} |',
                   flush=True)
 
 
 if __name__ == '__main__':
-    main()
+    command_line.read(main, 'rejudging', description=__doc__)

@@ -1,15 +1,12 @@
 """Episode after episode in the simulation: what each node's memory, files and threads do in the long run.
 
-::
-
     python -m vgps_bringup.benchmarks.soak --minutes 30
 
-The nodes are those of ``vgps-run simulation``. What counts is the slope after the warm-up: allocators and caches fill
+The nodes are those of `vgps-run simulation`. What counts is the slope after the warm-up: allocators and caches fill
 first, and a leak is what does not stop. Bags are written and removed again. An arm that a starved machine has left
 stopped is reset, as its operator would.
 """
 
-import argparse
 import os
 import shutil
 import sys
@@ -21,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 from std_srvs.srv import Trigger
+from tyro.conf import Positional
 
 from vgps_bringup.simulation.tasks import TASKS
 from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError
 from vgps_bringup.system.supervisor import Runner
+from vgps_msgs_py import command_line
 from vgps_msgs_py.vocabulary import Outcome, name
 
 LOOK_EVERY = 5.0    # s
@@ -145,19 +144,21 @@ def table(watch, outcomes, warm_up):
     return '\n'.join(lines)
 
 
-def main():
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--minutes', type=float, default=30.0, help='how long')
-    parser.add_argument('--warm-up', type=float, default=8.0, help='what the slopes leave out at the beginning [min]')
-    parser.add_argument('--max-steps', type=int, default=40, help='control steps per episode')
-    parser.add_argument('arguments', nargs='*', metavar='name:=value', help='arguments of the simulation')
-    options = parser.parse_args()
-    arguments = dict(word.split(':=', 1) for word in options.arguments)
-    watch, outcomes = soak(options.minutes, options.max_steps, arguments,
+def main(arguments: Positional[tuple[str, ...]] = (), *, minutes: float = 30.0, warm_up: float = 8.0,
+         max_steps: int = 40):
+    """Print the table.
+
+    Args:
+        arguments: of the simulation, each name:=value
+        minutes: how long
+        warm_up: what the slopes leave out at the beginning [min]
+        max_steps: control steps per episode, of 0.2 s
+
+    """
+    watch, outcomes = soak(minutes, max_steps, dict(word.split(':=', 1) for word in arguments),
                            lambda line: print(line, file=sys.stderr, flush=True))
-    print(table(watch, outcomes, options.warm_up))
+    print(table(watch, outcomes, warm_up))
 
 
 if __name__ == '__main__':
-    main()
+    command_line.read(main, 'soak', description=__doc__)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from vgps_msgs_py import command_line
 
 BAG_FILES = ('metadata.yaml', '*.mcap', '*.db3', '*.db3.zstd', '*.mcap.zstd')
 LARGEST_SEED = 2**64 - 1  # ExecuteInstruction.seed
@@ -105,9 +106,13 @@ def critic(name: str) -> None:
         "give a folder, owner/name on the hub, or 'default' for the one that is shipped"))
 
 
-def recording(path: Path) -> None:
+def recording(*paths: Path) -> None:
     """Check that something that could be a bag is there."""
-    if not path.exists():
+    if not paths:
+        raise ArgumentError('say which recordings: bags, or folders that hold them, e.g. runs')
+    for path in paths:
+        if path.exists():
+            continue
         parent = path.parent
         beside = [p.name for p in parent.iterdir()] if parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, 1, 0.5)
@@ -162,4 +167,4 @@ def or_exit(command: str, *steps: Callable[[], None]) -> None:
         for step in steps:
             step()
     except ArgumentError as error:
-        sys.exit(f'{command}: {error}')
+        command_line.refuse(command, error)

@@ -19,8 +19,7 @@ def check_bag(options) -> None:
     """Refuse what cannot be right before anything is loaded or written."""
     if not options.critic:
         raise checks.ArgumentError('say who shall judge: --critic CHECKPOINT, e.g. --critic default')
-    for path in options.bags:
-        checks.recording(path)
+    checks.recording(*options.bags)
     for name in options.critic:
         checks.critic(name)
     checks.candidates(*options.k)
@@ -61,7 +60,8 @@ def run_bag(options) -> None:
     if same['of']:
         print(f'live and offline choices agree on {same["same"]} of {same["of"]} steps')
     print(f'{summary["times_real_time"]:.1f} times faster than real time. Report: {options.output / "index.html"}; '
-          f'every judged step: {options.output / "steps.parquet"}')
+          f'every judged step: {options.output / "steps.parquet"}\nNext, play it: vgps-evaluate trials --critic '
+          f'{options.critic[0]} --tasks simulation, or on the robot: vgps-run robot critic:={options.critic[0]}')
 
 
 def check_study(options) -> None:
@@ -101,6 +101,7 @@ def run_overhead(options) -> None:
     print(markdown(rows, f'Policy {options.policy}, critic {options.critic} ({parameters / 1e6:.1f} M parameters), '
                          f'{torch.get_num_threads()} CPU threads, {options.repetitions} repetitions in turns',
                    doubts(rows, *before)))
+    print('Next, what steering is worth: vgps-evaluate trials --critic default')
 
 
 def run_trials(options) -> None:
@@ -126,6 +127,8 @@ def run_trials(options) -> None:
             if options.against:
                 same_seeds.write(options.output, options.against, say=print)
             print(f'Report: {options.output / "index.html"}')
+            if (bags := options.output / 'bags').is_dir():
+                print(f'Next, what another critic would have chosen: vgps-evaluate bag {bags} --critic default')
     except (StudyError, JournalError, OSError, RuntimeError) as error:  # AbandonedError, PolicyError, SimplerError
         sys.exit(f'vgps-evaluate {options.command}: {error}')
     except KeyboardInterrupt:

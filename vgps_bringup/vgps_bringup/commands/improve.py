@@ -1,31 +1,83 @@
-"""Train a better critic on a robot's own judged recordings; it is offered with a report, or refused with the reasons.
+"""``vgps-improve``: from a robot's own judged recordings to a better critic, offered or refused with the reasons."""
 
-    vgps-improve runs/                        # everything recorded so far, against the critic in ./critics
-    vgps-critics promote NAME                 # what it offers; nothing is promoted by itself
-    vgps-improve runs/ --watch                # again after every session
-
-Plain and steered episodes, successes and failures all count; unjudged ones do not. An interrupted
-call continues where it stopped. Needs the package training/ on the machine that trains, not on the robot.
-"""
-
-import argparse
 import os
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from tyro.conf import Positional
+
+from vgps_bringup.commands import checks
 from vgps_bringup.improvement.episodes import find_bags
 from vgps_bringup.improvement.pipeline import HEADS, NOTHING, ImproveError, Recipe, improve
 from vgps_bringup.improvement.registry import Registry, RegistryError
 from vgps_bringup.improvement.report import write_report
 from vgps_critic.checkpoint import CheckpointError
+from vgps_msgs_py import command_line
 from vgps_msgs_py.bags.storage import BagError
 
 QUIET = 60.0  # s without a new recording after which a session counts as over
 REFUSED = 3   # exit status
 
 
-def run_once(options, registry: Registry) -> int:
+@dataclass
+class Improve:
+    """Train a better critic on a robot's own judged recordings; it is offered with a report, or refused with reasons.
+
+    Example: vgps-improve runs/
+
+    Plain and steered episodes, successes and failures all count; unjudged ones do not. An interrupted call continues
+    where it stopped. Needs the package training/ on the machine that trains, not on the robot. Exit status 3: refused.
+
+    Next: vgps-critics promote NAME; nothing is promoted by itself.
+    """
+
+    bags: Positional[tuple[Path, ...]]
+    """recordings, or folders that hold them"""
+    registry: Path = Path('critics')
+    """folder of critics; the current one is the one to beat"""
+    work: Path = Path('improvement')
+    """folder for what is made on the way, and for the report"""
+    start: str = ''
+    """critic whose encoder is kept: folder, hub id, 'default' (shipped); 'nothing' trains an encoder as well, for which
+    a hundred episodes are too few; without: the current critic of the registry, or the shipped one"""
+    heads: Literal['continue', 'fresh', 'keep'] = Recipe.heads
+    """go on from the start critic's heads, learn fresh ones, or keep them and calibrate an outlook alone"""
+    algorithm: Literal[tuple(HEADS)] = Recipe.algorithm
+    """what the heads are trained with"""
+    steps: int = Recipe.steps
+    """updates of the critic's heads, at least 0; 0: as many as the recipe says"""
+    folds: int = Recipe.folds
+    """critics trained to judge the recipe by, at least 2"""
+    false_alarms: float = Recipe.false_alarms
+    """largest share of successful episodes in which the outlook may raise an alarm, 0 .. 1"""
+    new_scene: bool = False
+    """learn from another camera, table or light than the critic in use was trained on"""
+    seed: int = Recipe.seed
+    """of weights, draws and order, at least 0"""
+    jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """trainings side by side, at least 1; without: as many as there are cores"""
+    watch: bool = False
+    """stay, and improve again after each session"""
+
+
+def _check(options: Improve) -> None:
+    if not options.watch:  # which waits for the first
+        checks.recording(*options.bags)
+    if options.start and options.start != NOTHING:
+        checks.critic(options.start)
+    checks.whole('--steps', options.steps, 0, 10**9)
+    checks.whole('--folds', options.folds, 2, 1000)
+    checks.whole('--jobs', options.jobs, 1, 1024)
+    checks.whole('--seed', options.seed, 0, checks.LARGEST_SEED)
+    if not 0 <= options.false_alarms <= 1:
+        raise checks.ArgumentError(f'--false-alarms must be 0 .. 1, not {options.false_alarms:g}')
+    checks.new_folder(options.work)
+
+
+def run_once(options: Improve, registry: Registry) -> int:
     """Improve once; return 0 for an offer, REFUSED otherwise."""
     recipe = Recipe(options.start, options.heads, options.algorithm, options.steps, options.folds,
                     false_alarms=options.false_alarms, seed=options.seed)
@@ -36,17 +88,17 @@ def run_once(options, registry: Registry) -> int:
         print(f'  {name}: {metric if not isinstance(metric, float) else f"{metric:.3g}"}')
     for remark in outcome.verdict.remarks:
         print(f'note: {remark}')
-    print(f'report: {page}')
+    print(f'Report: {page}')
     if not outcome.verdict.accepted:
         for reason in outcome.verdict.reasons:
             print(f'REFUSED {reason}')
         return REFUSED
     entry = registry.add(outcome.critic, outcome.lineage)
-    print(f'OFFERED {entry.name}: vgps-critics --registry {registry.root} promote {entry.name}')
+    print(f'OFFERED {entry.name}\nNext: vgps-critics --registry {registry.root} promote {entry.name}')
     return 0
 
 
-def watch(options, registry: Registry) -> None:
+def watch(options: Improve, registry: Registry) -> None:
     """Improve whenever recordings were added and none has been for a while."""
     done = None
     while True:
@@ -64,38 +116,14 @@ def watch(options, registry: Registry) -> None:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog='vgps-improve', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('bags', nargs='+', type=Path, help='recordings, or folders that hold them')
-    parser.add_argument('--registry', type=Path, default=Path('critics'), help='folder of critics')
-    parser.add_argument('--work', type=Path, default=Path('improvement'), help='folder for what is made on the way')
-    parser.add_argument('--start', default='', help='critic whose encoder is kept: folder, hub id, default (shipped); '
-                        f"'{NOTHING}' trains an encoder as well, for which a hundred episodes are too few; default: "
-                        'the current critic of the registry, or the shipped one')
-    parser.add_argument('--heads', choices=('continue', 'fresh', 'keep'), default=Recipe.heads,
-                        help="go on from the start critic's heads, learn fresh ones, or keep them and calibrate an "
-                        'outlook alone')
-    parser.add_argument('--algorithm', choices=tuple(HEADS), default='monte-carlo')
-    parser.add_argument('--steps', type=int, default=Recipe.steps, help="updates of the critic's heads; 0: as many as "
-                        'the recipe says')
-    parser.add_argument('--folds', type=int, default=Recipe.folds, help='critics trained to judge the recipe by, >= 2')
-    parser.add_argument('--false-alarms', type=float, default=Recipe.false_alarms,
-                        help='largest share of successful episodes in which the outlook may raise an alarm, 0 .. 1')
-    parser.add_argument('--new-scene', action='store_true', help='learn from another camera, table or light than the '
-                        'critic in use was trained on')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--jobs', type=int, default=len(os.sched_getaffinity(0)), help='trainings side by side')
-    parser.add_argument('--watch', action='store_true', help='stay, and improve again after each session')
-    options = parser.parse_args()
+    options = command_line.read(Improve, 'vgps-improve')
+    checks.or_exit('vgps-improve', lambda: _check(options))
     registry = Registry(options.registry)
-    try:
+    with command_line.refusing('vgps-improve', BagError, CheckpointError, ImproveError, RegistryError, OSError,
+                               ValueError, stopped='stopped: the same command continues'):
         if options.watch:
             watch(options, registry)
         sys.exit(run_once(options, registry))
-    except (BagError, CheckpointError, ImproveError, RegistryError, OSError, ValueError) as error:
-        sys.exit(f'vgps-improve: {error}')
-    except KeyboardInterrupt:
-        sys.exit('\nstopped: the same command continues')
 
 
 if __name__ == '__main__':

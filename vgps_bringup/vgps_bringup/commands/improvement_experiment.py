@@ -1,44 +1,36 @@
-"""Measure how many of its own episodes the simulated robot needs to improve. An interrupted call continues.
+"""``vgps-improvement-experiment``: how many of its own episodes does the simulated robot need to improve?"""
 
-vgps-improvement-experiment --output experiment                             # all of it: many CPU hours
-vgps-improvement-experiment --output small --policies flow --curve 100 --rounds 1 --trials 50 --shifts
-"""
-
-import argparse
 import os
-import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vgps_bringup.improvement.experiment import Experiment, Laboratory
 from vgps_bringup.improvement.pipeline import ImproveError, Recipe
+from vgps_msgs_py import command_line
+
+
+@dataclass(frozen=True)
+class Options(Experiment):
+    """Measure how many of its own episodes the simulated robot needs to improve. An interrupted call continues.
+
+    Example: vgps-improvement-experiment --output small --policies flow --curve 100 --rounds 1 --trials 50 --shifts
+
+    With the defaults it takes many CPU hours. Next: read OUTPUT/experiment.md, which is written anew after every part.
+    """
+
+    output: Path = Path('experiment')  # folder for everything that is made
+    start: str = 'default'             # critic whose encoder is kept: folder, hub id or 'default' (shipped)
 
 
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-    parser = argparse.ArgumentParser(prog='vgps-improvement-experiment', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--output', type=Path, default=Path('experiment'))
-    parser.add_argument('--policies', nargs='+', default=Experiment.policies)
-    parser.add_argument('--curve', nargs='+', type=int, default=Experiment.curve, help='numbers of own episodes')
-    parser.add_argument('--rounds', type=int, default=Experiment.rounds)
-    parser.add_argument('--per-round', type=int, default=Experiment.per_round, help='episodes')
-    parser.add_argument('--trials', type=int, default=Experiment.trials, help='held-out, per task and condition')
-    parser.add_argument('--shifts', nargs='*', default=Experiment.shifts, help='looks')
-    parser.add_argument('--shift-trials', type=int, default=Experiment.shift_trials)
-    parser.add_argument('--first-seed', type=int, default=Experiment.first_seed, help='of the held-out trials')
-    parser.add_argument('--own-seed', type=int, default=Experiment.own_seed, help="of the robot's own episodes")
-    parser.add_argument('--start', default='default', help='critic whose encoder is kept')
-    options = vars(parser.parse_args())
-    output, recipe = options.pop('output'), Recipe(options.pop('start'))
-    experiment = Experiment(**{name: tuple(value) if isinstance(value, list) else value
-                               for name, value in options.items()})
-    try:
-        print(Laboratory(experiment, recipe, output, say=lambda text: print(text, flush=True)).run().read_text())
-    except (ImproveError, OSError, ValueError, RuntimeError) as error:
-        sys.exit(f'vgps-improvement-experiment: {error}')
-    except KeyboardInterrupt:
-        sys.exit('\nstopped: the same command continues')
+    options = command_line.read(Options, 'vgps-improvement-experiment')
+    with command_line.refusing('vgps-improvement-experiment', ImproveError, OSError, ValueError, RuntimeError,
+                               stopped='stopped: the same command continues'):
+        page = Laboratory(options, Recipe(options.start), options.output, partial(print, flush=True)).run()
+        print(f'{page.read_text()}\nTables: {page}')
 
 
 if __name__ == '__main__':

@@ -7,12 +7,12 @@ in plain eager torch, and the reference's way, which runs the encoder on K copie
 so that other load on the machine falls on all of them alike.
 """
 
-import argparse
 import copy
 import os
 import platform
 import time
 from collections import defaultdict
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ import torch
 from vgps_critic.critic import Critic
 from vgps_critic.runtime import PRECISIONS, RUNTIMES
 from vgps_critic.selection import select
+from vgps_msgs_py import command_line
 
 K = (1, 10, 30, 50, 100, 1000)
 
@@ -71,35 +72,39 @@ def percentiles(times: list[float]) -> str:
     return f'{np.percentile(times, 50):8.1f} | {np.percentile(times, 95):8.1f}'
 
 
-def main() -> None:
-    """Print the latency tables."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('--critic', help='checkpoint; default: random weights at the published width')
-    parser.add_argument('--runtime', default='torch', choices=RUNTIMES)
-    parser.add_argument('--precision', default='float32', choices=list(PRECISIONS))
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--rounds', type=int, default=20, help='steps per K')
-    parser.add_argument('--repeat', type=int, default=50, help='K of the repeat-the-image baseline')
-    args = parser.parse_args()
-    options = dict(runtime=args.runtime, precision=args.precision, device=args.device)
-    critic = Critic.load(args.critic, **options) if args.critic else Critic.untrained(options=options)
+def main(*, critic: str = 'untrained', runtime: Literal[tuple(RUNTIMES)] = 'torch',
+         precision: Literal[tuple(PRECISIONS)] = 'float32', device: str = 'cpu', rounds: int = 20,
+         repeat: int = 50) -> None:
+    """Print the latency tables.
+
+    Args:
+        critic: checkpoint; untrained: random weights at the published width
+        runtime: what computes the encoder
+        precision: of the encoder
+        device: cpu or cuda
+        rounds: steps per K, at least 1
+        repeat: K of the repeat-the-image baseline, at least 1
+
+    """
+    options = dict(runtime=runtime, precision=precision, device=device)
+    loaded = Critic.untrained(options=options) if critic == 'untrained' else Critic.load(critic, **options)
     load = f'{os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else '?'
     print(f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, load {load}, '
-          f'torch {torch.__version__}, {args.device}, runtime {args.runtime}, {args.precision}\n')
-    times = measure(critic, K, args.rounds)
+          f'torch {torch.__version__}, {device}, runtime {runtime}, {precision}\n')
+    times = measure(loaded, K, rounds)
     stages = ('encode', 'score', 'select', 'total')
     print('| K | ' + ' | '.join(f'{stage} p50 [ms] | p95' for stage in stages) + ' | total / K=1 |')
     print('|---' * 10 + '|')
     for k in K:
         ratio = np.median(times[k, 'total']) / np.median(times[1, 'total'])
         print(f'| {k} | ' + ' | '.join(percentiles(times[k, stage]) for stage in stages) + f' | {ratio:.2f} |')
-    ours, eager, repeated = measure_plain(critic, args.rounds, args.repeat)
-    total = np.median(times[min(K, key=lambda k: abs(k - args.repeat)), 'total'])
-    print(f'\n| encoder | p50 [ms] | p95 |\n|---|---|---|\n| {args.runtime} | {percentiles(ours)} |'
+    ours, eager, repeated = measure_plain(loaded, rounds, repeat)
+    total = np.median(times[min(K, key=lambda k: abs(k - repeat)), 'total'])
+    print(f'\n| encoder | p50 [ms] | p95 |\n|---|---|---|\n| {runtime} | {percentiles(ours)} |'
           f'\n| plain eager float32 torch | {percentiles(eager)} |')
     print(f'\nencoder / eager: {np.median(ours) / np.median(eager):.2f}')
-    print(f'image repeated {args.repeat} times: {repeated:.0f} ms, {repeated / total:.0f} x a step of this package')
+    print(f'image repeated {repeat} times: {repeated:.0f} ms, {repeated / total:.0f} x a step of this package')
 
 
 if __name__ == '__main__':
-    main()
+    command_line.read(main, 'latency', description=__doc__)

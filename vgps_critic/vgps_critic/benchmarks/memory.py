@@ -5,14 +5,15 @@
 Frames go through the same code as in `critic_node`; the small critic (`--num-filters 8`) makes 10,000 of them quick.
 """
 
-import argparse
 import os
+from typing import Literal
 
 import numpy as np
 
 from vgps_critic.critic import Critic
 from vgps_critic.runtime import RUNTIMES
 from vgps_critic.steering import Steerer, SteeringConfig, step_seed
+from vgps_msgs_py import command_line
 
 
 def resident() -> float:
@@ -21,25 +22,27 @@ def resident() -> float:
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
 
 
-def main() -> None:
-    """Print resident memory ten times over a run."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('--frames', type=int, default=10_000)
-    parser.add_argument('--num-filters', type=int, default=64, help='64 is the published width')
-    parser.add_argument('--image-size', type=int, default=256)
-    parser.add_argument('--k', type=int, default=50, help='candidates per frame')
-    parser.add_argument('--runtime', default='torch', choices=RUNTIMES)
-    args = parser.parse_args()
-    critic = Critic.untrained(num_filters=args.num_filters, image_size=args.image_size,
-                              options=dict(runtime=args.runtime))
+def main(*, frames: int = 10_000, num_filters: int = 64, image_size: int = 256, k: int = 50,
+         runtime: Literal[tuple(RUNTIMES)] = 'torch') -> None:
+    """Print resident memory ten times over a run.
+
+    Args:
+        frames: how many, at least 1
+        num_filters: 64 is the published width
+        image_size: of the critic's input [pixels]
+        k: candidates per frame, 1 .. 1000
+        runtime: what computes the encoder
+
+    """
+    critic = Critic.untrained(num_filters=num_filters, image_size=image_size, options=dict(runtime=runtime))
     steerer, rng = Steerer(critic, SteeringConfig(beta=0.1)), np.random.default_rng(0)
-    for step in range(args.frames + 1):
+    for step in range(frames + 1):
         image = rng.integers(0, 256, (480, 640, 3), np.uint8)
-        actions = rng.uniform(-0.05, 0.05, (args.k, 1, 7)).astype(np.float32)
+        actions = rng.uniform(-0.05, 0.05, (k, 1, 7)).astype(np.float32)
         steerer.decide(steerer.encode(image, f'task {step // 100}'), actions, seed=step_seed(0, step))
-        if step % max(args.frames // 10, 1) == 0:
+        if step % max(frames // 10, 1) == 0:
             print(f'{step:6d} frames: {resident():.0f} MB', flush=True)
 
 
 if __name__ == '__main__':
-    main()
+    command_line.read(main, 'memory', description=__doc__)

@@ -7,13 +7,14 @@ threads as cores, which sleep while they wait), with threads that spin, which is
 thread. Each lives in a process of its own and they take turns, so that other load falls on all alike.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 from collections import defaultdict
 
 import numpy as np
+
+from vgps_msgs_py import command_line
 
 VARIANTS = {'default (passive)': {}, 'spinning': {'OMP_WAIT_POLICY': 'ACTIVE', 'GOMP_SPINCOUNT': 'infinity'},
             'one thread': {'OMP_NUM_THREADS': '1'}, 'ONNX Runtime': {'VGPS_BENCHMARK_RUNTIME': 'onnxruntime'}}
@@ -58,21 +59,19 @@ def measure(rounds: int) -> dict[tuple[str, int], list[float]]:
     return times
 
 
-def main() -> None:
-    """Print a table per load."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('--loads', default='0,8', help='busy processes beside the measurement')
-    parser.add_argument('--rounds', type=int, default=10)
-    parser.add_argument('--serve', action='store_true', help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve:
-        serve()
-        return
-    for load in map(int, options.loads.split(',')):
+def main(*, loads: str = '0,8', rounds: int = 10) -> None:
+    """Print a table per load.
+
+    Args:
+        loads: numbers of busy processes beside the measurement
+        rounds: how often, at least 1
+
+    """
+    for load in map(int, loads.split(',')):
         busy = [subprocess.Popen([sys.executable, '-c', BUSY]) for _ in range(load)]
         before = os.getloadavg()[0]
         try:
-            times = measure(options.rounds)
+            times = measure(rounds)
         finally:
             for process in busy:
                 process.kill()
@@ -87,4 +86,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    if '--serve' in sys.argv:
+        serve()
+    else:
+        command_line.read(main, 'threads', description=__doc__)

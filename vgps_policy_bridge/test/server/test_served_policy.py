@@ -90,7 +90,7 @@ def test_command_serves_options_and_refuses_what_is_wrong():
     refused = subprocess.run(command('random-policy', '--host', '0.0.0.0'), capture_output=True, text=True, timeout=60)
     assert refused.returncode == 2 and '--allow-remote' in refused.stderr
     unknown = subprocess.run(command('no-such-policy', '--port', '0'), capture_output=True, text=True, timeout=60)
-    assert unknown.returncode == 1 and 'random-policy' in unknown.stderr
+    assert unknown.returncode == 2 and 'random-policy' in unknown.stderr
     with served('random-policy', '--options', '{horizon: 3}') as url:
         client = ServerPolicy(url, timeout=20)
         client.reset('x', 1)

@@ -1,24 +1,19 @@
-"""How much K candidates cost: `vgps-benchmark-policy flow` prints the time for each K and its ratio to K = 1.
-
-Without a download, on random weights of the published classes (each needs its adapter's packages):
-
-    vgps-benchmark-policy llama-random-weights     # OpenVLA's sampling on a small Llama, prompt of 286 tokens
-    vgps-benchmark-policy octo-random-weights      # the whole Octo adapter, Octo-small's sizes
-    vgps-benchmark-policy rt-1-x-random-weights --options '{source: open_x_embodiment/models}'     # of full size
-"""
+"""``vgps-benchmark-policy``: how much K candidates cost."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import yaml
+from tyro.conf import Positional
 
+from vgps_msgs_py import command_line
 from vgps_policy_bridge.benchmarks import random_weights as random_models
 from vgps_policy_bridge.loop.session import WARM_UP_INSTRUCTION, WARM_UP_STATE
 from vgps_policy_bridge.policies.octo import OctoPolicy
@@ -50,14 +45,31 @@ def random_weights(name: str, options: dict, folder: Path) -> Policy:
     return RT1XPolicy(options['source'], **random_models.write_rt1x(model_code, folder, WARM_UP_INSTRUCTION))
 
 
+@dataclass
+class Benchmark:
+    """Print what K candidates of a policy cost, for each K and as ratio to K = 1.
+
+    Example: vgps-benchmark-policy flow --k 10 50
+
+    Without a download, on random weights of the published classes (each needs its adapter's packages):
+    llama-random-weights is OpenVLA's sampling on a small Llama, prompt of 286 tokens; octo-random-weights the whole
+    Octo adapter, Octo-small's sizes; rt-1-x-random-weights (--options '{source: open_x_embodiment/models}') of
+    full size.
+    """
+
+    policy: Positional[str] = 'flow'
+    """entry-point name, or one of the above"""
+    options: str = '{}'
+    """options of the policy, YAML"""
+    k: tuple[int, ...] = (1, 10, 50, 100)
+    """numbers of candidates, 1 .. 1000"""
+    repetitions: int = 5
+    """measurements per K, at least 1; the median counts"""
+
+
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('policy', help='entry-point name, or one of the above')
-    parser.add_argument('--options', default='{}', help='options of the policy, YAML')
-    parser.add_argument('--k', type=int, nargs='+', default=[1, 10, 50, 100], help='numbers of candidates')
-    parser.add_argument('--repetitions', type=int, default=5, help='measurements per K; the median counts')
-    arguments = parser.parse_args()
+    """Run the command line."""
+    arguments = command_line.read(Benchmark, 'vgps-benchmark-policy')
     options = yaml.safe_load(arguments.options)
     if arguments.policy == 'llama-random-weights':
         run = random_models.llama()

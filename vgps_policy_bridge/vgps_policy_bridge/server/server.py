@@ -1,8 +1,6 @@
-"""vgps-policy-server: runs one policy in this environment and serves it to policy_node (policy:=server).
+"""``vgps-policy-server``: one policy in a Python environment of its own, for policy_node (policy:=server).
 
     python3.10 -m venv octo && octo/bin/pip install './vgps_policy_bridge[octo]'
-    octo/bin/vgps-policy-server octo-small-1.5
-    ros2 launch vgps_bringup robot.launch.py policy:=server
 
 The episode's seed comes with the client's reset, so the candidates are those of the same policy in the client's own
 process. A policy that raises, breaks the contract or hangs costs the client one named error; after a hang the policy
@@ -11,12 +9,14 @@ is built anew for the next request.
 
 from __future__ import annotations
 
-import argparse
 import ipaddress
 import logging
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import tyro
 import yaml
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
@@ -129,33 +129,64 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@dataclass
+class Serve:
+    """Serve one policy of this Python environment to policy_node (policy:=server), here or on another machine.
+
+    Example: vgps-policy-server octo-small-1.5
+
+    Next, on the robot's workstation: vgps-run robot policy:=server
+    """
+
+    policy: tyro.conf.Positional[str]
+    """entry-point name (group vgps.policies)"""
+    options: str = '{}'
+    """options of the policy, YAML"""
+    host: str = '127.0.0.1'
+    """address to listen on"""
+    port: int = DEFAULT_PORT
+    """port to listen on, 0 .. 65535; 0 takes a free one"""
+    timeout: float = 60.0
+    """for one request [s], above 0"""
+    episodes: int = 1
+    """episodes at the same time, 1 .. 8, each with a policy of its own: one per worker of vgps-evaluate trials"""
+    allow_remote: bool = False
+    """listen beyond this machine: there is no password and no encryption"""
+
+
+def check(options: Serve) -> None:
+    """Raise ValueError, naming cause and remedy, for what cannot be right."""
+    if not 1 <= options.episodes <= MAX_CONNECTIONS:
+        raise ValueError(f'--episodes must be 1 .. {MAX_CONNECTIONS}, not {options.episodes}')
+    if not 0 <= options.port < 2**16:
+        raise ValueError(f'--port must be 0 .. 65535, not {options.port}')
+    if not options.timeout > 0:
+        raise ValueError(f'--timeout must be above 0 s, not {options.timeout:g}')
+    if not is_loopback(options.host) and not options.allow_remote:
+        raise ValueError(f'{options.host} can be reached from other machines, without password and encryption: use an '
+                         'SSH tunnel, or say --allow-remote on a network you trust')
+
+
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('policy', help="entry-point name (group 'vgps.policies')")
-    parser.add_argument('--options', default='{}', help='options of the policy, YAML')
-    parser.add_argument('--host', default='127.0.0.1', help='address to listen on')
-    parser.add_argument('--port', type=int, default=DEFAULT_PORT)
-    parser.add_argument('--timeout', type=float, default=60.0, help='[s] for one request')
-    parser.add_argument('--episodes', type=int, default=1, choices=range(1, MAX_CONNECTIONS + 1), metavar='N',
-                        help='episodes at the same time, each with a policy of its own: one per worker of '
-                             'vgps-evaluate trials')
-    parser.add_argument('--allow-remote', action='store_true',
-                        help='listen beyond this machine: there is no password and no encryption')
-    arguments = parser.parse_args()
+    """Run the command line."""
+    # nothing of vgps_msgs_py: what a policy needs is all that its environment holds
+    options = tyro.cli(Serve, prog='vgps-policy-server', config=(tyro.conf.FlagCreatePairsOff,))
     logging.basicConfig(level=logging.INFO, format='%(name)s: %(message)s')
     logging.getLogger('websockets').setLevel(logging.ERROR)
-    if not is_loopback(arguments.host) and not arguments.allow_remote:
-        parser.error(f'{arguments.host} can be reached from other machines; there is no password and no encryption. '
-                     'Use an SSH tunnel, or say --allow-remote on a network you trust')
-    server = PolicyServer(lambda: build_policy(arguments.policy, yaml.safe_load(arguments.options)),
-                          arguments.timeout, episodes=arguments.episodes)
     try:
+        check(options)
+        server = PolicyServer(lambda: build_policy(options.policy, yaml.safe_load(options.options)), options.timeout,
+                              episodes=options.episodes)
         server.load()
-        with server.listen(arguments.host, arguments.port) as listening:
-            LOG.info('policy %r on ws://%s:%d', arguments.policy, *listening.socket.getsockname()[:2])
+        with server.listen(options.host, options.port) as listening:
+            LOG.info('policy %r on ws://%s:%d', options.policy, *listening.socket.getsockname()[:2])
             listening.serve_forever()
-    except PolicyError as error:
-        raise SystemExit(f'error: {error}') from error
+    except (PolicyError, OSError, ValueError, yaml.YAMLError) as error:
+        print(f'vgps-policy-server: {error}', file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         pass
+
+
+if __name__ == '__main__':
+    main()
