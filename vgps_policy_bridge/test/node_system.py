@@ -1,5 +1,6 @@
 """policy_node over real DDS, with small peers in place of camera, critic, controller and simulation."""
 
+import dataclasses
 import io
 import os
 import time
@@ -33,6 +34,8 @@ from vgps_policy_bridge.policy_node import PolicyNode
 class TroublePolicy(RandomPolicy):
     """Random, plus whatever `trouble` does in each request."""
 
+    used = ('image', 'instruction')
+
     def __init__(self):
         super().__init__()
         self.temperature = 1.0
@@ -45,7 +48,7 @@ class TroublePolicy(RandomPolicy):
     def propose(self, observation, k):
         self.trouble()
         self.seen.append((observation, self.temperature))
-        return super().propose(observation, k)
+        return dataclasses.replace(super().propose(observation, k), used=self.used)
 
 
 class Peers(Node):
@@ -126,7 +129,7 @@ class Peers(Node):
 class System:
     count = 0
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, **parameters):
         self.policy = TroublePolicy()
         monkeypatch.setattr(session, 'build_policy', lambda *_: self.policy)
         # A namespace of its own: the server of the test before may still be known to discovery.
@@ -134,7 +137,8 @@ class System:
         rclpy.init(args=['--ros-args', '-r', f'__ns:=/t{os.getpid()}_{System.count}', '-p',
                          'num_candidates:=20', '-p', 'camera_timeout:=2.0', '-p',
                          'critic_timeout:=2.0', '-p', 'controller_timeout:=2.0', '-p', 'policy_timeout:=2.0',
-                         '-p', 'max_steps:=4'])
+                         '-p', 'max_steps:=4',
+                         *(part for name, value in parameters.items() for part in ('-p', f'{name}:={value}'))])
         self.peers, self.node = Peers(), PolicyNode()
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.peers)

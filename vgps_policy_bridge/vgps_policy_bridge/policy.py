@@ -62,6 +62,13 @@ class Observation:
                                    'the topic controller_state)')
         return self.state
 
+    def require_wrist(self, policy: str) -> np.ndarray:
+        """Return wrist_image, or raise ObservationError that says who needs it and where it comes from."""
+        if self.wrist_image is None:
+            raise ObservationError(f'policy {policy!r} needs a wrist camera; none was given (the node takes it from '
+                                   'wrist_topic)')
+        return self.wrist_image
+
 
 @dataclass(frozen=True)
 class Candidates:

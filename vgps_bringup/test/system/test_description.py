@@ -48,6 +48,12 @@ def test_camera_topic_is_remapped_for_everyone_who_looks():
         assert robot[name].remappings['image_raw'] == '/wrist/image_raw', name
 
 
+def test_a_wrist_camera_is_for_the_policy_and_the_recording_alone():
+    robot = processes('robot', wrist_topic='/wrist/image_raw')
+    assert {name for name, process in robot.items() if process.parameters.get('wrist_topic') == '/wrist/image_raw'} == {
+        'policy_node', 'recorder_node'}
+
+
 def test_commands_and_controller_name_the_same_base_frame():
     robot = processes('robot', robot_name='left')
     assert robot['critic_node'].parameters['base_frame'] == robot['widowx_node'].parameters['base_frame']

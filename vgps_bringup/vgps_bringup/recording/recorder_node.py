@@ -37,6 +37,7 @@ class RecorderNode(Node):
         self.topics: dict[str, Topic] = {}         # subscribed, by resolved name
         self.taps: dict[str, Any] = {}             # their subscriptions
         self.sources: dict[str, str] = {}          # wanted topic -> the one it is recorded from
+        self.wanted = [self.resolve_topic_name(name) for name in (*self.config.topics, self.config.wrist_topic) if name]
         self.reported: set[str] = set()
         self.trouble = ''
         ConfigurationPublisher(self, 'vgps_bringup').publish()
@@ -57,7 +58,7 @@ class RecorderNode(Node):
 
     def look_around(self) -> None:
         """Subscribe to wanted topics that have appeared or whose offered quality of service has changed."""
-        for wanted in map(self.resolve_topic_name, self.config.topics):
+        for wanted in self.wanted:
             name = wanted
             if self.count_publishers(f'{wanted}/compressed'):
                 name = images.followed(self, wanted, self.config.image_transport)
@@ -159,7 +160,7 @@ class RecorderNode(Node):
 
     def report_missing(self) -> None:
         """Name wanted topics nobody publishes, once each."""
-        for name in map(self.resolve_topic_name, self.config.topics):
+        for name in self.wanted:
             if self.sources.get(name) not in self.topics:
                 self.report(name, f'{name} is not recorded: nobody publishes it')
 

@@ -40,6 +40,8 @@ class RecorderConfig:
         'description': 'topics to record, any type whose package is sourced; remapping applies',
         'read_only': True})
     image_transport: str = field(default='auto', metadata=images.TRANSPORT)
+    wrist_topic: str = field(default='', metadata={
+        'description': "a second camera's topic, recorded beside the others; empty: none", 'read_only': True})
     flush_period: float = field(default=0.5, metadata={
         'description': 'kill -9 loses at most this much [s]', 'range': (0.05, 1.0)})
     # discovery and queues may deliver the first frame before the announcement of the episode it belongs to

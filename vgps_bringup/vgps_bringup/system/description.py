@@ -162,12 +162,14 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
                 remappings=remappings),
         Process('vgps_policy_bridge', 'policy_node', 'policy_node',
                 {'policy': a['policy'], 'policy_options': a['policy_options'], 'num_candidates': _number(a, 'k', int),
-                 'max_steps': _number(a, 'max_steps', int), 'image_transport': a['image_transport']},
+                 'max_steps': _number(a, 'max_steps', int), 'image_transport': a['image_transport'],
+                 'wrist_topic': a.get('wrist_topic', '')},
                 remappings=remappings),
     ]
     if _true(a['record']):
         processes.insert(0, Process('vgps_bringup', 'recorder_node', 'recorder_node',
-                                    {'output_directory': a['output'], 'image_transport': a['image_transport']},
+                                    {'output_directory': a['output'], 'image_transport': a['image_transport'],
+                                     'wrist_topic': a.get('wrist_topic', '')},
                                     remappings=remappings, respawn=True))
     if _true(a['decision_image']):
         processes.append(Process('vgps_bringup', 'decision_image_node', 'decision_image_node',
@@ -253,6 +255,7 @@ SYSTEMS = {
          Argument('robot_model', 'wx250s', 'Interbotix model name'),
          Argument('robot_name', '', 'Interbotix namespace; empty: the model name'),
          Argument('camera_topic', '/blue/image_raw', "the policy's camera, sensor_msgs/Image or CompressedImage"),
+         Argument('wrist_topic', '', 'a second camera, for a policy that looks at one on the wrist; recorded too'),
          Argument('camera_info_topic', '/blue/camera_info', 'its CameraInfo'),
          Argument('camera_calibration', '', "where the camera is (lab guide): draws the candidates' directions"),
          Argument('dry_run', 'true', 'compute, check and publish everything but move nothing', ('true', 'false')),

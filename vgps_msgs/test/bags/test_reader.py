@@ -145,3 +145,21 @@ def test_two_cameras_the_one_the_policy_looked_at_is_taken(tmp_path, messages):
             writer.write(Topic('/wrist/image_raw', where.type), messages.serialize(message), received)
     writer.close()
     assert Bag(tmp_path / 'bag').image_topic() == '/vgps/image_raw'
+
+
+@pytest.mark.parametrize('told', ['/wrist/image_raw', 'wrist/image_raw'])
+def test_of_synchronised_cameras_the_one_that_the_configuration_calls_the_wrist_s_is_left(tmp_path, messages, told):
+    for name, parameters in (('told', f"policy: octo\nwrist_topic: {told}\n"), ('untold', "wrist_topic: ''\n")):
+        writer = BagWriter(tmp_path / name, messages.types)
+        for where, message, received in episode_messages(messages):
+            if where.type.endswith('NodeConfiguration'):
+                message.parameters = parameters
+            writer.write(where, messages.serialize(message), received)
+            if where.type.endswith('/Image'):  # the same stamps
+                writer.write(Topic('/wrist/image_raw', where.type), messages.serialize(message), received)
+        writer.close()
+    bag = Bag(tmp_path / 'told')
+    assert bag.image_topic() == '/vgps/image_raw' and bag.image_topic('wrist') == '/wrist/image_raw'
+    assert len(bag.image_stamps['/wrist/image_raw']) == len(bag.image_stamps['/vgps/image_raw']) == 48
+    with pytest.raises(BagError, match=r'--camera.*/vgps/image_raw, /wrist/image_raw'):
+        Bag(tmp_path / 'untold').image_topic()

@@ -1,9 +1,9 @@
 """A recording as episodes of steps: frame, candidates, decision, command, controller. No ROS.
 
-Messages are told apart by type, not by topic name: namespaces and remapping do not matter. Images are the bulk of
-a bag and are not kept: ``frames`` streams them.
+Messages are told apart by type, not by topic name: namespaces and remapping do not matter. Images are not kept.
 """
 
+import re
 import struct
 from bisect import bisect_right
 from collections import Counter, defaultdict
@@ -117,7 +117,8 @@ class CameraError(BagError):
     """A recording has several cameras and nothing says which one is meant."""
 
     def __init__(self, path: Path, cameras: list[str]):
-        super().__init__(f'{path} has several cameras, say with --camera which one is meant: {", ".join(cameras)}')
+        super().__init__(f'{path} has several cameras, say with --camera (vgps-train: --data.camera) which one: '
+                         f'{", ".join(cameras)}')
         self.cameras = cameras
 
 
@@ -137,8 +138,7 @@ class Bag:
         self.messages: dict[str, list[tuple[int, Any, str]]] = defaultdict(list)
         self.image_stamps: dict[str, list[int]] = defaultdict(list)  # topic -> header stamps [ns]
         self.image_received: dict[str, list[int]] = defaultdict(list)  # topic -> when the recorder got them [ns]
-        # in step with the two above: which message of the recording each was. Stamps may repeat, this does not
-        self.arrivals: dict[str, list[int]] = defaultdict(list)
+        self.arrivals: dict[str, list[int]] = defaultdict(list)  # likewise: its number among all. Stamps may repeat
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
         undecoded: Counter[str] = Counter()
@@ -177,6 +177,13 @@ class Bag:
     def configurations(self) -> dict[str, Any]:
         """The last NodeConfiguration of each node."""
         return {message.node: message for _, message, _ in self.of_type('NodeConfiguration')}
+
+    @cached_property
+    def wrist_topic(self) -> str:
+        """The wrist camera's topic by policy_node's configuration, which no critic looks at; '' where it had none."""
+        told = str(getattr(self.configurations.get('policy_node'), 'parameters', ''))
+        found = re.search(r'^wrist_topic: (\S+)', told, re.M)
+        return found[1].strip('\'"/') if found else ''
 
     @cached_property
     def episodes(self) -> tuple[EpisodeRecord, ...]:
@@ -286,10 +293,11 @@ class Bag:
             if len(found) != 1:
                 raise BagError(f'{self.path} has no camera {topic}; image topics: {known}')
             return found[0]
-        if not self.image_stamps:
+        cameras = [name for name in self.image_stamps if f'/{self.wrist_topic}/' not in f'{name}/']
+        if not cameras:
             raise BagError(f'{self.path} holds no camera image ({", ".join(IMAGE_TYPES)})')
         wanted = {step.stamp for episode in self.episodes for step in episode.steps}
-        matches = {name: len(wanted.intersection(values)) for name, values in self.image_stamps.items()}
+        matches = {name: len(wanted.intersection(self.image_stamps[name])) for name in cameras}
         best = max(matches, key=lambda name: matches[name])
         # two synchronised cameras carry the same stamps: which one the policy looked at cannot be told from them
         if len(matches) > 1 and (matches[best] == 0 or sum(2 * n > matches[best] for n in matches.values()) > 1):

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import node_system
 import numpy as np
 import pytest
 
@@ -12,10 +13,12 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 from action_msgs.msg import GoalStatus  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
 
 from vgps_msgs.action import ExecuteInstruction  # noqa: E402
 from vgps_msgs.msg import ControllerState, Episode  # noqa: E402
 from vgps_msgs.srv import JudgeEpisode  # noqa: E402
+from vgps_msgs_py import images  # noqa: E402
 from vgps_policy_bridge.loop import goals  # noqa: E402
 from vgps_policy_bridge.loop.episode import Phase  # noqa: E402
 
@@ -48,6 +51,27 @@ def test_what_is_no_colour_camera_ends_the_episode_before_its_first_step(system,
     assert not system.peers.candidates
     system.peers.picture = good
     assert system.run().result.outcome == Episode.TIMEOUT
+
+
+def test_a_wrist_camera_is_looked_at_and_its_silence_ends_the_episode(monkeypatch):
+    monkeypatch.setattr(node_system.TroublePolicy, 'used', ('wrist_image',))
+    system = node_system.System(monkeypatch, wrist_topic='wrist/image_raw')
+    try:
+        silent = system.run().result
+        assert silent.outcome == Episode.ABORTED and 'no picture came from the wrist camera' in silent.message
+        wrist = system.peers.create_publisher(Image, 'wrist/image_raw', 10)
+        picture = images.to_message(np.full((8, 8, 3), 77, np.uint8), Header())
+
+        def send():
+            picture.header.stamp = system.peers.get_clock().now().to_msg()
+            wrist.publish(picture)
+        system.peers.create_timer(0.02, send)
+        system.until(lambda: system.node.wrist)
+        assert system.run().result.outcome == Episode.TIMEOUT
+        seen = system.policy.seen[-1][0]
+        assert seen.wrist_image.max() == 77 and np.array_equal(seen.image, system.peers.picture)
+    finally:
+        system.close()
 
 
 @pytest.mark.parametrize('part, word', [('camera', 'camera lost'), ('critic', 'critic lost'),

@@ -97,6 +97,20 @@ def test_octo_window_has_one_shape_from_the_first_step_on(octo_policy):
     assert model.calls[-1][2].tolist() == [[False, True]] and model.tasks == [['put carrot on plate'], ['again']]
 
 
+def test_octo_looks_at_the_wrist_where_there_is_one_and_it_has_a_place_for_it(octo_policy, monkeypatch):
+    policy, model = octo_policy
+    both = Observation(frame(10).image, 0.0, STATE, np.full((96, 64, 3), 70, np.uint8))
+    policy.reset('x')
+    assert policy.propose(both, 1).used == ('image', 'instruction') and 'image_wrist' not in model.calls[-1][0]
+    monkeypatch.setattr(model, 'example_batch', {'observation': {'image_wrist': None}})
+    policy.reset('x')
+    assert 'wrist_image' in policy.propose(both, 1).used
+    wrist = model.calls[-1][0]['image_wrist']
+    assert wrist.shape == (1, 2, 128, 128, 3) and (wrist == 70).all()
+    policy.reset('x')
+    assert 'wrist_image' not in policy.propose(frame(10), 1).used and 'image_wrist' not in model.calls[-1][0]
+
+
 def test_octo_rounds_k_up_to_a_bucket_so_that_nothing_compiles_anew(octo_policy):
     policy, model = octo_policy
     policy.reset('x', 3)
@@ -213,6 +227,16 @@ def test_openpi_asks_k_times_and_sends_what_the_server_expects(pi_server):
     policy.close()
 
 
+def test_openpi_sends_the_wrist_camera_under_its_name_or_says_that_there_is_none(pi_server):
+    policy = load_policy('openpi', url=pi_server.url, wrist_image_key='observation/wrist_image')
+    candidates = policy.propose(Observation(frame(200).image, 0.0, STATE, np.full((80, 80, 3), 60, np.uint8)), 1)
+    assert 'wrist_image' in candidates.used and (pi_server.seen[0]['observation/wrist_image'] == 60).all()
+    assert pi_server.seen[0]['observation/image'].max() == 200
+    with pytest.raises(ObservationError, match=r'needs a wrist camera.*wrist_topic'):
+        policy.propose(frame(200), 1)
+    policy.close()
+
+
 def test_openpi_merges_the_chunks_of_a_greedy_server_and_turns_the_gripper(pi_server):
     pi_server.mood = 'greedy'
     policy = load_policy('openpi', url=pi_server.url, gripper='closedness', state_key='')
@@ -324,6 +348,18 @@ def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):
     assert batches[0]['observation.images.image_0'].max() == 1.0 and batches[0]['task'] == ['put carrot on plate'] * 5
     with pytest.raises(PolicyError, match=r'observation\.images\.image_0'):
         load_policy('lerobot', checkpoint='x', image_key='observation.images.top')
+    config.image_features['observation.images.hand'] = SimpleNamespace(shape=(3, 8, 8))
+    with pytest.raises(PolicyError, match=r'also looks at observation\.images\.hand.*wrist_image_key'):
+        load_policy('lerobot', checkpoint='x')
+    both = load_policy('lerobot', checkpoint='x', wrist_image_key='observation.images.hand')
+    hand = np.full((40, 40, 3), 51, np.uint8)
+    assert 'wrist_image' in both.propose(Observation(frame(255).image, 0.0, STATE, hand), 2).used
+    assert batches[-1]['observation.images.hand'].shape == (2, 3, 8, 8)
+    assert float(batches[-1]['observation.images.hand'].max()) == pytest.approx(0.2)
+    with pytest.raises(ObservationError, match='needs a wrist camera'):
+        both.propose(frame(255), 2)
+    config.empty_cameras = 0  # pi0 and SmolVLA do without some
+    assert 'without observation.images.hand' in load_policy('lerobot', checkpoint='x').propose(frame(255), 2).policy
     config.output_features['action'].shape = (6,)
     with pytest.raises(PolicyError, match=r'6 dimensions \(joint positions'):
         load_policy('lerobot', checkpoint='x')

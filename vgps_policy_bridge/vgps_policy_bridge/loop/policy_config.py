@@ -31,6 +31,9 @@ class PolicyNodeConfig:
     max_steps: int = field(default=120, metadata={  # Octo's and BridgeData's evaluation
         'description': 'control steps of an episode whose goal names none', 'range': (1, 100000)})
     image_transport: str = field(default='auto', metadata=images.TRANSPORT)
+    wrist_topic: str = field(default='', metadata={
+        'description': "a second camera's topic, for a policy that looks at one on the wrist; empty: none",
+        'read_only': True})
     camera_timeout: float = field(default=2.0, metadata={
         'description': '[s] without a frame newer than the last motion: camera lost', 'range': (0.05, 3600.0)})
     policy_timeout: float = field(default=60.0, metadata={

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from vgps_msgs_py import images, stamps
+from vgps_policy_bridge.errors import ObservationError, PolicyError
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
 from vgps_policy_bridge.proposals import build_policy
 
+WRIST_APART = 0.2  # [s] a control step: a wrist picture further from the frame shows another moment
 WARM_UP_INSTRUCTION = 'put the object on the plate'
 WARM_UP_STATE = (0.3, 0.0, 0.15, 0.0, 0.0, 0.0, 1.0)  # BridgeData's start pose, gripper open
 
@@ -32,14 +34,18 @@ class PolicySession:
     def load(self) -> float:
         """Build the policy and ask it twice with the deployment's K, so that nothing compiles while the robot waits.
 
-        Returns [ms] of the second request. Raises PolicyError.
+        Returns [ms] of the second request. Raises PolicyError, too where nobody would look at a wrist camera.
         """
         self._policy = build_policy(self._config.policy, self._config.options(), self._config.tools())
-        grey = Observation(np.full((480, 640, 3), 128, np.uint8), 0.0, np.array(WARM_UP_STATE, np.float32))
+        picture, wrist = np.full((480, 640, 3), 128, np.uint8), self._config.wrist_topic
+        grey = Observation(picture, 0.0, np.array(WARM_UP_STATE, np.float32), picture if wrist else None)
         self.begin(WARM_UP_INSTRUCTION, 0)
         for _ in range(2):
             candidates = self.ask(grey, self._config.num_candidates, self._config.temperature)
         self.identity = candidates.policy
+        if wrist and 'wrist_image' not in candidates.used:
+            raise PolicyError(f'it does not look at a wrist camera: leave out wrist_topic ({wrist}), or tell the '
+                              'policy by its policy_options that it has one')
         return self.stages['total']
 
     def begin(self, instruction: str, seed: int) -> None:
@@ -50,24 +56,26 @@ class PolicySession:
         """Take note of the candidate that went to the robot; a policy that wants to know hears of it when asked."""
         self._committed = index
 
-    def propose(self, frame, state: np.ndarray | None, k: int, temperature: float) -> Candidates:
+    def propose(self, frame, wrist, state: np.ndarray | None, k: int, temperature: float) -> Candidates:
         """Ask for k candidates for a frame.
 
         Args:
-            frame: sensor_msgs/Image; converted here, off the executor's thread.
+            frame: sensor_msgs/Image or CompressedImage; converted here, off the executor's thread.
+            wrist: the wrist camera's newest, likewise; None where none came.
             state: (7,) or None, see Observation.
             k: number of candidates.
             temperature: of the sampling, for a policy that has one.
 
         Returns:
-            Checked candidates with the stages 'convert' and 'total' added. Raises ImageError and PolicyError.
+            Checked candidates with the stages 'convert' and 'total' added. Raises ImageError and PolicyError, an
+            ObservationError where the wrist's picture is of another moment.
         """
         self.busy = True
         try:
             start = time.perf_counter()
             # an episode does not begin with a covered lens; later on the gripper may well fill the picture
             image = (images.to_array if self._episode is None else images.first_picture)(frame)
-            observation = Observation(image, stamps.nanoseconds(frame.header.stamp) * 1e-9, state)
+            observation = Observation(image, stamps.seconds(frame.header.stamp), state, self._beside(frame, wrist))
             converted = time.perf_counter()
             candidates = self.ask(observation, k, temperature)
             ended = time.perf_counter()
@@ -75,6 +83,19 @@ class PolicySession:
             self.busy = False
         self.stages = {'convert': 1e3 * (converted - start)} | candidates.stages | {'total': 1e3 * (ended - start)}
         return replace(candidates, stages=self.stages)
+
+    def _beside(self, frame, wrist) -> np.ndarray | None:
+        """Return the wrist camera's picture of a frame's moment, None without such a camera."""
+        topic = self._config.wrist_topic
+        if not topic:
+            return None
+        if wrist is None:
+            raise ObservationError(f'no picture came from the wrist camera ({topic})')
+        apart = stamps.seconds(wrist.header.stamp) - stamps.seconds(frame.header.stamp)
+        if abs(apart) > WRIST_APART:
+            raise ObservationError(f"the wrist camera's newest picture ({topic}) is {abs(apart):.2f} s "
+                                   f'{"younger" if apart > 0 else "older"} than the frame')
+        return images.to_array(wrist)
 
     def ask(self, observation: Observation, k: int, temperature: float) -> Candidates:
         """Return k checked candidates for an observation. Raises PolicyError."""

@@ -47,12 +47,13 @@ class LeRobotPolicy:
     Args:
         checkpoint: folder, or hub id, with a revision as `owner/name@revision`.
         image_key: name of the camera in the policy's features.
+        wrist_image_key: likewise the wrist camera's; '' where it has none.
         state_key: name of the robot state; '' leaves it out.
         device: torch device; '' takes CUDA where there is one.
     """
 
     def __init__(self, checkpoint: str, image_key: str = 'observation.images.image_0',
-                 state_key: str = 'observation.state', device: str = ''):
+                 state_key: str = 'observation.state', device: str = '', wrist_image_key: str = ''):
         try:
             import torch
             from lerobot.configs.policies import PreTrainedConfig
@@ -64,9 +65,15 @@ class LeRobotPolicy:
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         config = PreTrainedConfig.from_pretrained(name, revision=revision)
         config.device = device
-        if image_key not in config.image_features:
-            raise PolicyError(f'lerobot: {checkpoint} has no image {image_key!r}; it has '
-                              f'{", ".join(config.image_features)}')
+        cameras = [key for key in (image_key, wrist_image_key) if key]
+        for key in cameras:
+            if key not in config.image_features:
+                raise PolicyError(f'lerobot: {checkpoint} has no image {key!r}; it has '
+                                  f'{", ".join(config.image_features)}')
+        lacking = ', '.join(key for key in config.image_features if key not in cameras)
+        if lacking and not hasattr(config, 'empty_cameras'):  # these were trained to do without some
+            raise PolicyError(f'lerobot: {checkpoint} also looks at {lacking}; if that is the wrist camera, give '
+                              'wrist_topic and the policy option wrist_image_key')
         action = config.output_features.get('action')
         physical_action_width(f'lerobot {checkpoint}', action.shape[0] if action else 0)
         try:
@@ -82,7 +89,8 @@ class LeRobotPolicy:
         self._before, self._after = make_pre_post_processors(
             config, pretrained_path=name, revision=revision, preprocessor_overrides=override,
             postprocessor_overrides=override)
-        self._keys, self._identity = (image_key, state_key), f'lerobot {config.type} {checkpoint}'
+        self._cameras, self._state_key = cameras, state_key
+        self._identity = f'lerobot {config.type} {checkpoint}' + (f', without {lacking}' if lacking else '')
         self._instruction, self._seeds = '', StepSeeds()
 
     def reset(self, instruction: str, seed: int = 0) -> None:
@@ -95,14 +103,15 @@ class LeRobotPolicy:
     def propose(self, observation: Observation, k: int) -> Candidates:
         """Draw k chunks in one batch; fewer rows come back where the policy is deterministic."""
         import torch
-        image_key, state_key = self._keys
-        seed, start = self._seeds.next(), time.perf_counter()
-        image = torch.from_numpy(observation.image.copy()).permute(2, 0, 1).float() / 255.0
-        size = tuple(self._features[image_key].shape[1:])  # bilinear, as LeRobot's own robot client resizes
-        image = torch.nn.functional.interpolate(image[None], size=size, mode='bilinear', align_corners=False)[0]
-        inputs = {image_key: image, 'task': self._instruction}
-        if state_key:
-            inputs[state_key] = torch.from_numpy(observation.require_state('lerobot').copy())
+        seed, start, inputs = self._seeds.next(), time.perf_counter(), {'task': self._instruction}
+        pictures = [observation.image, *([observation.require_wrist('lerobot')] if len(self._cameras) > 1 else [])]
+        for key, picture in zip(self._cameras, pictures):
+            image = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255.0
+            size = tuple(self._features[key].shape[1:])  # bilinear, as LeRobot's own robot client resizes
+            inputs[key] = torch.nn.functional.interpolate(image[None], size=size, mode='bilinear',
+                                                          align_corners=False)[0]
+        if self._state_key:
+            inputs[self._state_key] = torch.from_numpy(observation.require_state('lerobot').copy())
         batch = {key: value for key, value in self._before(inputs).items() if key.startswith('observation') or
                  key == 'task'}  # the pipeline adds an action of None, which the queue of frames would take for one
         if self._history is not None:
@@ -124,7 +133,8 @@ class LeRobotPolicy:
         equal = k > 1 and np.ptp(actions, 0).max() < ROUNDING
         return Candidates(
             actions[:1] if equal else actions, policy=self._identity, counts=[k] if equal else None, seed=seed,
-            used=('image', 'instruction') + (('state',) if state_key else ()),
+            used=('image', 'instruction') + ('state',) * bool(self._state_key) +
+            ('wrist_image',) * (len(self._cameras) > 1),
             stages={'prepare': 1e3 * (prepared - start), 'sample': 1e3 * (time.perf_counter() - prepared)})
 
     def _fill_queue(self, k: int) -> None:

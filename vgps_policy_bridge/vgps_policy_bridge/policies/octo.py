@@ -12,7 +12,7 @@ from vgps_policy_bridge.errors import MissingExtraError, PolicyError
 from vgps_policy_bridge.policies.checkpoints import choose_statistics, split_revision
 from vgps_policy_bridge.policy import GRIPPER, MAX_CANDIDATES, Candidates, Observation, StepSeeds
 
-IMAGE_SIZE = 256
+IMAGE_SIZE, WRIST_SIZE = 256, 128
 WINDOW = 2
 # JAX compiles once per number of samples: K is rounded up to one of these, so that a changed K rarely compiles anew.
 BUCKETS = (1, 10, 25, 50, 100, 200, 500, MAX_CANDIDATES)
@@ -31,12 +31,12 @@ def unnormalise(actions: np.ndarray, statistics: dict) -> np.ndarray:
     return physical.astype(np.float32)
 
 
-def resize(image: np.ndarray) -> np.ndarray:
-    """Return (256, 256, 3) uint8: a Lanczos squash, as in training."""
+def resize(image: np.ndarray, size: int = IMAGE_SIZE) -> np.ndarray:
+    """Return (size, size, 3) uint8: a Lanczos squash, as in training."""
     from PIL import Image
-    if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
+    if image.shape[:2] == (size, size):
         return image
-    return np.asarray(Image.fromarray(image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def _folder(checkpoint: str) -> str:
@@ -50,6 +50,9 @@ def _folder(checkpoint: str) -> str:
 
 class OctoPolicy:
     """An Octo model behind the seam. Its diffusion head has no temperature.
+
+    A wrist camera's picture is looked at where there is one and the model has a place for it; without one the model is
+    told that it is not there, as in training.
 
     Args:
         checkpoint: `hf://rail-berkeley/octo-small-1.5`, with a revision as `hf://owner/name@revision`, or a folder as
@@ -85,13 +88,16 @@ class OctoPolicy:
         if self._task is None:
             raise PolicyError('propose was called before reset')
         seed, start = self._seeds.next(), time.perf_counter()
-        self._history.append(resize(observation.image))
+        wrist = observation.wrist_image is not None and 'image_wrist' in self._model.example_batch['observation']
+        hand = (resize(observation.wrist_image, WRIST_SIZE),) if wrist else ()
+        self._history.append((resize(observation.image), *hand))
         missing = WINDOW - len(self._history)
         # The window is full from the first step on (a second shape would compile a second time); the mask tells
         # the transformer what is padding.
-        frames = np.stack([self._history[0]] * missing + list(self._history))[None]
+        window = [self._history[0]] * missing + list(self._history)
         mask = np.array([[False] * missing + [True] * len(self._history)])
-        inputs = {'image_primary': frames, 'timestep_pad_mask': mask}
+        inputs = {'timestep_pad_mask': mask} | {
+            name: np.stack(frames)[None] for name, frames in zip(('image_primary', 'image_wrist'), zip(*window))}
         if 'pad_mask' in self._model.example_batch['observation']:  # the name in checkpoints of version 1.0
             inputs['pad_mask'] = mask
         bucket = next(size for size in BUCKETS if size >= k)
@@ -100,7 +106,8 @@ class OctoPolicy:
         key = self._jax.random.fold_in(self._jax.random.PRNGKey(seed & 0xFFFFFFFF), seed >> 32)
         raw = self._model.sample_actions(inputs, self._task, timestep_pad_mask=mask, rng=key, sample_shape=(bucket,))
         actions = unnormalise(np.asarray(raw)[:k, 0], self._statistics)
-        return Candidates(actions, policy=self._identity, seed=seed, stages={
+        used = ('image', 'instruction', 'wrist_image')[:2 + wrist]
+        return Candidates(actions, policy=self._identity, seed=seed, used=used, stages={
             'prepare': 1e3 * (prepared - start), 'sample': 1e3 * (time.perf_counter() - prepared)})
 
 

@@ -108,6 +108,7 @@ class OpenPiPolicy:
     Args:
         url: of the server.
         image_key: name the server's configuration gives the camera.
+        wrist_image_key: likewise the wrist camera's, such as observation/wrist_image; '' where it has none.
         state_key: name of the 7-D robot state; '' leaves it out.
         prompt_key: name of the instruction.
         image_size: [pixels] images are shrunk to this square with borders.
@@ -120,14 +121,15 @@ class OpenPiPolicy:
 
     def __init__(self, url: str = 'ws://127.0.0.1:8000', image_key: str = 'observation/image',
                  state_key: str = 'observation/state', prompt_key: str = 'prompt', image_size: int = 224,
-                 gripper: str = 'openness', action_keys: Sequence[str] = (), api_key: str = '', timeout: float = 60.0):
+                 gripper: str = 'openness', action_keys: Sequence[str] = (), api_key: str = '', timeout: float = 60.0,
+                 wrist_image_key: str = ''):
         if gripper not in ('openness', 'closedness'):
             raise PolicyError(f"openpi: gripper must be 'openness' or 'closedness', not {gripper!r}")
         parts = urlsplit(url)
         if parts.scheme != 'ws' or not parts.hostname:
             raise PolicyError(f'openpi: url must look like ws://127.0.0.1:8000, not {url!r}')
         self._url, self._address, self._timeout = url, (parts.hostname, parts.port or 8000), timeout
-        self._keys = image_key, state_key, prompt_key
+        self._keys, self._wrist_key = (image_key, state_key, prompt_key), wrist_image_key
         self._action_keys = tuple(action_keys)
         self._size, self._closed_is_one, self._api_key = image_size, gripper == 'closedness', api_key
         self._stack = ExitStack()
@@ -146,6 +148,8 @@ class OpenPiPolicy:
         request = {image_key: resize_with_pad(observation.image, self._size), prompt_key: self._instruction}
         if state_key:
             request[state_key] = observation.require_state('openpi')
+        if self._wrist_key:
+            request[self._wrist_key] = resize_with_pad(observation.require_wrist('openpi'), self._size)
         frame, start = pack(request), time.perf_counter()
         chunks = [self._infer(frame) for _ in range(k)]
         if len({chunk.shape for chunk in chunks}) > 1:
@@ -156,7 +160,8 @@ class OpenPiPolicy:
         actions[..., GRIPPER] = np.clip(actions[..., GRIPPER], 0.0, 1.0)
         stages = {f'{k} round trips': 1e3 * (time.perf_counter() - start)}
         candidates = Candidates(actions, policy=f'openpi {self._url}', seed=self._seeds.next(), stages=stages,
-                                used=('image', 'instruction') + (('state',) if state_key else ()))
+                                used=('image', 'instruction') + ('state',) * bool(state_key) +
+                                ('wrist_image',) * bool(self._wrist_key))
         merged = merge_duplicates(candidates)
         return merged if len(merged) < k else replace(candidates, counts=None)
 

@@ -62,8 +62,9 @@ class Info:
         else:
             found = [c for c in self.cameras if c not in depth]
             if len(found) > 1:
-                raise CameraChoiceError(f'{self.folder} has several cameras, say with --camera which one the robot '
-                                        f'will be steered through: {listed}', self.folder, found)
+                raise CameraChoiceError(
+                    f'{self.folder} has several cameras, say with --camera (vgps-train: --data.camera) which one the '
+                    f'robot will be steered through: {listed}', self.folder, found)
         if not found or found[0] in depth:
             raise DataError(f'{self.folder} has no colour camera; image features: {listed}')
         return found[0]

@@ -1,0 +1,72 @@
+"""A wrist camera's picture reaches the policy with the frame of its moment, or the policy is not asked."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vgps_policy_bridge.errors import ObservationError, PolicyError
+from vgps_policy_bridge.loop import session as module
+from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
+from vgps_policy_bridge.policies.random_policy import RandomPolicy
+from vgps_policy_bridge.policy import Candidates
+
+
+class Looker(RandomPolicy):
+    """Random, with a look at the wrist."""
+
+    seen, used = None, ('image', 'instruction', 'wrist_image')
+
+    def propose(self, observation, k):
+        self.seen = observation
+        observation.require_wrist('looker')
+        return Candidates(super().propose(observation, k).actions, 'looker', used=self.used)
+
+
+def message(level, seconds):
+    pixels = np.full((6, 8, 3), level, np.uint8)
+    pixels[0] = 255 - level
+    stamp = SimpleNamespace(sec=int(seconds), nanosec=round(seconds % 1 * 1e9))
+    return SimpleNamespace(header=SimpleNamespace(stamp=stamp), height=6, width=8, encoding='rgb8', step=24,
+                           is_bigendian=0, data=pixels.tobytes())
+
+
+@pytest.fixture
+def looking(monkeypatch):
+    policy = Looker()
+    monkeypatch.setattr(module, 'build_policy', lambda *_: policy)
+    session = module.PolicySession(PolicyNodeConfig(wrist_topic='/wrist/image_raw', num_candidates=4))
+    return session, policy
+
+
+@pytest.mark.parametrize('apart', [-0.15, 0.0, 0.12])
+def test_the_policy_sees_both_pictures_of_a_moment(looking, apart):
+    session, policy = looking
+    session.load()
+    session.propose(message(40, 100.5), message(90, 100.5 + apart), None, 4, 1.0)
+    assert (policy.seen.image[-1].max(), policy.seen.wrist_image[-1].max()) == (40, 90)
+
+
+@pytest.mark.parametrize('wrist, words', [(None, 'no picture came from the wrist camera (/wrist/image_raw)'),
+                                          (message(9, 99.0), '1.50 s older than the frame'),
+                                          (message(9, 101.0), '0.50 s younger than the frame')])
+def test_a_wrist_picture_of_another_moment_is_never_shown(looking, wrist, words):
+    session, policy = looking
+    session.load()
+    policy.seen = None
+    with pytest.raises(ObservationError) as error:
+        session.propose(message(40, 100.5), wrist, None, 4, 1.0)
+    assert words in str(error.value) and policy.seen is None
+
+
+def test_a_wrist_camera_that_the_policy_does_not_look_at_is_refused_before_the_first_episode(looking, monkeypatch):
+    session, policy = looking
+    policy.used = ('image', 'instruction')
+    with pytest.raises(PolicyError, match=r'does not look at a wrist camera.*/wrist/image_raw'):
+        session.load()
+
+
+def test_a_policy_that_needs_a_wrist_camera_says_so_at_once(monkeypatch):
+    monkeypatch.setattr(module, 'build_policy', lambda *_: Looker())
+    with pytest.raises(ObservationError, match="'looker' needs a wrist camera.*wrist_topic"):
+        module.PolicySession(PolicyNodeConfig()).load()
