@@ -9,6 +9,7 @@ from array import array
 from collections import Counter, OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import rclpy.clock
@@ -20,7 +21,7 @@ from std_msgs.msg import Header
 from vgps_critic import loading
 from vgps_critic.config import CriticNodeConfig
 from vgps_critic.corrections import Corrections
-from vgps_critic.steering import Failure, Steerer, SteeringConfig, step_seed
+from vgps_critic.steering import Decision, Failure, Steerer, SteeringConfig, step_seed
 from vgps_msgs.msg import ActionCandidates, EndEffectorCommand, Episode, SteeringDecision, StepStarted
 from vgps_msgs_py import images, node_main, parameters, qos, stamps
 from vgps_msgs_py.configuration import ConfigurationPublisher
@@ -38,28 +39,29 @@ class Step:
     step: int
     stamp: int  # ns, identifies the frame
     instruction: str
-    encoded: Future | None = None  # of EncodedObservation | Failure
-    candidates: ActionCandidates | None = None
+    encoded: Future[Any] | None = None  # of EncodedObservation | Failure
+    candidates: Any = None  # ActionCandidates
     arrived: float = 0.0  # monotonic s, of the candidates
-    actions: np.ndarray | None = None  # (K, H, 7)
-    scores: Future | None = None  # of Scores | Failure
+    actions: Any = None  # (K, H, 7) array, until it is decided
+    scores: Future[Any] | None = None  # of Scores | Failure
     decided: bool = False
 
 
 class CriticNode(Node):
     """Subscribes image_raw, episode, step_started, candidates; publishes decision, command, configuration."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('critic_node')
         self.config = parameters.declare(self, CriticNodeConfig)
         steering_config = parameters.declare(self, SteeringConfig, live=self._reconfigure)
         self._steerer, self._corrections = self._load(steering_config), Corrections()
         self._frames: OrderedDict[int, Image | CompressedImage] = OrderedDict()  # stamp in ns -> message
-        self._episode: Episode | None = None
+        self._episode: Any = None  # the latest Episode
         self._step: Step | None = None
         self._counts: Counter[Reason] = Counter()
         self._status = (DiagnosticStatus.OK, 'waiting for candidates')
-        self._last, self._reconfigured = None, True  # publish the configuration at the next tick
+        self._last: Decision | None = None
+        self._reconfigured = True  # publish the configuration at the next tick
         self._worker = ThreadPoolExecutor(1, 'critic')
         self._decisions = self.create_publisher(SteeringDecision, 'decision', qos.EVENT)
         self._commands = self.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
@@ -126,10 +128,9 @@ class CriticNode(Node):
             self.get_logger().warning(f'ignoring candidates of step {message.step}: the step is decided already')
             return
         step.candidates, step.arrived = message, time.monotonic()
-        k, h = message.num_candidates, message.horizon
         step.actions = np.frombuffer(message.actions, np.float32)
-        if step.actions.size == k * h * 7:  # any other shape is refused by name in steering
-            step.actions = step.actions.reshape(k, h, 7)
+        if step.actions.size == message.num_candidates * message.horizon * 7:  # others are refused by name in steering
+            step.actions = step.actions.reshape(message.num_candidates, message.horizon, 7)
         self._advance()
 
     def _begin(self, message: StepStarted | ActionCandidates) -> Step | None:
@@ -169,19 +170,19 @@ class CriticNode(Node):
             self._decide(step, Failure(Reason.DEADLINE_MISSED, (
                 f'no values after {waited:.0f} ms, deadline_ms is {self._steerer.config.deadline_ms:.0f}')))
 
-    def _submit(self, function, *args) -> Future:
+    def _submit(self, function: Any, *args: Any) -> Future[Any]:
         future = self._worker.submit(function, *args)
         future.add_done_callback(lambda _: node_main.soon(self, self._advance))
         return future
 
-    def _encode(self, message: Image | CompressedImage, instruction: str):
+    def _encode(self, message: Image | CompressedImage, instruction: str) -> Any:
         try:
             image = images.to_array(message)
         except Exception as e:  # a broken driver must not end the node
             return Failure(Reason.CRITIC_FAILED, f'frame cannot be read: {e}')
         return self._steerer.encode(image, instruction)
 
-    def _decide(self, step: Step, scores) -> None:
+    def _decide(self, step: Step, scores: Any) -> None:
         """Publish decision and command for a step, once."""
         message = step.candidates
         known = self._episode is not None and self._episode.episode_id == step.episode_id
@@ -210,7 +211,7 @@ class CriticNode(Node):
         self._commands.publish(command)
         self._report(decision)
 
-    def _report(self, decision) -> None:
+    def _report(self, decision: Decision) -> None:
         """Count, and say it in log and diagnostics when the reason changes."""
         reason = decision.reason
         changed = self._last is None or self._last.reason != reason

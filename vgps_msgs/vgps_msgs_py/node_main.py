@@ -63,8 +63,8 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None, events: bo
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        node = make_node()
-        run_files.note_shared_memory()
+        with run_files.noting_shared_memory():
+            node = make_node()
         errors = getattr(node, 'callback_errors', None) or CallbackErrors(node)
         executor = _events_executor(node, errors) if events else None
         if executor is None:

@@ -1,12 +1,15 @@
 """Small notes that the processes of one user leave each other in /tmp: who holds which shared memory, who has ended."""
 
+import atexit
 import contextlib
 import json
 import os
 import re
 import stat
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 SHARED_MEMORY = Path('/dev/shm')
@@ -56,7 +59,30 @@ def note_shared_memory() -> None:
             status = path.stat()
             if SEGMENT.fullmatch(path.name) and status.st_uid == os.getuid() and status.st_ctime >= born - 0.1:
                 files[str(path)] = status.st_ino
-        (place / f'{os.getpid()}.segments').write_text(json.dumps({'started': _started(os.getpid()), 'files': files}))
+        whole = place / f'{os.getpid()}.segments.part'    # a note that is cut off would stay for ever
+        whole.write_text(json.dumps({'started': _started(os.getpid()), 'files': files}))
+        whole.replace(whole.with_suffix(''))
+        atexit.unregister(forget_shared_memory)    # once is enough
+        atexit.register(forget_shared_memory)
+
+
+@contextlib.contextmanager
+def noting_shared_memory(period: float = 0.5) -> Iterator[None]:
+    """Note again every `period` seconds: a node that loads a model for long may be killed meanwhile."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(period):
+            note_shared_memory()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        note_shared_memory()
 
 
 def forget_shared_memory() -> None:
@@ -89,9 +115,10 @@ def _mapped(process: Path) -> set[Path]:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process began, in ticks since boot: a number may be used again."""
+    """Return when a process began, in ticks since boot: a number may be used again. None for one that has ended."""
     try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]
+        state, *facts = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+        return None if state in 'ZX' else facts[18]    # nobody may have asked yet how a killed one ended
     except (OSError, IndexError):
         return None
 

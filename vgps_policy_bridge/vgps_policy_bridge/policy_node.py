@@ -10,6 +10,7 @@ import queue
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.action import ActionServer, CancelResponse
@@ -33,16 +34,17 @@ from vgps_policy_bridge.worker import PolicyWorker
 class PolicyNode(Node):
     """Topics, services and the action of the policy side; no maths and no model code."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('policy_node')
         self.config = parameters.declare(self, PolicyNodeConfig, live=self._on_parameters)
         self.machine = EpisodeMachine(self.config.limits())
-        self.frame, self.wrist, self.arm = None, None, None  # the newest message of each
-        self.goal_handle, self.span = None, None  # of the running episode
-        self.answers = goals.GoalAnswers()
+        nothing: Any = None
+        self.frame = self.wrist = self.arm = nothing  # the newest message of each
+        self.goal_handle, self.span, self.answers = nothing, nothing, goals.GoalAnswers()  # of the running episode
         self.call: goals.PatientCall | None = None  # of the running goal's scene
         self.health = (DiagnosticStatus.WARN, f'loading {self.config.policy}')
-        self.loaded, self.action_server, self.waiting = False, None, []
+        self.loaded, self.action_server = False, None
+        self.waiting: list[Callable[[], None]] = []
         self.step_started = self.create_publisher(StepStarted, 'step_started', qos.EVENT)
         self.candidates = self.create_publisher(ActionCandidates, 'candidates', qos.EVENT)
         self.episode = self.create_publisher(Episode, 'episode', qos.LATCHED)
@@ -55,8 +57,7 @@ class PolicyNode(Node):
         self.reset_arm = goals.Renewals(self.create_client(ResetForEpisode, 'widowx_node/reset_for_episode'))
         self.client_watch = goals.ClientWatch(partial(
             self.count_subscribers, self.resolve_topic_name('execute_instruction/_action/feedback')))
-
-        self.later: queue.SimpleQueue = queue.SimpleQueue()  # from the worker to the executor
+        self.later: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()  # from the worker to the executor
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused simulation clock must not pause the limits
         camera = partial(images.CameraSubscription, self, profile=qos.IMAGE, transport=self.config.image_transport,
                          clock=steady, settled=lambda: self.machine.has_looked)
@@ -65,8 +66,7 @@ class PolicyNode(Node):
             camera(lambda message: setattr(self, 'wrist', message), topic=self.config.wrist_topic)
         self.create_timer(0.05, self._on_tick, clock=steady)
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
-        self.worker = PolicyWorker()
-        self.session = PolicySession(self.config)
+        self.worker, self.session = PolicyWorker(), PolicySession(self.config)
         self.worker.submit(self.session.load, partial(self._soon, self._on_loaded))
         self.get_logger().info(f'loading policy {self.config.policy!r} ...')
 
@@ -94,7 +94,7 @@ class PolicyNode(Node):
         self.machine.limits = config.limits()
         self._soon(self.configuration.publish, self.session.identity)  # after the change has taken place
 
-    def _on_goal(self, handle, give_up: float | None = None) -> None:
+    def _on_goal(self, handle: Any, give_up: float | None = None) -> None:
         """Begin an episode, or answer why not (a rejected goal could not carry a reason)."""
         give_up = give_up or time.monotonic() + goals.BUSY_PATIENCE
         outcome, reason = goals.refusal(handle, self.machine, self.session)
@@ -108,7 +108,7 @@ class PolicyNode(Node):
         self.goal_handle, self.span = handle, goals.Span(self.get_clock())
         self._apply(self.machine.start(goals.goal_of(handle.request, self.config.max_steps), time.monotonic()))
 
-    def _on_cancel(self, _handle) -> CancelResponse:
+    def _on_cancel(self, _handle: Any) -> CancelResponse:
         """Accept; the goal handle may be answered only after this returned."""
         self._soon(lambda: self._apply(self.machine.cancel('cancelled by the action client')))
         return CancelResponse.ACCEPT
@@ -128,10 +128,10 @@ class PolicyNode(Node):
             self.session.committed(message.chosen)
         self._apply(self.machine.decision(decision, time.monotonic()))
 
-    def _on_judge(self, request, response):
+    def _on_judge(self, request: JudgeEpisode.Request, response: JudgeEpisode.Response) -> JudgeEpisode.Response:
         effects, refusal = self.machine.judge(request.episode_id, request.success, request.failure)
         self._apply(effects)
-        response.accepted, response.message = not refusal, refusal or self.machine.goal.episode_id
+        response.accepted, response.message = not refusal, refusal or self.machine.current.episode_id
         return response
 
     def _on_tick(self) -> None:
@@ -147,7 +147,7 @@ class PolicyNode(Node):
         if self.client_watch.gone(self.machine.running, time.monotonic()):
             self._apply(self.machine.cancel('the action client is gone'))
 
-    def _on_sampled(self, header, step: int, episode_id: str, candidates, error: Exception | None) -> None:
+    def _on_sampled(self, header: Any, step: int, episode_id: str, candidates: Any, error: Exception | None) -> None:
         """Publish the candidates, unless the episode ended meanwhile."""
         if not self.machine.expects_candidates(episode_id, step):
             return
@@ -157,37 +157,37 @@ class PolicyNode(Node):
             return
         self.health = (DiagnosticStatus.OK, 'ready')
         message = fill_candidates(ActionCandidates(
-            header=header, episode_id=episode_id, step=step, instruction=self.machine.goal.instruction), candidates)
+            header=header, episode_id=episode_id, step=step, instruction=self.machine.current.instruction), candidates)
         self._apply(self.machine.sampled(time.monotonic()))  # first: the decision may arrive at once
         self.candidates.publish(message)
 
     def _apply(self, effects: Effects) -> None:
-        carry_out = {events.ResetScene: self._do_reset_scene, events.ResetArm: self._do_reset_arm,
+        carry_out: dict[type, Any] = {events.ResetScene: self._do_reset_scene, events.ResetArm: self._do_reset_arm,
                      events.WithdrawReset: lambda _: self.reset_arm.send(self._reset_request(withdraw=True)),
                      events.Announce: self._do_announce, events.Sample: self._do_sample,
                      events.StepDone: self._do_step_done, events.Finish: self._do_finish}
         for effect in effects:
             carry_out[type(effect)](effect)
 
-    def _do_reset_scene(self, _effect) -> None:
-        request = ResetScene.Request(task=self.machine.goal.task, seed=self.machine.goal.seed)
+    def _do_reset_scene(self, _effect: events.ResetScene) -> None:
+        request = ResetScene.Request(task=self.machine.current.task, seed=self.machine.current.seed)
         self.call = goals.PatientCall(self.reset_scene, request, lambda r: self._apply(
                 self.machine.scene_reset(r.success, r.message, r.instruction, time.monotonic())), self._still_wanted())
 
-    def _do_reset_arm(self, _effect) -> None:
+    def _do_reset_arm(self, _effect: events.ResetArm) -> None:
         self.reset_arm.send(self._reset_request(), lambda r: self._apply(self.machine.arm_reset(
             r.success, r.message, self.get_clock().now().nanoseconds, time.monotonic())), self._still_wanted())
 
     def _reset_request(self, withdraw: bool = False) -> ResetForEpisode.Request:
         return ResetForEpisode.Request(stamp=self.get_clock().now().to_msg(), withdraw=withdraw,
-                                       episode_id=self.machine.goal.episode_id)
+                                       episode_id=self.machine.current.episode_id)
 
     def _still_wanted(self) -> Callable[[], bool]:
-        asked_by = self.machine.goal.episode_id
-        return lambda: self.machine.running and self.machine.goal.episode_id == asked_by
+        asked_by = self.machine.current.episode_id
+        return lambda: self.machine.running and self.machine.current.episode_id == asked_by
 
     def _do_announce(self, effect: events.Announce) -> None:
-        goal = self.machine.goal
+        goal = self.machine.current
         message = Episode(episode_id=goal.episode_id, instruction=goal.instruction, task=goal.task, seed=goal.seed,
                           max_steps=goal.max_steps, outcome=int(effect.outcome), message=effect.message)
         message.header.stamp = self.span.stamp()
@@ -198,7 +198,7 @@ class PolicyNode(Node):
 
     def _do_sample(self, effect: events.Sample) -> None:
         """Announce the frame, then let the worker look at it."""
-        goal, frame = self.machine.goal, self.frame
+        goal, frame = self.machine.current, self.frame
         self.step_started.publish(StepStarted(header=frame.header, episode_id=goal.episode_id, step=effect.step,
                                               instruction=goal.instruction))
         pose = self.arm and robot_state.measured_state(self.arm.measured_pose, self.arm.gripper_position)
@@ -215,10 +215,10 @@ class PolicyNode(Node):
     def _do_finish(self, effect: events.Finish) -> None:
         handle, self.goal_handle = self.goal_handle, None
         self.answers.answer(handle, ExecuteInstruction.Result(
-            episode_id='' if self.machine.outcome is None else self.machine.goal.episode_id, steps=effect.steps,
+            episode_id='' if self.machine.outcome is None else self.machine.current.episode_id, steps=effect.steps,
             outcome=int(effect.outcome), message=effect.message, duration=self.span.seconds))
 
-    def _soon(self, callback: Callable, *arguments) -> None:
+    def _soon(self, callback: Callable[..., object], *arguments: object) -> None:
         """Run callback in the executor, from any thread."""
         self.later.put(partial(callback, *arguments))
         node_main.soon(self, self._run_later)
@@ -245,6 +245,6 @@ class PolicyNode(Node):
             self.get_logger().warning('the policy does not return; leaving without it')
 
 
-def main(args=None) -> None:
+def main(args: list[str] | None = None) -> None:
     """Run the node."""
     node_main.run(PolicyNode, args, events=True)

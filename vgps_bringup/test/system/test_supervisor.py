@@ -1,6 +1,7 @@
 """The runner with real nodes: whatever ends it, nothing is left running and no shared memory is left behind."""
 
 import json
+import mmap
 import os
 import pathlib
 import signal
@@ -186,6 +187,40 @@ def test_a_note_of_a_process_that_lives_or_was_changed_removes_nothing(tmp_path,
     finally:
         for path in (victim, *ports):
             path.unlink()
+
+
+def test_a_process_that_was_killed_has_ended_although_nobody_asked_how(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_files.tempfile, 'gettempdir', lambda: str(tmp_path))
+    left = pathlib.Path('/dev/shm', f'fastdds_{os.getpid():016x}')
+    left.write_bytes(b'1')
+    child = subprocess.Popen(['sleep', '60'])
+    try:
+        note = run_files.folder() / f'{child.pid}.segments'
+        note.write_text(json.dumps({'started': run_files._started(child.pid),
+                                    'files': {str(left): left.stat().st_ino}}))
+        assert run_files.remove_leftovers() == [] and left.exists()
+        child.kill()
+        wait_for(lambda: run_files.remove_leftovers() == [left])
+        assert not left.exists() and not note.exists()
+    finally:
+        child.kill()
+        child.wait()
+        left.unlink(missing_ok=True)
+
+
+def test_what_a_node_has_made_is_noted_while_it_still_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_files.tempfile, 'gettempdir', lambda: str(tmp_path))
+    made = pathlib.Path('/dev/shm', f'fastdds_{os.getpid():016x}')
+    note = run_files.folder() / f'{os.getpid()}.segments'
+    try:
+        with run_files.noting_shared_memory(period=0.02):
+            made.write_bytes(bytes(4096))
+            with made.open('r+b') as stream, mmap.mmap(stream.fileno(), 4096):
+                wait_for(lambda: note.exists() and str(made) in json.loads(note.read_text())['files'])
+        run_files.forget_shared_memory()
+        assert not note.exists()
+    finally:
+        made.unlink()
 
 
 def test_notes_are_not_written_where_somebody_else_could_have_put_a_link(tmp_path, monkeypatch):

@@ -64,6 +64,7 @@ class EpisodeClient:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node('episode_client', namespace=self.namespace, context=self.context)
+        run_files.note_shared_memory()
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.action = ActionClient(self.node, ExecuteInstruction, 'execute_instruction')

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from vgps_msgs_py import discovery
+from vgps_msgs_py import discovery, run_files
 
 SIGHT = 1.5  # [s] in which nodes that run show themselves to a newcomer
 PATIENCE = 2.0  # [s] of silence before a command says what it waits for
@@ -32,6 +32,7 @@ class Onlooker:
         rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(f'onlooker_{os.getpid()}', context=self._context, start_parameter_services=False,
                                       enable_rosout=False)
+        run_files.note_shared_memory()
         return self
 
     def __exit__(self, *_) -> None:

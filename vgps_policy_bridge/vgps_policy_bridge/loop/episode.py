@@ -67,7 +67,7 @@ class Limits:
     unmoved_steps: int = 10  # steps in a row that did not move the arm
 
 
-Effects = list
+Effects = list[object]
 
 
 class EpisodeMachine:
@@ -100,6 +100,13 @@ class EpisodeMachine:
     def running(self) -> bool:
         """Tell whether a goal is being worked on."""
         return self.phase is not Phase.IDLE
+
+    @property
+    def current(self) -> Goal:
+        """Return the goal of the running or the latest episode; RuntimeError before the first."""
+        if self.goal is None:
+            raise RuntimeError('no goal was taken yet')
+        return self.goal
 
     def expects_candidates(self, episode_id: str, step: int) -> bool:
         """Tell whether candidates for this step are still wanted (not after a cancel or a timeout)."""
