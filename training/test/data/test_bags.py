@@ -60,3 +60,34 @@ def test_damaged_recording_does_not_stop_the_others(tmp_path):
     broken.write_bytes(broken.read_bytes()[:300])
     first, second = read_episodes(tmp_path)
     assert isinstance(first, Malformed) and isinstance(second, Episode)
+
+
+@pytest.mark.parametrize('steps, kept, note', [
+    ((0, 1, 5, 6, 7), (5, 6, 7), 'from step 2 to 4: the 2 steps before are left out'),
+    ((0, 2, 3, 6, 7), (6, 7), 'from step 4 to 5: the 3 steps before are left out'), ((3, 4, 5), (3, 4, 5), None)])
+def test_nothing_leads_across_commands_that_the_recording_lost(tmp_path, steps, kept, note):
+    bag = BagFactory(tmp_path / 'bag')
+    bag.episode('a', 'x', 0)
+    for step in steps:
+        stamp = bag.now + 10**9
+        bag.image(stamp, np.full((8, 8, 3), step, np.uint8))
+        bag.command(stamp, 'a', step, [0.001 * step, 0, 0, 0, 0, 0, 1])
+    bag.episode('a', 'x', 1)
+    bag.close()
+    (episode,) = read_episodes(tmp_path)
+    np.testing.assert_allclose(episode.actions[:, 0], 0.001 * np.array(kept), rtol=1e-6)
+    assert [int(frame[0, 0, 0]) for frame in episode.frames] == list(kept)
+    assert (note in episode.notes[-1]) if note else not episode.notes
+
+
+def test_a_step_in_which_the_arm_was_held_is_no_gap(tmp_path):
+    bag = BagFactory(tmp_path / 'bag')
+    bag.episode('a', 'x', 0)
+    for step in range(5):
+        stamp = bag.now + 10**9
+        bag.image(stamp, np.full((8, 8, 3), step, np.uint8))
+        bag.command(stamp, 'a', step, [0.01, 0, 0, 0, 0, 0, 1], kind=int(step == 2))
+    bag.episode('a', 'x', 1)
+    bag.close()
+    (episode,) = read_episodes(tmp_path)
+    assert [int(frame[0, 0, 0]) for frame in episode.frames] == [0, 1, 3, 4] and not episode.notes

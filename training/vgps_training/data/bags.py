@@ -5,6 +5,7 @@ and never by arrival order. Where there is a `controller_state`, its last one be
 """
 import bisect
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,15 +75,15 @@ def _episodes(bag: Bag, camera: str, reading: Reading) -> Iterator[Episode | Mal
     waiting, have = {}, {}  # episodes whose frames are to come; stamp -> frame, None where two are different
     commanded = bool(bag.of_type('EndEffectorCommand'))
     for episode in bag.episodes:
-        steps = _actions(episode, commanded)
+        steps, gaps = _actions(episode, commanded)
         if not steps:
             yield Malformed(f'{bag.path}#{episode.episode_id}', 'no action was recorded')
             continue
-        waiting[episode.episode_id] = (episode, steps, {stamp for stamp, _ in steps})
-    asked = {stamp for _, _, stamps_ in waiting.values() for stamp in stamps_}
+        waiting[episode.episode_id] = (episode, steps, gaps, {stamp for stamp, _ in steps})
+    asked = {stamp for *_, stamps_ in waiting.values() for stamp in stamps_}
 
     def finish(identity: str) -> Episode | Malformed:
-        episode, steps, _ = waiting.pop(identity)
+        episode, steps, gaps, _ = waiting.pop(identity)
         source, found = f'{bag.path}#{identity}', [have.get(stamp, 'missing') for stamp, _ in steps]
         if 'missing' in found:
             return Malformed(source, f'the frame of a command is missing ({found.count("missing")} of {len(steps)})')
@@ -92,7 +93,8 @@ def _episodes(bag: Bag, camera: str, reading: Reading) -> Iterator[Episode | Mal
         return check(Episode(RecordedFrames(found), np.stack([action for _, action in steps]), episode.instruction,
                              SUCCESS.get(episode.outcome), source,
                              None if any(state is None for state in measured) else np.stack(measured), camera,
-                             notes=problems, extras=_candidates(episode, [stamp for stamp, _ in steps])), reading)
+                             notes=problems + gaps,
+                             extras=_candidates(episode, [stamp for stamp, _ in steps])), reading)
 
     for frame in bag.frames(camera, asked):
         if frame.stamp in have:
@@ -100,21 +102,35 @@ def _episodes(bag: Bag, camera: str, reading: Reading) -> Iterator[Episode | Mal
                 have[frame.stamp] = None
             continue
         have[frame.stamp] = frame
-        for identity, (_, _, wanted) in list(waiting.items()):
+        for identity, (*_, wanted) in list(waiting.items()):
             # an episode is done once the next one has a frame: a second frame with its stamps would have come
             if frame.stamp not in wanted and wanted <= have.keys():
                 yield finish(identity)
-                for stamp in wanted.difference(*(other for _, _, other in waiting.values())):
+                for stamp in wanted.difference(*(other for *_, other in waiting.values())):
                     del have[stamp]
     for identity in list(waiting):
         yield finish(identity)
 
 
-def _actions(episode: EpisodeRecord, commanded: bool) -> list[tuple[int, np.ndarray]]:
-    """Return (stamp of the frame, action) of every step that moved; the decisions where no command was recorded."""
-    chosen = [step.command if commanded else step.decision for step in episode.steps]
-    return [(stamps.nanoseconds(m.header.stamp), np.asarray(m.action, np.float32)) for m in chosen
-            if m is not None and getattr(m, 'kind', ACTION) == ACTION and getattr(m, 'chosen', 0) >= 0]
+def _actions(episode: EpisodeRecord, commanded: bool) -> tuple[list[tuple[int, np.ndarray]], tuple[str, ...]]:
+    """Return (stamp of the frame, action) of every step that moved, and notes; decisions where no command is recorded.
+
+    Nothing leads from one step to another where the recording lacks what was done between them: the last part counts,
+    for it has the outcome.
+    """
+    given = [(step.index, step.command if commanded else step.decision) for step in episode.steps]
+    known = {index: message for index, message in given if message is not None}  # in the order of the steps
+    moved = [i for i, m in known.items() if getattr(m, 'kind', ACTION) == ACTION and getattr(m, 'chosen', 0) >= 0]
+    gaps = [(last, after) for last, after in pairwise(known) if after > last + 1 and moved[0] < after <= moved[-1]
+            ] if moved else []
+    begin, notes = 0, ()
+    if gaps:
+        last, begin = gaps[-1]
+        notes = (f'the recording lacks what was done from step {last + 1} to {begin - 1}: the '
+                 f'{sum(i < begin for i in moved)} steps before are left out',)
+    with np.errstate(over='ignore'):  # infinity is refused by name
+        return [(stamps.nanoseconds(known[i].header.stamp), np.asarray(known[i].action, np.float32))
+                for i in moved if i >= begin], notes
 
 
 def _candidates(episode: EpisodeRecord, moments: list[int]) -> tuple[tuple[str, np.ndarray], ...]:
