@@ -82,8 +82,8 @@ def noting_shared_memory(period: float = 0.1) -> Iterator[None]:
 
 
 def forget_shared_memory() -> None:
-    """Remove this process' note: it ends in good order."""
-    if (place := folder()) is not None:
+    """Remove this process' note: it ends in good order. What is not gone by now is left to the next start."""
+    if (place := folder()) is not None and not _own():
         (place / f'{os.getpid()}.segments').unlink(missing_ok=True)
 
 

@@ -226,8 +226,10 @@ def test_what_a_node_has_made_is_noted_while_it_still_starts_and_what_others_hav
         with run_files.noting_shared_memory(period=0.02), lock.open(), foreign.open('r+b') as stream, \
                 mmap.mmap(stream.fileno(), 4096):
             wait_for(lambda: note.exists() and str(made) in json.loads(note.read_text())['files'])
-            noted = set(json.loads(note.read_text())['files'])
-        assert {str(made), str(lock)} <= noted and str(foreign) not in noted
+            found = set(json.loads(note.read_text())['files'])
+            run_files.forget_shared_memory()
+            assert note.exists(), 'it holds them still'
+        assert {str(made), str(lock)} <= found and str(foreign) not in found
         run_files.forget_shared_memory()
         assert not note.exists()
     finally:
