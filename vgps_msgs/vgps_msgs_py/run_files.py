@@ -50,15 +50,11 @@ def in_use() -> set[Path]:
 
 def note_shared_memory() -> None:
     """Write down which segments this process has made, for whoever starts after it was killed."""
-    process, place = Path('/proc/self'), folder()
+    place = folder()
     if place is None:
         return
     with contextlib.suppress(OSError):
-        born, files = process.stat().st_ctime, {}
-        for path in _mapped(process):
-            status = path.stat()
-            if SEGMENT.fullmatch(path.name) and status.st_uid == os.getuid() and status.st_ctime >= born - 0.1:
-                files[str(path)] = status.st_ino
+        files = {str(path): path.stat().st_ino for path in _own()}
         whole = place / f'{os.getpid()}.segments.part'    # a note that is cut off would stay for ever
         whole.write_text(json.dumps({'started': _started(os.getpid()), 'files': files}))
         whole.replace(whole.with_suffix(''))
@@ -67,7 +63,7 @@ def note_shared_memory() -> None:
 
 
 @contextlib.contextmanager
-def noting_shared_memory(period: float = 0.5) -> Iterator[None]:
+def noting_shared_memory(period: float = 0.1) -> Iterator[None]:
     """Note again every `period` seconds: a node that loads a model for long may be killed meanwhile."""
     done = threading.Event()
 
@@ -108,6 +104,17 @@ def remove_leftovers() -> list[Path]:
                     removed.append(path)
             note.unlink()
     return removed
+
+
+def _own() -> set[Path]:
+    """Return this process' segments and their locks. It maps others' too, and holds open the locks of its own alone."""
+    found = set()
+    for link in Path('/proc/self/fd').iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            lock = Path(os.readlink(link))
+            if lock.parent == SHARED_MEMORY and lock.name.endswith('_el') and SEGMENT.fullmatch(lock.name):
+                found |= {lock, lock.with_name(lock.name[:-len('_el')])}
+    return {path for path in found if path.exists()}
 
 
 def _mapped(process: Path) -> set[Path]:

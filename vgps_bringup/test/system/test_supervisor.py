@@ -54,6 +54,12 @@ def shared_memory_of(running):
     return set.union(*files) if all(files) else set()
 
 
+def noted(running):
+    """Return what the children have noted as their own."""
+    notes = [run_files.folder() / f'{child.pid}.segments' for child in running.children.values()]
+    return {pathlib.Path(path) for note in notes if note.exists() for path in json.loads(note.read_text())['files']}
+
+
 def alive(pid):
     try:
         return pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
@@ -87,6 +93,7 @@ def test_a_killed_node_ends_the_system_and_its_shared_memory_is_removed(pair):
         wait_for(lambda: shared_memory_of(running))
         files = shared_memory_of(running)
         victim, survivor = running.children.values()
+        wait_for(lambda: files <= noted(running))
         victim.kill()
         assert running.wait() == {'first': -signal.SIGKILL}
     assert not alive(survivor.pid)
@@ -149,7 +156,7 @@ def test_the_next_start_removes_what_killed_nodes_left_in_shared_memory_and_noth
         with supervisor.Runner('pair', pair, log=lambda line: None) as running:
             pids = {child.pid for child in running.children.values()}
             notes = [run_files.folder() / f'{pid}.segments' for pid in pids]
-            wait_for(lambda: all(note.exists() for note in notes))
+            wait_for(lambda: (files := shared_memory_of(running)) and files <= noted(running))
             files = shared_memory_of(running)
             for child in running.children.values():
                 child.kill()
@@ -208,19 +215,24 @@ def test_a_process_that_was_killed_has_ended_although_nobody_asked_how(tmp_path,
         left.unlink(missing_ok=True)
 
 
-def test_what_a_node_has_made_is_noted_while_it_still_starts(tmp_path, monkeypatch):
+def test_what_a_node_has_made_is_noted_while_it_still_starts_and_what_others_have_made_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(run_files.tempfile, 'gettempdir', lambda: str(tmp_path))
-    made = pathlib.Path('/dev/shm', f'fastdds_{os.getpid():016x}')
-    note = run_files.folder() / f'{os.getpid()}.segments'
+    made, foreign = (pathlib.Path('/dev/shm', f'fastdds_{os.getpid() + more:016x}') for more in (0, 2**40))
+    lock, note = made.with_name(made.name + '_el'), run_files.folder() / f'{os.getpid()}.segments'
+    for path in (made, foreign, lock):
+        path.write_bytes(bytes(4096))
     try:
-        with run_files.noting_shared_memory(period=0.02):
-            made.write_bytes(bytes(4096))
-            with made.open('r+b') as stream, mmap.mmap(stream.fileno(), 4096):
-                wait_for(lambda: note.exists() and str(made) in json.loads(note.read_text())['files'])
+        # to hear another node, its segment is mapped; another container's processes are not seen to use it
+        with run_files.noting_shared_memory(period=0.02), lock.open(), foreign.open('r+b') as stream, \
+                mmap.mmap(stream.fileno(), 4096):
+            wait_for(lambda: note.exists() and str(made) in json.loads(note.read_text())['files'])
+            noted = set(json.loads(note.read_text())['files'])
+        assert {str(made), str(lock)} <= noted and str(foreign) not in noted
         run_files.forget_shared_memory()
         assert not note.exists()
     finally:
-        made.unlink()
+        for path in (made, foreign, lock):
+            path.unlink()
 
 
 def test_notes_are_not_written_where_somebody_else_could_have_put_a_link(tmp_path, monkeypatch):
@@ -288,7 +300,7 @@ def test_shared_memory_of_others_counts_as_in_use(tmp_path):
         with path.open('wb') as file:
             file.write(b'1')
             file.flush()
-            assert path in supervisor.in_use()
-        assert path not in supervisor.in_use()
+            assert path in run_files.in_use()
+        assert path not in run_files.in_use()
     finally:
         path.unlink()

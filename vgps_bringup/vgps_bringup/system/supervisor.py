@@ -34,7 +34,6 @@ from vgps_bringup.system.description import (
     security,
 )
 from vgps_msgs_py import discovery, run_files
-from vgps_msgs_py.run_files import in_use, shared_memory
 
 GRACE = ((signal.SIGINT, 5.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))  # [s] to wait after each
 PR_SET_PDEATHSIG = 1
@@ -117,7 +116,6 @@ class Runner:
     def __enter__(self):
         try:
             run_files.remove_leftovers()
-            self._before = shared_memory()
             if not self.only:
                 run_files.forget_ends(self.arguments['namespace'])
             started = time.monotonic()
@@ -206,5 +204,4 @@ class Runner:
                 time.sleep(0.02)
         self._folder.cleanup()
         if any(child.returncode == -signal.SIGKILL for child in self.children.values()):
-            for path in shared_memory() - self._before - in_use():
-                path.unlink(missing_ok=True)
+            run_files.remove_leftovers()
