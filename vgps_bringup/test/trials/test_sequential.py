@@ -5,13 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from evaluation_coin import STUDY, CoinRunner
+from scipy import stats
 
 from vgps_bringup.trials.journal import JournalError, read_lines
 from vgps_bringup.trials.plan import StudyError
-from vgps_bringup.trials.sequential import SequentialComparison, Verdict, fixed_power
+from vgps_bringup.trials.sequential import SequentialComparison, Verdict
 from vgps_bringup.trials.trials import run_study
 
 HEADLINE = 172 / 400, 22 / 400  # chances that only the steered, only the plain policy succeeds: doc/results.md, flow
+
+
+def fixed_power(pairs: int, win: float, loss: float, error: float = 0.05) -> float:
+    """Return the power of the exact McNemar test on a fixed number of pairs, won and lost with these chances (0..1)."""
+    power, discordant, share = 0.0, win + loss, win / (win + loss)
+    for count in range(pairs + 1):
+        wins = np.arange(count + 1)
+        rejected = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(wins, count - wins), count, 0.5)) <= error
+        power += stats.binom.pmf(count, pairs, discordant) * stats.binom.pmf(wins, count, share)[rejected].sum()
+    return float(power)
 
 
 def play(pairs, win, loss, rng):

@@ -4,14 +4,15 @@ Example: vgps-evaluate bag runs --critic default --k 1,10 --beta 0,1
 """
 
 import os
-import subprocess
 import sys
+from dataclasses import replace
 
 import tyro
 
 from vgps_bringup.commands import checks
 from vgps_bringup.commands.evaluate_options import Bag, Command, Overhead, Simpler, Trials
 from vgps_bringup.rejudging.critics import load_critic, load_critics
+from vgps_msgs_py import jobs
 from vgps_policy_bridge.errors import PolicyError
 
 
@@ -93,12 +94,13 @@ def run_overhead(options) -> None:
     import torch
 
     from vgps_bringup.benchmarks.overhead import busy, doubts, markdown, measure
+    from vgps_critic.network import parameter_count
     from vgps_policy_bridge.policy import load_policy
     critic, = load_critics([options.critic]).values()
     before = busy()
     rows = measure(load_policy(options.policy), critic, options.k, options.repetitions)
-    parameters = sum(p.numel() for p in critic.network.parameters())
-    print(markdown(rows, f'Policy {options.policy}, critic {options.critic} ({parameters / 1e6:.1f} M parameters), '
+    print(markdown(rows, f'Policy {options.policy}, critic {options.critic} ('
+                         f'{parameter_count(critic.network) / 1e6:.1f} M parameters), '
                          f'{torch.get_num_threads()} CPU threads, {options.repetitions} repetitions in turns',
                    doubts(rows, *before)))
     print('Next, what steering is worth: vgps-evaluate trials --critic default')
@@ -119,7 +121,7 @@ def run_trials(options) -> None:
                 task_list(list(options.tasks)), tuple(conditions), options.trials, options.first_seed,
                 options.max_steps, options.order_seed)
             if options.workers > 1 and options.worker is None:
-                _play_in_processes(options)
+                _play_in_processes(study, options)
             else:
                 _play(study, options)
         if options.worker is None:
@@ -135,20 +137,17 @@ def run_trials(options) -> None:
         sys.exit('\nstopped: every finished trial is kept, the same call resumes')
 
 
-def _play_in_processes(options) -> None:
-    """Start a process for every share and wait for them all."""
+def _play_in_processes(study, options) -> None:
+    """Play every worker's share in a process of its own; one that is killed goes on from its journal."""
     if options.runner != 'lockstep':
         sys.exit('vgps-evaluate trials: there is one robot: --workers is for the lockstep simulation')
-    from vgps_bringup.trials.trials import AbandonedError
-    children = [subprocess.Popen([sys.executable, '-m', 'vgps_bringup.commands.evaluate', *sys.argv[1:], '--worker',
-                                  str(i)], env={**os.environ, 'OMP_NUM_THREADS': '1'}) for i in range(options.workers)]
-    try:
-        codes = [child.wait() for child in children]
-    finally:
-        for child in children:
-            child.terminate()
-    if any(codes):
-        raise AbandonedError('a worker ended early; the same call resumes')
+    os.environ['OMP_NUM_THREADS'] = '1'  # of the workers, which inherit it
+    jobs.run(_play_share, {f'worker {i}': (study, replace(options, worker=i)) for i in range(options.workers)},
+             engine=jobs.Engine(options.workers))
+
+
+def _play_share(share) -> None:
+    _play(*share)
 
 
 def _runner(study, options):

@@ -129,13 +129,3 @@ def so_far(trials: Sequence, results: Mapping[str, Mapping], error: float, first
         success = {trial.condition.name: bool(results[trial.identity]['success']) for trial in pair}
         comparison.add(success.pop(first), *success.values())
     return comparison
-
-
-def fixed_power(pairs: int, win: float, loss: float, error: float = 0.05) -> float:
-    """Return the power of the exact McNemar test on a fixed number of pairs, won and lost with these chances (0..1)."""
-    power, discordant, share = 0.0, win + loss, win / (win + loss)
-    for count in range(pairs + 1):
-        wins = np.arange(count + 1)
-        rejected = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(wins, count - wins), count, 0.5)) <= error
-        power += stats.binom.pmf(count, pairs, discordant) * stats.binom.pmf(wins, count, share)[rejected].sum()
-    return float(power)
