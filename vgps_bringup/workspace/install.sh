@@ -27,6 +27,8 @@ prepare_installer() {
     [ -z "$more" ] || export UV_INDEX="${UV_INDEX:-$more}" UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
     [ -z "$folders" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-${folders// /,}}"
     [ -z "$certificate" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$certificate}"
+    # a network that opens TLS has its certificate in the system's store, where pip looks too
+    [ ! -e /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
     export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}" UV_HTTP_RETRIES="${UV_HTTP_RETRIES:-5}" UV_PYTHON_DOWNLOADS=never
     # where the cache lies on another disk uv copies and warns; copying is right then
     export UV_LINK_MODE="${UV_LINK_MODE:-$([ "$(stat -c %d "$venv")" = "$(stat -c %d "${UV_CACHE_DIR:-$HOME/.cache}" 2>/dev/null)" ] \
