@@ -100,7 +100,8 @@ def table(path: str | Path) -> InstructionEncoder:
     try:
         with np.load(path, allow_pickle=False) as archive:
             identity, texts, embeddings = str(archive['identity']), archive['instructions'], archive['embeddings']
-    except (OSError, KeyError, ValueError, EOFError, TypeError, BadZipFile) as e:  # TypeError: an .npy has no names
+    except (OSError, KeyError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as e:
+        # an .npy cannot be entered: a TypeError since Python 3.11, an AttributeError before
         raise ValueError(f'{path}: not a table of instruction embeddings: {e}') from e
     if embeddings.ndim != 2 or len(texts) != len(embeddings):
         raise ValueError(f'{path}: {len(texts)} instructions but embeddings of shape {embeddings.shape}')

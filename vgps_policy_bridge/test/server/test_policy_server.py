@@ -1,11 +1,11 @@
 """The policy server against hostile clients and hostile policies: a named error each time, then business as usual."""
 
+import contextlib
 import os
 import pickle
 import socket
 import threading
 import time
-from contextlib import contextmanager
 
 import msgpack
 import numpy as np
@@ -57,14 +57,24 @@ class Moody(RandomPolicy):
         return super().propose(observation, k)
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(episodes=1, port=0):
     Moody.mood, Moody.built, Moody.told = 'good', 0, []
-    with server.PolicyServer(Moody, timeout=0.5, episodes=episodes).listen(port=port) as listening:
+    connections = []
+
+    class Server(server.PolicyServer):
+        def _handle(self, connection):
+            connections.append(connection)
+            super()._handle(connection)
+
+    with Server(Moody, timeout=0.5, episodes=episodes).listen(port=port) as listening:
         thread = threading.Thread(target=listening.serve_forever, daemon=True)
         thread.start()
         yield f'ws://127.0.0.1:{listening.socket.getsockname()[1]}'
         listening.shutdown()
+    for connection in connections:  # they end with a process; websockets before 17 leaves them open here
+        with contextlib.suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)
     thread.join(5)
 
 
