@@ -264,8 +264,10 @@ def kill_at_random_instants(tmp_path, times, seed=0):
     for _ in range(times):
         process = subprocess.Popen([sys.executable, '-m', 'vgps_training.run.train', 'iql', '--config', str(path)],
                                    env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while max(steps(settings.out), default=0) <= last and process.poll() is None and time.monotonic() < deadline:
+        deadline = time.monotonic() + 300
+        # the first critic follows the first state: before it there is nothing to leave
+        while (max(steps(settings.out), default=0) <= last or not (settings.out / 'critic').exists()) \
+                and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(instants.uniform(0, 0.3))  # any instant of a loop that does little but save
         process.send_signal(signal.SIGKILL)
