@@ -31,11 +31,6 @@ def folder() -> Path | None:
 
 # --- shared memory that a killed process leaves behind ---------------------------------------------------------------
 
-def shared_memory() -> set[Path]:
-    """Return the segments of Fast DDS' nodes, without the ports: SIGKILLed nodes leave theirs behind."""
-    return {path for path in SHARED_MEMORY.glob('*') if SEGMENT.fullmatch(path.name)}
-
-
 def in_use() -> set[Path]:
     """Return the shared-memory files that some process has mapped or open: another robot's, say."""
     used = set()

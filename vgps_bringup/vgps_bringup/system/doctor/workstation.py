@@ -71,7 +71,7 @@ def shared_memory(environment: Mapping[str, str] = os.environ, folder: Path = Pa
             subject,
             FAULT,
             f'{free / 1e6:.0f} MB free in {folder}, one node takes 16 MB',
-            'docker run --shm-size 1g, or remove /dev/shm/fastdds_* of processes that are gone',
+            'docker run --shm-size 1g, or, while no node runs, remove /dev/shm/fast*',
         )
     return Finding(subject, OK, f'profile {Path(profile).name}, {free / 1e9:.1f} GB free')
 
