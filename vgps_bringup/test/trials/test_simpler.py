@@ -99,7 +99,7 @@ def test_a_step_of_the_google_robot_is_a_third_of_a_second(monkeypatch, tmp_path
     simpler_stand_in.install(monkeypatch, tmp_path)
     times = []
     monkeypatch.setattr('vgps_bringup.trials.simpler.runner.Observation',
-                        lambda image, stamp: times.append(stamp) or SimpleNamespace(image=image, stamp=stamp))
+                        lambda image, stamp, state: times.append(stamp) or SimpleNamespace(image=image, stamp=stamp))
     runner, _ = play(PICK, 'random-policy', max_steps=4)
     runner.close()
     assert np.allclose(times, np.arange(5) / 3), 'of every frame, the one after the last step too'

@@ -16,6 +16,7 @@ from vgps_bringup.trials.actors import Actors
 from vgps_bringup.trials.loop import Moment, play
 from vgps_bringup.trials.plan import Condition, Trial
 from vgps_bringup.trials.simpler.environments import (
+    IMAGE_SIZE,
     GoogleGripper,
     Seen,
     SimplerError,
@@ -32,7 +33,6 @@ from vgps_critic.steering import Decision
 from vgps_msgs_py.bags.reader import EpisodeRecord, Step
 from vgps_policy_bridge.policy import Candidates, Observation
 
-IMAGE_SIZE = 256  # pixels, what policy and critic see
 FRACTAL = 'fractal20220817_data'  # the Google Robot's data set, by the name that Octo's and OpenVLA's statistics bear
 
 
@@ -141,7 +141,7 @@ class _Simpler:
 
     def _moment(self, seen: Seen) -> Moment:
         self._images.append(seen.image)
-        observation = Observation(resize(seen.image, IMAGE_SIZE), len(self._steps) / self._task.rate)
+        observation = Observation(resize(seen.image, IMAGE_SIZE), len(self._steps) / self._task.rate, seen.state)
         return Moment(observation, seen.success, seen.over, seen.failure)
 
     def write_video(self, folder: Path, trial: Trial, success: bool) -> None:
