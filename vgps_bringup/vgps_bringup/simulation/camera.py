@@ -54,8 +54,8 @@ class CameraThread:
         self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        # One renderer for each task seen: OpenGL takes 0.4 s to open, and opening and freeing contexts without end makes
-        # the process grow. The model is kept with its renderer, because its identity is the key.
+        # One renderer for each task seen: OpenGL takes 0.4 s to open, and opening and freeing contexts without end
+        # makes the process grow. The model is kept with its renderer, because its identity is the key.
         renderers: dict[int, tuple[mujoco.MjModel, Renderer]] = {}
         try:
             while True:
