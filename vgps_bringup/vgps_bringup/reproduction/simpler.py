@@ -11,12 +11,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
 from vgps_bringup.reproduction import schedule
 from vgps_bringup.reproduction.schedule import Stage
 from vgps_bringup.reproduction.stages import CRITICS, LESS_DATA, SHARES, SHIPPED, Commands, condition
 from vgps_bringup.trials.simpler.environments import MANISKILL
+from vgps_msgs_py import command_line
 
 LIMIT = 120           # steps; SIMPLER's own limit of a task, 60 or 120, ends an episode before
 POLICIES = ('flow', 'binned')
@@ -140,7 +139,7 @@ class Study:
 
 def main(arguments: list[str]) -> None:
     """Run the command line."""
-    options = tyro.cli(Study, prog='vgps-study simpler', args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    options = command_line.read(Study, 'vgps-study simpler', arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no stage outlives this
     scale, out = SMOKE if options.smoke else options.scale, options.output.resolve()
     plan = stages(out, scale)

@@ -20,7 +20,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
 import yaml
 from tqdm import tqdm
 
@@ -29,7 +28,7 @@ from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.simulation.demonstrator import Demonstrator, DemonstratorConfig
 from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_bringup.simulation.tasks import TASKS
-from vgps_msgs_py import jobs
+from vgps_msgs_py import command_line, jobs
 from vgps_msgs_py.bags.writer import BagWriter
 from vgps_msgs_py.jobs import Engine
 
@@ -207,11 +206,10 @@ def run(config_type: type[Collection], command: str, description: str, next_step
     # One thread per process: numpy's own threads only get in each other's way here.
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     started = time.monotonic()
-    try:
-        config = tyro.cli(config_type, prog=command, description=description)
+    config = command_line.read(config_type, command, description=description)
+    with command_line.refusing(command, ValueError, ImportError, RuntimeError,  # JobError, SimplerError
+                               stopped='stopped: the same command continues'):
         totals = collect(config)
-    except (ValueError, ImportError, RuntimeError) as error:  # JobError, SimplerError
-        sys.exit(f'{command}: {error}')
     for task, outcomes in totals.items():
         total = outcomes.total()
         print(f'{task}: {total} episodes, {outcomes["success"] / total:.0%} succeed; '

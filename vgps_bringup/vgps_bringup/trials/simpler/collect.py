@@ -11,59 +11,17 @@ in the trials, the camera's picture resized to 256 x 256, is what is recorded.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from vgps_bringup.arm.step_controller import StepResult
 from vgps_bringup.simulation import collect
-from vgps_bringup.simulation.environment import STEP_DURATION, Observation
+from vgps_bringup.simulation.environment import Observation
 from vgps_bringup.simulation.oracle import TaskState
-from vgps_bringup.trials.simpler.environments import (
-    IMAGE_SIZE,
-    MANISKILL,
-    ManiSkillTask,
-    Seen,
-    WidowXGripper,
-    axis_angle,
-)
+from vgps_bringup.trials.simpler.environments import MANISKILL, ManiSkillTask, WidowXGripper, axis_angle
+from vgps_bringup.trials.simpler.robot import Robot
 from vgps_bringup.trials.simpler.scenes import LAYOUTS
 from vgps_bringup.trials.simpler.scripted import ScriptedPickAndPlace
-from vgps_critic.images import resize
-from vgps_msgs_py.vocabulary import FAILURE_MODES, ControllerReason, TaskFailure
-
-
-class Spoken(NamedTuple):
-    """What is known of a task before it is played."""
-
-    instruction: str
-
-
-class Robot:
-    """A ManiSkill arm with its task, as recordings and demonstrators know a robot."""
-
-    def __init__(self, task: ManiSkillTask, name: str):
-        self.simulated, self.task_name = task, name
-        self.task, self.seed, self.time = Spoken(''), 0, 0.0
-        self.seen: Seen
-        arm = task.arm
-        self.joint_positions, self.joint_velocities = arm.joint_positions, arm.joint_velocities
-        self.finger_position, self.gripper_openness = arm.finger_position, arm.gripper_openness
-        self.gripper_pose = arm.gripper_pose
-
-    @property
-    def target_pose(self) -> np.ndarray:
-        """Where the controller is steering to, (4, 4) [m] in the base frame."""
-        return self.simulated.arm.target_pose()
-
-    def task_state(self) -> TaskState:
-        """Return the ground truth."""
-        simulated, seen = self.simulated, self.seen
-        failures = {name: failure for failure, name in FAILURE_MODES.items()}
-        failure = TaskFailure.NONE if seen.success else failures[seen.failure or FAILURE_MODES[TaskFailure.NONE]]
-        positions = (simulated.arm.in_base(x.pose.p[0].cpu().numpy()) for x in (simulated.source, simulated.target))
-        return TaskState(self.task_name, self.task.instruction, self.seed, seen.success, seen.failure == 'late drop',
-                         seen.failure not in ('', 'missed grasp'), failure, *positions)
 
 
 class Environment:
@@ -75,25 +33,16 @@ class Environment:
 
     def reset(self, seed: int) -> Observation:
         """Start the demonstration that `seed` means."""
-        robot = self.robot
-        robot.seen, instruction = self._task.reset(seed, self._layout.draw(seed))
-        robot.task, robot.seed, robot.time = Spoken(instruction), seed, 0.0
+        self.robot.begin(seed, *self._task.reset(seed, self._layout.draw(seed)))
         self._gripper = WidowXGripper()
-        return self._observe()
+        return self.robot.observe()
 
     def step(self, action: np.ndarray) -> tuple[Observation, StepResult, TaskState]:
         """Execute one (7,) physical action as the trials do."""
         gripper = self._gripper(float(action[6]))
-        self.robot.seen = self._task.step(np.array([*action[:3], *axis_angle(*action[3:6]), gripper]))
-        self.robot.time += STEP_DURATION
-        arm = self._task.arm
-        moved = StepResult(True, ControllerReason.ACCEPTED, '', arm.target_pose(), arm.joint_positions(),
-                           float(gripper > 0), False, False, 0.0)
-        return self._observe(), moved, self.robot.task_state()
-
-    def _observe(self) -> Observation:
-        seen = self.robot.seen
-        return Observation(resize(seen.image, IMAGE_SIZE), seen.state, self.robot.task.instruction, self.robot.time)
+        seen = self._task.step(np.array([*action[:3], *axis_angle(*action[3:6]), gripper]))
+        moved = self.robot.moved(seen, float(gripper > 0))
+        return self.robot.observe(), moved, self.robot.task_state()
 
     def close(self) -> None:
         """Free the renderer."""
