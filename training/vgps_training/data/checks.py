@@ -4,11 +4,12 @@ A reader promises metres, radians and openness. Joint angles, normalised command
 other seven numbers to a network, so their sizes are held against what arms can do, and the reason says what they look
 like.
 """
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Malformed, Reading
+from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Frames, Malformed, Reading
 
 MIN_STEPS = 2        # a shorter episode holds no transition
 SLOWEST = 3.0        # [Hz] Fractal, the slowest data here: assumed where the rate is not known
@@ -64,8 +65,10 @@ def _shape(actions: np.ndarray, episode: Episode) -> str | None:
 
 
 def _without_first(episode: Episode, note: str) -> Episode:
-    frames = episode.frames
-    return replace(episode, frames=frames.since(1) if hasattr(frames, 'since') else frames[1:],
+    def rest(frames: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        return frames.since(1) if isinstance(frames, Frames) else frames[1:]
+    return replace(episode, frames=rest(episode.frames),
+                   beside=tuple((camera, rest(frames)) for camera, frames in episode.beside),
                    actions=episode.actions[1:], states=None if episode.states is None else episode.states[1:],
                    extras=tuple((name, values[1:]) for name, values in episode.extras),
                    notes=(*episode.notes, note))
