@@ -193,6 +193,8 @@ def _candidates(episode: EpisodeRecord, moments: list[int]) -> tuple[tuple[str, 
 
 
 def _states(bag: Bag) -> list[tuple[int, np.ndarray | None]]:
+    if len({topic for *_, topic in bag.of_type('ControllerState')}) > 1:
+        return []  # of several arms: whose command a stamp belongs to is not written in them
     return sorted(((stamps.nanoseconds(m.header.stamp), measured_state(m.measured_pose, m.gripper_position))
                    for _, m, _ in bag.of_type('ControllerState')), key=lambda entry: entry[0])
 
