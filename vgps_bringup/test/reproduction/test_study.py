@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from vgps_bringup.reproduction import stages
-from vgps_bringup.reproduction.stages import Scale, Stage
+from vgps_bringup.reproduction import schedule, stages
+from vgps_bringup.reproduction.schedule import Stage
+from vgps_bringup.reproduction.stages import Scale
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     def call(*these):
-        monkeypatch.setattr(stages, 'stages', lambda out, scale: list(these))
-        monkeypatch.setattr(stages, 'POLL', 0.3)
-        stages.run(tmp_path, Scale())
+        monkeypatch.setattr(schedule, 'POLL', 0.3)
+        schedule.run(list(these), tmp_path, Scale(), {})
     return call
 
 
@@ -41,7 +41,7 @@ def test_a_stage_that_ends_as_another_fails_does_not_hide_the_failure(tmp_path, 
 def test_a_study_is_not_continued_at_another_scale(tmp_path, run):
     run()
     with pytest.raises(SystemExit, match='begun at another scale'):
-        stages.run(tmp_path, stages.SMOKE)
+        schedule.run([], tmp_path, stages.SMOKE, {})
 
 
 def test_every_stage_needs_only_stages_that_come_before_it(tmp_path):

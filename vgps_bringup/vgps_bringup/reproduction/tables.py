@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from vgps_bringup.trials.report import Results, markdown, rates_figure
@@ -16,6 +17,21 @@ TITLES = {
     'server': 'The same policy as a black box: in its own process, behind the policy server',
     'sweep': 'Number of candidates K and temperature β',
 }
+SIMPLER_TITLES = {  # in the order and the layout of the paper's tables
+    'headline': 'Two policies, one critic (the paper\'s Table 2)',
+    'algorithms': 'The critic\'s algorithm: IQL and Cal-QL (Table 3)',
+    'longer': 'Against training the policy longer (Table 7, the half of it that is run)',
+    'data': 'How many of the demonstrations the critic learns from (Table 8)',
+    'candidates': 'Number of candidates K (Table 10)',
+    'controls': 'Controls, and more critics (Table 12)',
+}
+SIMPLER_MISSING = (
+    'Table 7\'s policy that was trained on successes only: `vgps-train-policy` takes every demonstration',
+    'Table 11, the actors of IQL and Cal-QL as policies: they are trained but not exported as a policy',
+    'the Google Robot\'s tasks, which ManiSkill 3 does not have',
+    'the paper\'s own policies and its own numbers, which these are not to be compared with: other policies, other '
+    'demonstrations',
+)
 BEGIN, END = '<!-- study: written by vgps-study --publish -->', '<!-- /study -->'
 
 
@@ -28,10 +44,7 @@ def write(out: Path, publish: Path | None = None) -> str:
 
     """
     text, data, headline = ['# Results of `vgps-study`', ''], {}, None
-    for name, title in TITLES.items():
-        if not list((out / f'trials-{name}').glob('journal-*.jsonl')):
-            continue
-        results = Results(*collect(out / f'trials-{name}'))
+    for name, title, results in _finished(out, TITLES):
         text += [f'## {title}', '', markdown(results)]
         data[name] = results.as_dict()
         if name == 'headline':
@@ -48,6 +61,33 @@ def write(out: Path, publish: Path | None = None) -> str:
     if publish and headline is not None:
         _write_readme(publish / 'README.md', headline)
     return '\n'.join(text)
+
+
+def write_simpler(out: Path) -> str:
+    """Write ``results.md`` and ``results.json`` of a study in SIMPLER and return the Markdown; says what is missing."""
+    from vgps_bringup.reproduction.simpler import Scale, shortfalls
+    kept = json.loads((out / 'scale.json').read_text()) if (out / 'scale.json').exists() else {}
+    scale = Scale(**{**kept, 'tasks': tuple(kept['tasks'])}) if kept else Scale()
+    less = '; '.join(shortfalls(scale))
+    text, data = ['# Results of `vgps-study simpler`', ''], {}
+    text += [f'Smaller than the study: {less}.', ''] if less else []
+    for name, title, results in _finished(out, SIMPLER_TITLES):
+        text += [f'## {title}', '', markdown(results)]
+        data[name] = results.as_dict()
+    missing = [f'{title}: `vgps-study simpler --stages trials-{name}`' for name, title in SIMPLER_TITLES.items()
+               if name not in data] + list(SIMPLER_MISSING)
+    text += ['## Not run', '', *(f'- {line}' for line in missing), '', *_cost(out / 'logs' / 'costs.jsonl')]
+    plain = json.dumps(data, indent=1, ensure_ascii=False).replace(f'{out.resolve()}/', '')
+    (out / 'results.md').write_text('\n'.join(text), encoding='utf-8')
+    (out / 'results.json').write_text(plain + '\n', encoding='utf-8')
+    return '\n'.join(text)
+
+
+def _finished(out: Path, titles: dict[str, str]) -> Iterator[tuple[str, str, Results]]:
+    """Yield name, title and results of the comparisons that have finished trials."""
+    for name, title in titles.items():
+        if list((out / f'trials-{name}').glob('journal-*.jsonl')):
+            yield name, title, Results(*collect(out / f'trials-{name}'))
 
 
 def _cost(ledger: Path) -> list[str]:
