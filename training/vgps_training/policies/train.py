@@ -38,7 +38,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     averaging: float = 0.998  # of the weights that are kept, per step
     state_noise: float = 0.1  # standard deviations of noise on the state: rely on the image as well
-    use_state: bool = True  # look at the robot state where the data hold it
+    use_state: bool = True  # look at the robot state where the data hold it; --no-use-state: never
     image_size: int = 64  # [pixels] a multiple of 8
     channels: int = 32
     width: int = 256
