@@ -295,9 +295,14 @@ def _saved_episodes(folder: Path, image_size: int):
                       None if states is None else states[start:stop])
 
 
+def path_parts(source: str) -> list[str]:
+    """Return what `Path(source).parts` returns, of a POSIX path: made for 150,000 sources at every start."""
+    return ['/'] * source.startswith('/') + [part for part in source.split('/') if part and part != '.']
+
+
 def _draw(table: StepTable, salt: str) -> np.ndarray:
     """Return a number (M,) in [0, 1) for each episode that depends on its name alone."""
-    names = (salt + '/'.join(Path(source).parts[-2:]) for source in table.sources)
+    names = (salt + '/'.join(path_parts(source)[-2:]) for source in table.sources)
     return np.array([int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big') / 2**64 for name in names])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vgps_critic.action_space import ActionSpace
 from vgps_training.data.sampling import Shard
-from vgps_training.data.table import StepTable
+from vgps_training.data.table import StepTable, path_parts
 from vgps_training.run.config import TrainConfig
 from vgps_training.run.storage import RunError
 
@@ -42,7 +42,7 @@ def place() -> Shard:
 
 def data_digest(table: StepTable) -> str:
     """Return a hash (hex) of what a table trains on but its pixels: actions, episodes, instructions, outcomes."""
-    digest = hashlib.sha256(json.dumps([table.instructions, [Path(s).name for s in table.sources]]).encode())
+    digest = hashlib.sha256(json.dumps([table.instructions, [path_parts(s)[-1] for s in table.sources]]).encode())
     for name in ('actions', 'starts', 'instruction', 'success', 'dataset'):
         digest.update(np.ascontiguousarray(getattr(table, name)).view(np.uint8))
     return digest.hexdigest()

@@ -71,8 +71,8 @@ class Run:
         selection = self.encoder.features(self.table, self.embeddings).select(training)
         source = ', '.join(path.name for path in config.data.paths)
         self.action_space = self.encoder.action_space or normalisation.fit(
-            config.data.action_space, self.table.actions[selection.steps()],
-            f'0.1 % and 99.9 % quantiles of {source}')
+            config.data.action_space, self.table.actions, f'0.1 % and 99.9 % quantiles of {source}',
+            selection.steps())
         self.sampler = self._sampler(selection)
         torch.manual_seed(config.seed)
         self.algorithm = ALGORITHMS[config.algorithm_name][1](config.algorithm, config.network)
