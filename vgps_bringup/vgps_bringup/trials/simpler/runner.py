@@ -75,7 +75,6 @@ class SimplerRunner:
     def __init__(self, max_steps: int, load_critic):
         self.max_steps, self._actors = max_steps, Actors(load_critic)
         self._task, self._name = None, ''
-        self.steps, self.seconds = 0, 0.0  # played so far, for steps/s
 
     def close(self) -> None:
         """Free the renderer and the policies."""
@@ -106,7 +105,6 @@ class SimplerRunner:
             self._task, self._name = make_task(trial.task.name), trial.task.name
         world = _Simpler(self._task)
         result = play(world, trial, self._policy(trial.condition), self._steerer(trial.condition), self.max_steps)
-        self.steps, self.seconds = self.steps + result.steps, self.seconds + result.seconds
         if bag is None:
             return result
         world.write_video(bag, trial, result.success)
