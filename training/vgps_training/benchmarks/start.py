@@ -21,8 +21,8 @@ from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.encoded import EncodedTable
 from vgps_training.data.labels import LabelConfig
 from vgps_training.data.sampling import Sampler
-from vgps_training.data.table import Report, StepTable, held_out
-from vgps_training.run.guards import data_digest
+from vgps_training.data.splits import held_out
+from vgps_training.data.table import Report, StepTable, data_digest
 from vgps_training.run.validation import Validation
 
 EPISODES, LENGTH, PROCESSES = 150_000, 40, 4

@@ -20,7 +20,8 @@ from vgps_training.data import normalisation
 from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.index import embed, read_indexed
 from vgps_training.data.sampling import Sampler, hash_pair
-from vgps_training.data.table import Selection, StepTable, held_out, read_table
+from vgps_training.data.splits import held_out
+from vgps_training.data.table import Selection, StepTable, read_table
 from vgps_training.run import guards
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
 from vgps_training.run.frozen import encoder_of
