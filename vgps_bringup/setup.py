@@ -33,6 +33,7 @@ setup(
         'replay_node = vgps_bringup.nodes:replay_node',
         'vgps-run = vgps_bringup.commands.run:main',
         'vgps-collect = vgps_bringup.simulation.collect:main',
+        'vgps-collect-simpler = vgps_bringup.trials.simpler.collect:main',
         'vgps-episode = vgps_bringup.commands.episode:main',
         'vgps-report = vgps_bringup.commands.report:main',
         'vgps-evaluate = vgps_bringup.commands.evaluate:main',

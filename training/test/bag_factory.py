@@ -10,7 +10,7 @@ MESSAGES = Path(__file__).resolve().parents[2] / 'vgps_msgs/msg'
 
 def typestore():
     store = get_typestore(Stores.ROS2_HUMBLE)
-    for name in ('Episode', 'EndEffectorCommand'):
+    for name in ('Episode', 'EndEffectorCommand', 'NodeConfiguration'):
         store.register(get_types_from_msg((MESSAGES / f'{name}.msg').read_text(), f'vgps_msgs/msg/{name}'))
     return store
 
@@ -36,10 +36,10 @@ class BagFactory:
         time = self.types['builtin_interfaces/msg/Time'](stamp // 10**9, stamp % 10**9)
         return self.types['std_msgs/msg/Header'](time, 'camera')
 
-    def image(self, stamp, pixels, padding=4):
+    def image(self, stamp, pixels, padding=4, topic='image_raw'):
         rows = np.zeros((pixels.shape[0], pixels.shape[1] * 3 + padding), np.uint8)
         rows[:, :pixels.shape[1] * 3] = pixels[..., ::-1].reshape(pixels.shape[0], -1)
-        self._send('image_raw', 'sensor_msgs/msg/Image', self.types['sensor_msgs/msg/Image'](
+        self._send(topic, 'sensor_msgs/msg/Image', self.types['sensor_msgs/msg/Image'](
             self._header(stamp), pixels.shape[0], pixels.shape[1], 'bgr8', 0, rows.shape[1], rows.reshape(-1)))
 
     def command(self, stamp, episode, step, action, kind=0):
@@ -49,6 +49,10 @@ class BagFactory:
     def episode(self, name, instruction, outcome):
         self._send('episode', 'vgps_msgs/msg/Episode', self.types['vgps_msgs/msg/Episode'](
             self._header(self.now), name, instruction, '', 0, 60, outcome, ''))
+
+    def configuration(self, node, parameters):
+        self._send('configuration', 'vgps_msgs/msg/NodeConfiguration', self.types['vgps_msgs/msg/NodeConfiguration'](
+            self._header(self.now), node, '', parameters, '', ''))
 
     def whole_episode(self, name, instruction, outcome, steps=6, size=32, seed=0, late_images=False):
         """Write an episode and return its images and actions."""

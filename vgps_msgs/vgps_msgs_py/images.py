@@ -107,7 +107,7 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
         if picture.mode.startswith('I'):
             levels = (np.asarray(picture) >> 8).astype(np.uint8)
         else:
-            levels = np.asarray(picture if picture.mode == 'L' else picture.convert('RGB'))
+            levels = np.asarray(picture if picture.mode in ('L', 'RGB') else picture.convert('RGB'))
     except ImageError:
         raise
     except Exception as error:  # the library raises a dozen kinds for damaged bytes

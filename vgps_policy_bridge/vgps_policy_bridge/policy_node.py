@@ -1,4 +1,4 @@
-"""policy_node: runs ExecuteInstruction episodes and proposes K action candidates for each step's frame.
+"""Runs ExecuteInstruction episodes and proposes K action candidates for each step's frame.
 
 The episode itself is the pure machine in episode.py; this node feeds it messages and carries out its effects.
 The action server appears when the policy is loaded and warm: whoever waits for the server waits for the policy.

@@ -1,9 +1,13 @@
 """Episodes out of recordings: frames by stamp, outcomes, several episodes per bag, damage reported."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from bag_factory import BagFactory
 from rosbags.rosbag2 import StoragePlugin
 
+from vgps_msgs_py.bags.reader import Bag
+from vgps_training.data.bags import read
 from vgps_training.data.episode import Episode, Malformed
 from vgps_training.data.sources import read_episodes
 
@@ -29,6 +33,21 @@ def test_outcome_nobody_judged_is_unknown(tmp_path):
     bag.whole_episode('cut off', 'x', 0)
     bag.close()
     assert [e.success for e in read_episodes(tmp_path)] == [None, None]
+
+
+def test_states_of_several_arms_are_left_out(tmp_path, monkeypatch):
+    bag = BagFactory(tmp_path / 'bag')
+    bag.whole_episode('e', 'x', 1)
+    bag.close()
+    message = SimpleNamespace(header=SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=1)),
+                              measured_pose=np.eye(4).ravel(), gripper_position=0.5,
+                              episode_id='', step=0, state=0, reason=0, refused=0)
+    for topics, known in ((['/a/controller_state'], True), (['/a/controller_state', '/b/controller_state'], False)):
+        monkeypatch.setattr(Bag, 'of_type', lambda self, name, topics=topics, whole=Bag.of_type: (
+            [(0, message, topic) for topic in topics] if name == 'ControllerState' else whole(self, name)))
+        (episode,) = read(tmp_path / 'bag')
+        monkeypatch.undo()
+        assert (episode.states is not None) == known
 
 
 def test_hold_is_no_action(tmp_path):

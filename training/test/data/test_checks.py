@@ -5,7 +5,7 @@ import pytest
 from vgps_training.data.checks import check, suspicious
 from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
 
-FRAME = np.zeros((8, 8, 3), np.uint8)
+FRAME = np.full((8, 8, 3), 9, np.uint8)
 NAMES = ('dx', 'dy', 'dz', 'droll', 'dpitch', 'dyaw', 'gripper')
 
 
@@ -87,13 +87,59 @@ def test_a_first_step_of_zeros_is_dropped_with_its_frame_and_state_or_kept_on_re
     actions = motions()
     actions[0] = 0
     frames = [np.full((8, 8, 3), i, np.uint8) for i in range(30)]
-    states = np.arange(210, dtype=np.float32).reshape(30, 7)
+    states = np.arange(210, dtype=np.float32).reshape(30, 7) / 500
     whole = Episode(frames, actions, 'x', True, 'here', states)
     dropped, kept = check(whole), check(whole, Reading(first_zero_step='keep'))
-    assert len(dropped.actions) == 29 and dropped.frames[0][0, 0, 0] == 1 and dropped.states[0, 0] == 7
+    assert len(dropped.actions) == 29 and dropped.frames[0][0, 0, 0] == 1 and dropped.states[0, 0] == states[1, 0]
     assert 'first step dropped' in dropped.notes[0] and len(kept.actions) == 30
     actions[0, 6] = 1  # an arm that holds still with an open hand did that
     assert len(check(whole).actions) == 30
+
+
+@pytest.mark.parametrize('column, factor, kept', [(0, 1, True), (0, 1000, False), (4, 57.3, False), (6, 100, False),
+                                                  (6, -1, False), (3, 6, True)])
+def test_states_in_other_units_are_left_out_by_name_and_cost_nothing_else(column, factor, kept):
+    states = np.full((30, 7), 0.4, np.float32)
+    states[:, column] *= factor
+    checked = check(episode(motions(), states=states))
+    assert (checked.states is not None) == kept and len(checked.actions) == 30
+    assert kept or 'no metres, radians and openness' in checked.notes[0]
+
+
+@pytest.mark.parametrize('factor, refused', [(1, False), (0.5, False), (0.1, True), (8, True)])
+def test_actions_that_the_hand_followed_by_another_measure_are_refused(factor, refused):
+    actions = with_columns(motions(size=0.004), dx=0.03, dz=np.resize([-0.03] * 9 + [0.03] * 6, 30))
+    actions[:, :3] /= max(factor, 1)
+    states = np.full((30, 7), 0.3, np.float32)
+    states[2:, :3] += np.cumsum(factor * actions[:-2, :3], 0)  # one step late
+    states[:, :3] += np.random.default_rng(5).normal(0, 1e-3, (30, 3))
+    text = reason(actions, states=states)
+    assert (text is not None) == refused, text
+    if refused:
+        scale = float(text.rpartition(' ')[2].rstrip(')'))
+        assert scale == pytest.approx(factor, rel=0.15)
+        assert reason(actions, reading=Reading(translation_unit=scale), states=states) is None
+
+
+def test_an_arm_that_did_not_follow_is_no_other_measure():
+    actions = with_columns(motions(), dx=0.02)
+    states = np.full((30, 7), 0.3, np.float32)
+    states[:, 0] += np.minimum(np.arange(30) * 0.02, 0.06)  # held up by something in its way
+    assert reason(actions, states=states) is None
+    assert reason(with_columns(motions(), dx=-0.02), states=states) is None  # another frame of axes, perhaps
+
+
+def test_black_pictures_are_no_camera_but_one_black_picture_is():
+    black, seen = np.zeros((8, 8, 3), np.uint8), Episode([FRAME * 0, *[FRAME] * 29], motions(), 'x', True, 'here')
+    assert isinstance(check(seen), Episode)
+    assert 'black' in check(Episode([black] * 30, motions(), 'x', True, 'here')).reason
+
+
+@pytest.mark.parametrize('text, meant', [("b'put it down'", 'put it down'), ('b"don\'t"', "don't"), ("b'a", "b'a"),
+                                         ("b'x' or b'y'", "b'x' or b'y'"), ('b', 'b'), ("b'\\xe9'", "b'\\xe9'")])
+def test_bytes_that_somebody_printed_are_the_text_in_them(text, meant):
+    checked = check(Episode([FRAME] * 30, motions(), text, True, 'here'))
+    assert checked.instruction == meant and bool(checked.notes) == (text != meant)
 
 
 def test_frozen_and_clipped_dimensions_are_named():

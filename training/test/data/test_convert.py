@@ -37,7 +37,7 @@ def header(stamp):
 
 
 def teleoperation(folder, seconds=4, rate=40, cameras=('cam',), back_at=None, broken=(), plugin=StoragePlugin.MCAP,
-                  behind=0, encoding='rgb8'):
+                  behind=0, encoding='rgb8', finger=0.0225, start=0.3):
     """Write an arm that moves at 0.1 m/s; frame n of 10 a second is grey level n."""
     writer = Writer(folder, version=9, storage_plugin=plugin)
     with writer:
@@ -47,7 +47,7 @@ def teleoperation(folder, seconds=4, rate=40, cameras=('cam',), back_at=None, br
         for i in range(seconds * rate):
             real = START + i * 10**9 // rate
             stamp = real if back_at is None or i < back_at * rate else real - 3 * 10**9
-            position = np.array([0.3 + 0.1 * i / rate, 0.05, 0.2, 0.0225])
+            position = np.array([start + 0.1 * i / rate, 0.05, 0.2, finger])
             message = STORE.types['sensor_msgs/msg/JointState'](
                 header(stamp), [*Gantry.joint_names, 'left_finger'], position, np.zeros(4), np.zeros(4))
             writer.write(joints, real, STORE.serialize_cdr(message, message.__msgtype__))
@@ -145,6 +145,14 @@ def test_inspection_of_several_cameras_draws_what_each_sees(tmp_path):
 def test_a_camera_on_another_clock_is_refused_although_stamps_of_its_frames_fit(tmp_path, behind, words, capsys):
     with pytest.raises(DataError):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', behind=behind)))
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('reading, words', [
+    ({'finger': 22.5}, 'reads 22.5 to 22.5, which is no travel in metres'), ({'start': 30.0}, 'degrees?')])
+def test_joints_in_other_units_are_refused(tmp_path, reading, words, capsys):
+    with pytest.raises(DataError, match='no recording could be converted'):
+        convert(config(tmp_path, teleoperation(tmp_path / 'a', **reading)))
     assert words in capsys.readouterr().out
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot_factory import CAMERA, FPS, write_v2, write_v3
+from rlds_factory import png
 
 from vgps_training.data.episode import DataError, Episode, Malformed, Reading
 from vgps_training.data.lerobot import read
@@ -244,9 +245,52 @@ def test_named_numbers_may_stand_in_any_order_and_among_others(tmp_path):
     np.testing.assert_allclose(episode.actions, moves(5), atol=1e-7)
 
 
+def test_a_named_closedness_is_turned_once_whether_or_not_it_is_said_again(tmp_path):
+    folder = write_v2(tmp_path / 'set', episodes(5), ['x'])
+    names = ['x', 'y', 'z', 'roll', 'pitch', 'yaw', 'gripper_closed']
+    edit_info(folder, lambda info: info['features']['action'].update(names=names))
+    for reading in (Reading(), Reading(gripper='closedness')):
+        (episode,) = read(folder, reading)
+        assert episode.actions[:, 6].tolist() == [1, 0, 1, 0, 1]
+
+
+def test_rows_without_timestamps_are_placed_by_their_frame_index(tmp_path):
+    folder = write_v2(tmp_path / 'set', episodes(6), ['x'])
+    path = next(folder.rglob('*.parquet'))
+    whole = pq.read_table(path).append_column('frame_index', pa.array(range(6)))
+    edit_lines(folder / 'meta/episodes.jsonl', lambda line: line.update(length=4))
+    pq.write_table(whole.take([5, 4, 3, 2]), path)
+    (episode,) = read(folder)
+    assert levels(episode) == pytest.approx([30, 35, 40, 45], abs=1)
+    pq.write_table(whole.take([0, 1, 4, 5]), path)
+    assert 'rows are missing' in next(read(folder)).reason
+
+
+def test_timestamps_that_are_no_seconds_are_refused_where_no_video_tells(tmp_path):
+    folder = write_v2(tmp_path / 'set', episodes(5), ['x'])
+    path, encoded = next(folder.rglob('*.parquet')), png(grey(9)[0])
+    table = pq.read_table(path).append_column('timestamp', pa.array([200.0 * i for i in range(5)]))
+    pq.write_table(table.append_column(CAMERA, pa.array([{'bytes': encoded}] * 5)), path)
+    edit_info(folder, lambda info: info['features'][CAMERA].update(dtype='image'))
+    (refused,) = read(folder)
+    assert 'timestamps run at 0.005 Hz where info.json says 5' in refused.reason
+
+
+def test_a_video_of_many_grey_levels_is_no_colour_camera(tmp_path):
+    folder = write_v2(tmp_path / 'set', episodes(4), ['x'])
+    with av.open(str(next(folder.rglob('*.mp4'))), 'w') as container:
+        stream = container.add_stream('libx265', rate=FPS, options={'x265-params': 'log-level=none'})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, 'gray12le'
+        for image in grey(9, 90, 60, 30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
+        container.mux(stream.encode())
+    (refused,) = read(folder)
+    assert 'gray12le: distances' in refused.reason
+
+
 def test_state_of_eight_numbers_loses_its_padding(tmp_path):
     folder = write_v2(tmp_path / 'set', episodes(5), ['x'])
-    state = np.arange(40, dtype=np.float32).reshape(5, 8)
+    state = np.arange(40, dtype=np.float32).reshape(5, 8) / 100
     edit_info(folder, lambda info: info['features'].update({'observation.state': {
         'dtype': 'float32', 'names': {'motors': ['x', 'y', 'z', 'roll', 'pitch', 'yaw', 'pad', 'gripper']}}}))
     edit(next(folder.rglob('*.parquet')), lambda rows: [{**row, 'observation.state': s.tolist()}

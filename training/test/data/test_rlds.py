@@ -135,7 +135,10 @@ def test_sign_and_units_of_an_entry_on_a_small_sample(tmp_path, name):
             parts['rotation_delta'] = np.tile(TURN, (5, 1))
     features = {f'steps/action/{key}': values for key, values in parts.items()} | {
         f'steps/{rule.image}': [png(p) for p in pictures(5)], f'steps/{rule.instruction}': [b'push'] * 5}
+    if rule.success:
+        features[f'steps/{rule.success}'] = np.zeros(5, np.float32)
     (episode,) = read(rlds_factory.folder(tmp_path / 'a', name, [example(features)]))
+    assert episode.success is not bool(rule.success)
     np.testing.assert_allclose(episode.actions[:, :3], np.tile(MOVE, (5, 1)), atol=1e-7)
     np.testing.assert_allclose(episode.actions[:, 3:6], np.zeros((5, 3)) if name == 'jaco_play' else [TURN] * 5,
                                atol=1e-7)
@@ -146,6 +149,8 @@ def test_sign_and_units_of_an_entry_on_a_small_sample(tmp_path, name):
 @pytest.mark.parametrize('change, reason', [
     ({'steps/language_instruction': [b'push', b'push', b'pull']}, '2 instructions within one episode'),
     ({'steps/observation/image': []}, 'it has no steps'),
+    ({'success': np.array([-1])}, 'its success is -1, neither true nor false'),
+    ({'success': np.array([np.nan], np.float32)}, 'its success is nan, neither true nor false'),
     ({'steps/action': moves(2)}, "feature 'action' does not have a value for each of its 3 steps")])
 def test_episodes_that_contradict_themselves_are_refused_by_name(tmp_path, change, reason):
     good = steps(pictures(3), moves(3))

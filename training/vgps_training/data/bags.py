@@ -4,13 +4,14 @@ A command carries the stamp of the frame it was chosen for, the episode and the 
 and never by arrival order. Where there is a `controller_state`, its last one before a frame is the robot's state then.
 """
 import bisect
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from vgps_msgs_py import images, stamps
+from vgps_msgs_py import stamps
 from vgps_msgs_py.bags.reader import Bag, CameraError, EpisodeRecord, Frame
 from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.robot_state import measured_state
@@ -19,7 +20,7 @@ from vgps_training.data.episode import PLAIN, CameraChoiceError, DataError, Epis
 
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 SUCCESS = {'success': True, 'failure': False, 'timeout': False}  # what else an episode ended with was never judged
-to_array = images.to_array
+APART = 100_000_000  # [ns] half a step: a picture of a second camera further from the frame shows another moment
 
 
 class RecordedFrames(Frames):
@@ -48,8 +49,38 @@ def is_bag(path: Path) -> bool:
     return path.is_dir() and (path / 'metadata.yaml').exists()
 
 
-def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed]:
+class _Beside:
+    """A second camera of a recording: its pictures nearest to given moments, fetched as the recording is read on."""
+
+    def __init__(self, bag: Bag, topic: str, moments: set[int]):
+        self.topic, self._stamps = topic, np.unique(np.array(bag.image_stamps[topic], np.int64))
+        self._left = Counter(stamp for moment in moments if (stamp := self._nearest(moment)) is not None)
+        self._frames, self._have = bag.frames(topic, set(self._left)), dict[int, Frame]()
+
+    def _nearest(self, moment: int) -> int | None:
+        after = int(np.searchsorted(self._stamps, moment))
+        near = min(self._stamps[max(after - 1, 0):after + 1].tolist(), key=lambda stamp: abs(stamp - moment))
+        return near if abs(near - moment) <= APART else None
+
+    def at(self, moments: list[int]) -> RecordedFrames:
+        """Return one picture for each moment; raises DataError where there is none of that time."""
+        stamps_ = [self._nearest(moment) for moment in moments]
+        if None in stamps_:
+            raise DataError(f'step {stamps_.index(None)} has no picture of {self.topic} within {APART * 1e-9:g} s')
+        while not self._have.keys() >= set(stamps_) and (frame := next(self._frames, None)) is not None:
+            self._have.setdefault(frame.stamp, frame)
+        found = RecordedFrames([self._have[stamp] for stamp in stamps_])
+        self._left.subtract(stamps_)
+        for stamp in {stamp for stamp in stamps_ if self._left[stamp] <= 0}:
+            del self._have[stamp]
+        return found
+
+
+def read(folder: Path, reading: Reading = PLAIN, wrist: str | None = None) -> Iterator[Episode | Malformed]:
     """Yield the episodes of one recording, in the order of their last frames.
+
+    `wrist` names the topic, or its end, of a second camera whose pictures are to go along; '' takes the one that the
+    recording calls its wrist camera, if any.
 
     Raises CameraChoiceError where several cameras could be the one that was looked through.
     """
@@ -60,7 +91,7 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
                                          'episodes of a teleoperated one')
             return
         camera = bag.image_topic(reading.camera or None)
-        yield from _episodes(bag, camera, reading)
+        yield from _episodes(bag, camera, reading, _second_camera(bag, wrist))
     except CameraError as error:
         raise CameraChoiceError(str(error), folder, error.cameras) from error
     except BagError as error:
@@ -69,7 +100,14 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
         yield Malformed(str(folder), f'recording cannot be read: its messages have other fields ({error})')
 
 
-def _episodes(bag: Bag, camera: str, reading: Reading) -> Iterator[Episode | Malformed]:
+def _second_camera(bag: Bag, wrist: str | None) -> str | None:
+    """Return the topic that `read` means by `wrist`; raises BagError where it was asked for and is not there."""
+    if wrist == '' and any(f'/{bag.wrist_topic}/' in f'{topic}/' for topic in bag.image_stamps if bag.wrist_topic):
+        return bag.image_topic(bag.wrist_topic)
+    return bag.image_topic(wrist) if wrist else None
+
+
+def _episodes(bag: Bag, camera: str, reading: Reading, wrist: str | None) -> Iterator[Episode | Malformed]:
     states = _states(bag)
     problems = tuple(f'{bag.path.name}: {problem}' for problem in bag.problems)
     waiting, have = {}, {}  # episodes whose frames are to come; stamp -> frame, None where two are different
@@ -81,6 +119,7 @@ def _episodes(bag: Bag, camera: str, reading: Reading) -> Iterator[Episode | Mal
             continue
         waiting[episode.episode_id] = (episode, steps, gaps, {stamp for stamp, _ in steps})
     asked = {stamp for *_, stamps_ in waiting.values() for stamp in stamps_}
+    second = None if wrist in (None, camera) else _Beside(bag, wrist, asked)
 
     def finish(identity: str) -> Episode | Malformed:
         episode, steps, gaps, _ = waiting.pop(identity)
@@ -89,12 +128,16 @@ def _episodes(bag: Bag, camera: str, reading: Reading) -> Iterator[Episode | Mal
             return Malformed(source, f'the frame of a command is missing ({found.count("missing")} of {len(steps)})')
         if None in found:
             return Malformed(source, 'two different frames carry the stamp of a command')
-        measured = [_state_at(stamp, states) for stamp, _ in steps]
+        moments = [stamp for stamp, _ in steps]
+        try:
+            beside = () if second is None else ((second.topic, second.at(moments)),)
+        except DataError as error:
+            return Malformed(source, str(error))
+        measured = [_state_at(moment, states) for moment in moments]
         return check(Episode(RecordedFrames(found), np.stack([action for _, action in steps]), episode.instruction,
                              SUCCESS.get(episode.outcome), source,
                              None if any(state is None for state in measured) else np.stack(measured), camera,
-                             notes=problems + gaps,
-                             extras=_candidates(episode, [stamp for stamp, _ in steps])), reading)
+                             notes=problems + gaps, extras=_candidates(episode, moments), beside=beside), reading)
 
     for frame in bag.frames(camera, asked):
         if frame.stamp in have:
@@ -150,6 +193,8 @@ def _candidates(episode: EpisodeRecord, moments: list[int]) -> tuple[tuple[str, 
 
 
 def _states(bag: Bag) -> list[tuple[int, np.ndarray | None]]:
+    if len({topic for *_, topic in bag.of_type('ControllerState')}) > 1:
+        return []  # of several arms: whose command a stamp belongs to is not written in them
     return sorted(((stamps.nanoseconds(m.header.stamp), measured_state(m.measured_pose, m.gripper_position))
                    for _, m, _ in bag.of_type('ControllerState')), key=lambda entry: entry[0])
 

@@ -4,11 +4,13 @@ A reader promises metres, radians and openness. Joint angles, normalised command
 other seven numbers to a network, so their sizes are held against what arms can do, and the reason says what they look
 like.
 """
+import ast
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Malformed, Reading
+from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Frames, Malformed, Reading
 
 MIN_STEPS = 2        # a shorter episode holds no transition
 SLOWEST = 3.0        # [Hz] Fractal, the slowest data here: assumed where the rate is not known
@@ -17,6 +19,8 @@ USUAL_SPEED = 1.2    # [m/s] half of the steps are slower than this on any arm
 TURN = 4 * np.pi     # [rad/s]
 REACH = 2.5          # [m] how far the steps of an episode may lead from where it began: a mobile arm's workspace
 TURNS = 4 * np.pi    # [rad] likewise
+FAR, ANGLE = 5.0, 2 * np.pi + 0.1  # [m], [rad] of a hand from its base
+SCALE, MOVED, LONG = 4.0, 0.02, 8  # times, [m], steps: from when on states tell that actions are of another measure
 MARGIN = 0.05        # of openness beyond 0..1: overshoot of a measured finger
 
 
@@ -30,14 +34,18 @@ def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None
     except (ValueError, TypeError) as error:
         return Malformed(episode.source, f'actions are not numbers: {error}')
     reason = _shape(actions, episode)
-    if reason is None and episode.states is not None and not np.isfinite(episode.states).all():
-        episode = replace(episode, states=None, notes=(*episode.notes, 'states hold NaN or infinity: left out'))
+    if reason is None and episode.states is not None and (wrong := _impossible(episode.states)):
+        episode = replace(episode, states=None, notes=(*episode.notes, f'states {wrong}: left out'))
+    if (text := _unwrapped(episode.instruction)) != episode.instruction:
+        episode = replace(episode, instruction=text, notes=(
+            *episode.notes, "instructions were written as Python shows bytes (b'...'): taken out of it"))
     if reason is None and reading.first_zero_step == 'drop' and len(actions) > MIN_STEPS and not actions[0].any():
         episode = _without_first(episode, 'first step dropped: its action is zero throughout, gripper included')
         actions, fingers = actions[1:], None if fingers is None else fingers[1:]
     if reason is None:
         actions = converted(actions, reading)
-        reason = implausible(actions, episode.rate) or _inverted(actions, episode, fingers) or _first_frame(episode)
+        reason = (implausible(actions, episode.rate) or _inverted(actions, episode, fingers)
+                  or _unlike(actions, episode.states) or _first_frame(episode))
     return Malformed(episode.source, reason) if reason else replace(episode, actions=actions)
 
 
@@ -63,9 +71,33 @@ def _shape(actions: np.ndarray, episode: Episode) -> str | None:
     return None
 
 
+def _impossible(states: np.ndarray) -> str:
+    """Return why these (T, 7) are no metres, radians and openness, or nothing."""
+    if not np.isfinite(states).all():
+        return 'hold NaN or infinity'
+    where, angle, (closed, opened) = np.abs(states[:, :3]).max(), np.abs(states[:, 3:6]).max(), (
+        states[:, 6].min(), states[:, 6].max())
+    if where > FAR or angle > ANGLE or closed < -MARGIN or opened > 1 + MARGIN:
+        return (f'are up to {where:.3g} from the base, turned by up to {angle:.3g}, the gripper {closed:.3g} to '
+                f'{opened:.3g}, which are no metres, radians and openness 0..1')
+    return ''
+
+
+def _unwrapped(instruction: str) -> str:
+    """Return what is in the written form of a Python bytes object; any other text as it is."""
+    if instruction[:2] in ("b'", 'b"') and len(instruction) > 2 and instruction[-1] == instruction[1]:
+        try:
+            return ast.literal_eval(instruction).decode()
+        except (ValueError, SyntaxError, UnicodeDecodeError, AttributeError):
+            pass
+    return instruction
+
+
 def _without_first(episode: Episode, note: str) -> Episode:
-    frames = episode.frames
-    return replace(episode, frames=frames.since(1) if hasattr(frames, 'since') else frames[1:],
+    def rest(frames: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        return frames.since(1) if isinstance(frames, Frames) else frames[1:]
+    return replace(episode, frames=rest(episode.frames),
+                   beside=tuple((camera, rest(frames)) for camera, frames in episode.beside),
                    actions=episode.actions[1:], states=None if episode.states is None else episode.states[1:],
                    extras=tuple((name, values[1:]) for name, values in episode.extras),
                    notes=(*episode.notes, note))
@@ -135,6 +167,21 @@ def _inverted(actions: np.ndarray, episode: Episode, fingers: np.ndarray | None)
             '(--gripper closedness)')
 
 
+def _unlike(actions: np.ndarray, states: np.ndarray | None) -> str | None:
+    """Return a reason where the hand moved as the actions say, but by another measure."""
+    if states is None or len(actions) < LONG:
+        return None
+    said = np.cumsum(actions[:-1, :3], 0, np.float64)  # summed up: an arm that lags behind gets there all the same
+    done = np.asarray(states, np.float64)[1:, :3] - states[0, :3]
+    if np.abs(said).max() < MOVED * SCALE or not (np.abs(said).max() > 0 and np.abs(done).max() > MOVED / SCALE):
+        return None
+    scale = (said * done).sum() / (said**2).sum()
+    if 1 / SCALE < scale < SCALE or scale <= 0 or ((done - scale * said)**2).sum() > 0.1 * (done**2).sum():
+        return None
+    return (f'the hand moved by {scale:.3g} of what its actions say, in the same directions: they look like '
+            f'velocities or another unit (--translation-unit {scale:.3g})')
+
+
 def _first_frame(episode: Episode) -> str | None:
     try:
         frame = np.asarray(episode.frames[0])
@@ -142,6 +189,8 @@ def _first_frame(episode: Episode) -> str | None:
         return f'frame cannot be decoded: {type(error).__name__}: {error}'
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         return f'frame is {frame.dtype} {frame.shape}, not uint8 (H, W, 3)'
+    if not frame.any() and not np.any(episode.frames[len(episode.frames) // 2]):
+        return 'its pictures are black: a camera that was not there (BridgeData fills such up)'
     return None
 
 

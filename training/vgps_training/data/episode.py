@@ -41,6 +41,7 @@ class Episode:
     rate: float | None = None     # steps a second, None where the data does not say
     notes: tuple[str, ...] = ()   # what a person should know about how it was read
     extras: tuple[tuple[str, np.ndarray], ...] = ()  # (name, (T,) or (T, n)) that an export passes on
+    beside: tuple[tuple[str, Sequence[np.ndarray]], ...] = ()  # (camera, T images) of further cameras, likewise
 
 
 @dataclass(frozen=True)

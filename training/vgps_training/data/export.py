@@ -23,6 +23,9 @@ class ExportConfig:
     format: Literal['lerobot'] = 'lerobot'   # LeRobot v3.0
     fps: float = 5.0                         # control steps a second of the source: the rate of the video
     name: str = ''                           # of the camera's feature; empty: from the topic
+    # topic of a second camera, or its end, whose pictures go along as a feature of their own; empty: the one that a
+    # recording names as its wrist camera, if any. 'none': one camera only
+    wrist: str = ''
     robot: str = 'widowx'                    # robot_type in the metadata
     split: str = 'train'                     # of RLDS data sets
     reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
@@ -33,8 +36,9 @@ class ExportConfig:
 def export(config: ExportConfig) -> None:
     """Write the data set and say what is in it. Raises DataError, FileExistsError."""
     writer, skipped, steps, cameras = Writer(config.out, config.fps, config.name, config.robot), Counter(), 0, Counter()
+    wrist = None if config.wrist == 'none' else config.wrist
     for path in config.paths:
-        for episode in read_episodes(path, config.split, config.reading):
+        for episode in read_episodes(path, config.split, config.reading, wrist):
             if isinstance(episode, Malformed):
                 skipped[episode.reason] += 1
                 continue
@@ -51,10 +55,10 @@ def export(config: ExportConfig) -> None:
                 skipped[str(error)] += 1
                 continue
             steps += len(episode.actions)
-            cameras[episode.camera] += 1
+            cameras.update(zip((episode.camera, *dict(episode.beside)), writer.features))
     for reason, count in skipped.most_common():
         print(f'left out: {count} x {reason}')
     writer.close()
-    for camera, count in cameras.items():
-        print(f'camera {camera}: {count} episodes as {writer.camera}')
-    print(f'{sum(cameras.values())} episodes, {steps} steps: {config.out} (LeRobot v3.0)')
+    for (camera, feature), count in cameras.items():
+        print(f'camera {camera}: {count} episodes as {feature}')
+    print(f'{writer.episodes} episodes, {steps} steps: {config.out} (LeRobot v3.0)')

@@ -129,8 +129,7 @@ def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
         instruction = texts.pop().decode()
         actions = rule.actions(steps)
         states = _states(steps, rule)
-        judged = features.get('success')
-        success = bool(judged[-1]) if isinstance(judged, np.ndarray) and judged.size else True
+        success = _success(steps.get(rule.success, features.get('success')))
     except KeyError as error:
         misfit = f'steps/{error.args[0]}' in features
         return Malformed(source, f'feature {error} ' + (
@@ -159,6 +158,15 @@ def _camera(features: dict, data, rule: Standard, reading: Reading) -> str:
     if len(found) != 1:
         raise DataError(f"feature '{reading.camera or rule.image}' is missing; cameras: {', '.join(cameras) or 'none'}")
     return found[0]
+
+
+def _success(judged) -> bool:
+    """Return an outcome, the last where there is one for every step; raises DataError for what is none."""
+    if not isinstance(judged, np.ndarray) or not judged.size:
+        return True
+    if (last := judged.ravel()[-1]) not in (0, 1):
+        raise DataError(f'its success is {last:g}, neither true nor false')
+    return bool(last)
 
 
 def _states(steps: dict[str, np.ndarray], rule: Standard) -> np.ndarray | None:

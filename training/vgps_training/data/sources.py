@@ -6,13 +6,16 @@ from vgps_training.data import bags, lerobot, rlds
 from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
 
 
-def read_episodes(path: str | Path, split: str = 'train', reading: Reading = PLAIN) -> Iterator[Episode | Malformed]:
+def read_episodes(path: str | Path, split: str = 'train', reading: Reading = PLAIN,
+                  wrist: str | None = None) -> Iterator[Episode | Malformed]:
     """Yield every episode under a path: an RLDS version folder, a LeRobot data set, a bag, or a folder of such.
+
+    Of bags, `wrist` names a second camera whose pictures go along; '' takes the one that the bag names, if any.
 
     Raises FileNotFoundError where there is none, DataError for a data set that cannot be used at all.
     """
     path = Path(path).expanduser()
-    readers = list(_readers(path, split, reading))
+    readers = list(_readers(path, split, reading, wrist))
     if not readers:
         raise FileNotFoundError(f'{path}: no RLDS folder (dataset_info.json), LeRobot data set (meta/info.json) or '
                                 'rosbag2 recording (metadata.yaml) here or below')
@@ -20,14 +23,15 @@ def read_episodes(path: str | Path, split: str = 'train', reading: Reading = PLA
         yield from reader
 
 
-def _readers(path: Path, split: str, reading: Reading) -> Iterator[Iterator[Episode | Malformed]]:
+def _readers(path: Path, split: str, reading: Reading,
+             wrist: str | None) -> Iterator[Iterator[Episode | Malformed]]:
     if rlds.is_rlds(path):
         yield rlds.read(path, split, reading)
     elif lerobot.is_lerobot(path):
         yield lerobot.read(path, reading)
     elif bags.is_bag(path):
-        yield bags.read(path, reading)
+        yield bags.read(path, reading, wrist)
     elif path.is_dir():
         for child in sorted(path.iterdir()):
             if child.is_dir() and not child.is_symlink():
-                yield from _readers(child, split, reading)
+                yield from _readers(child, split, reading, wrist)

@@ -21,6 +21,7 @@ class Standard:
     actions: Callable[[Steps], np.ndarray]  # steps -> (T', 7), T' <= T: trailing steps without an action are dropped
     rate: float                            # control steps a second, for the plausibility of their sizes
     state: str = ''                        # feature with BridgeData's state: x y z roll pitch yaw (pad) openness
+    success: str = ''                      # feature of the steps that judges; without one `success` of the episode does
 
 
 def binarise_gripper(openness: np.ndarray) -> np.ndarray:
@@ -109,7 +110,7 @@ STANDARDS = {
     'berkeley_autolab_ur5': Standard('observation/image', _TEXT, _deltas(_relative), 5),
     'roboturk': Standard('observation/front_rgb', _TEXT, _deltas(_closedness), 10),
     'toto': Standard('observation/image', _TEXT, _deltas(_open_flag), 30),
-    'bc_z': Standard('observation/image', _TEXT, _bc_z, 10),
+    'bc_z': Standard('observation/image', _TEXT, _bc_z, 10, success='observation/episode_success'),
     # 7-D deltas in metres and radians with absolute openness, recorded as such
     'vgps': Standard('observation/image', 'language_instruction', _delta_with_openness, 5, 'observation/state'),
 }

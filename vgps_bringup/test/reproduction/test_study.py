@@ -5,15 +5,15 @@ import os
 
 import pytest
 
-from vgps_bringup.reproduction import stages
-from vgps_bringup.reproduction.stages import Scale, Stage
+from vgps_bringup.reproduction import schedule, stages
+from vgps_bringup.reproduction.schedule import Stage
+from vgps_bringup.reproduction.stages import Scale
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     def call(*these):
-        monkeypatch.setattr(stages, 'stages', lambda out, scale: list(these))
-        stages.run(tmp_path, Scale())
+        schedule.run(list(these), tmp_path, Scale(), {})
     return call
 
 
@@ -34,7 +34,7 @@ def test_the_same_call_goes_on_after_a_failed_stage(tmp_path, run):
 
 def test_a_stage_that_fails_ends_those_that_run_beside_it_and_their_cost_is_kept(tmp_path, run):
     with pytest.raises(SystemExit, match='stage fails failed'):
-        run(Stage('fails', ('sh', '-c', f'until [ -e {tmp_path}/began ]; do sleep 0.05; done; exit 1')),
+        run(Stage('fails', ('sh', '-c', f'until [ -s {tmp_path}/began ]; do sleep 0.05; done; exit 1')),
             Stage('long', ('sh', '-c', f'echo $$ > {tmp_path}/began; exec sleep 600')))
     assert sorted(costs(tmp_path)) == ['fails', 'long']
     with pytest.raises(ProcessLookupError):
@@ -44,7 +44,7 @@ def test_a_stage_that_fails_ends_those_that_run_beside_it_and_their_cost_is_kept
 def test_a_study_is_not_continued_at_another_scale(tmp_path, run):
     run()
     with pytest.raises(SystemExit, match='begun at another scale'):
-        stages.run(tmp_path, stages.SMOKE)
+        schedule.run([], tmp_path, stages.SMOKE, {})
 
 
 def test_every_stage_needs_only_stages_that_come_before_it(tmp_path):

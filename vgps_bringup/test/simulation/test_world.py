@@ -164,3 +164,20 @@ def test_physics_runs_faster_than_real_time(robot):
     started = time.process_time()
     robot.advance(10.0)
     assert time.process_time() - started < 10.0 / 5
+
+
+def test_a_task_seen_before_is_neither_built_nor_given_another_renderer_and_starts_the_same():
+    robot = SimulatedWidowX('put_carrot_on_plate', (32, 32))
+    robot.reset(3)
+    first, model, renderer = robot.render(), robot.model, robot._world.renderer
+    start = robot.data.qpos.copy()
+    robot.command(np.zeros(6), 0.0)
+    robot.advance(0.5)
+    robot.reset(4, 'put_eggplant_in_basket')
+    robot.render()
+    robot.reset(3, 'put_carrot_on_plate')
+    assert robot.model is model and robot._world.renderer is renderer
+    np.testing.assert_array_equal(robot.data.qpos, start)
+    np.testing.assert_array_equal(robot.render(), first)
+    robot.close()
+    assert robot.backend == ''

@@ -212,7 +212,7 @@ def test_ros2_launch_starts_nothing_beside_a_system_in_the_same_namespace(monkey
 
 
 @pytest.mark.ros
-def test_parameter_page_is_that_of_the_nodes():
+def test_each_nodes_page_says_what_the_node_opens_and_takes():
     pytest.importorskip('rclpy')
     script = pathlib.Path(__file__).resolve().parents[2] / 'workspace' / 'node_reference.py'
     done = subprocess.run([sys.executable, str(script), '--check'], capture_output=True, text=True)

@@ -99,7 +99,7 @@ def test_a_step_of_the_google_robot_is_a_third_of_a_second(monkeypatch, tmp_path
     simpler_stand_in.install(monkeypatch, tmp_path)
     times = []
     monkeypatch.setattr('vgps_bringup.trials.simpler.runner.Observation',
-                        lambda image, stamp: times.append(stamp) or SimpleNamespace(image=image, stamp=stamp))
+                        lambda image, stamp, state: times.append(stamp) or SimpleNamespace(image=image, stamp=stamp))
     runner, _ = play(PICK, 'random-policy', max_steps=4)
     runner.close()
     assert np.allclose(times, np.arange(5) / 3), 'of every frame, the one after the last step too'
@@ -227,3 +227,54 @@ def test_a_wrong_call_ends_with_one_line_that_says_what_to_do(monkeypatch, tmp_p
     monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', 'trials', '--report-only', '--output', str(tmp_path)])
     with pytest.raises(SystemExit, match='holds no journal'):
         evaluate.main()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec('mani_skill') is None or 'MS_ASSET_DIR' not in os.environ,
+                    reason='needs ManiSkill 3 (pip install mani-skill) and MS_ASSET_DIR with its assets')
+def test_a_real_demonstration_and_a_real_trial_are_recorded_as_bags_that_training_reads(tmp_path):
+    from vgps_bringup.simulation.collect import collect
+    from vgps_bringup.simulation.demonstrator import NO_ERRORS
+    from vgps_bringup.trials.simpler.collect import CollectConfig
+    from vgps_bringup.trials.simpler.scenes import LAYOUTS
+    from vgps_msgs_py.bags.reader import Bag
+    name, seed = 'widowx_spoon_on_towel', 1_000_000
+    totals = collect(CollectConfig(tmp_path / 'demonstrations', (name,), episodes=1, demonstrator=NO_ERRORS))
+    assert totals[name] == {'success': 1}
+    runner, result = play(name, 'scripted', seed=3, bag=tmp_path / 'bags' / 't0')
+    task, layout = runner._task, LAYOUTS[name]
+    scene, other = (np.concatenate([x.positions.ravel(), x.quaternions.ravel()])
+                    for x in (layout.official(3), layout.draw(seed)))
+    runner.close()
+    assert result.success and result.bag == 'bags/t0' and (tmp_path / 'bags/t0/video.mp4').exists()
+    played = np.concatenate([task.world.xyz_configs.numpy().ravel(), task.world.quat_configs.numpy().ravel()])
+    np.testing.assert_allclose(played, scene, atol=1e-6)
+    assert np.abs(scene - other).max() > 0.01
+    for folder, identity in ((tmp_path / 'demonstrations' / f'{name}_0000', f'{name}_{seed}'),
+                             (tmp_path / 'bags' / 't0', 't0')):
+        bag = Bag(folder)
+        episode, = bag.episodes
+        assert (bag.problems, episode.episode_id, episode.outcome) == ([], identity, 'success')
+        assert episode.instruction == 'put the spoon on the towel'
+        assert len(episode.task_states) == len(episode.steps) + 1
+        assert {frame.image().shape for frame in bag.frames()} == {(256, 256, 3)}
+        first, last = episode.task_states[0], episode.task_states[-1]
+        assert not first.success and last.success and last.ever_grasped
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec('mani_skill') is None or 'MS_ASSET_DIR' not in os.environ,
+                    reason='needs ManiSkill 3 (pip install mani-skill) and MS_ASSET_DIR with its assets')
+@pytest.mark.parametrize('name', sorted(MANISKILL))
+def test_the_configurations_are_those_of_maniskill(name):
+    import gymnasium
+    import mani_skill.envs  # noqa: F401  registers them
+
+    from vgps_bringup.trials.simpler.scenes import LAYOUTS
+    world = gymnasium.make(MANISKILL[name], obs_mode='none', num_envs=1, sim_backend='physx_cpu',
+                           render_backend='none').unwrapped
+    np.testing.assert_allclose(LAYOUTS[name].positions, world.xyz_configs.cpu().numpy(), atol=1e-6)
+    turns, theirs = LAYOUTS[name].quaternions, world.quat_configs.cpu().numpy()
+    alike = np.abs((turns * theirs).sum(-1)) / np.linalg.norm(turns, axis=-1) / np.linalg.norm(theirs, axis=-1)
+    assert alike.shape == theirs.shape[:2] and alike.min() > 1 - 1e-6
+    world.close()

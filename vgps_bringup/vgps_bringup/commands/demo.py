@@ -14,11 +14,10 @@ import sys
 import time
 from dataclasses import dataclass
 
-import tyro
-
 from vgps_bringup.commands import checks
 from vgps_bringup.system.description import SYSTEMS
 from vgps_bringup.system.supervisor import Runner, RunnerError, share
+from vgps_msgs_py import command_line
 from vgps_msgs_py.vocabulary import Outcome, name
 
 CONDITIONS = {'plain policy': 'first', 'steered': 'value'}  # -> critic_node's parameter `selection`
@@ -166,7 +165,7 @@ def measured_rates(task: str, policy: str) -> str:
 
 def main() -> None:
     """Run the demonstration."""
-    options = tyro.cli(Demo, prog='vgps-demo', config=(tyro.conf.FlagCreatePairsOff,))
+    options = command_line.read(Demo, 'vgps-demo')
     checks.or_exit('vgps-demo', lambda: _check(options))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     output = (options.output / f'demo-{datetime.datetime.now():%Y%m%d-%H%M%S}').resolve()

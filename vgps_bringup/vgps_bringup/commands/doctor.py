@@ -11,6 +11,7 @@ import tyro
 
 from vgps_bringup.system.doctor import workstation
 from vgps_bringup.system.doctor.findings import FAULT, Finding, summary, table, to_json
+from vgps_msgs_py import command_line
 
 
 @dataclass
@@ -69,7 +70,7 @@ def examine(options: Doctor) -> list[Finding]:
 
 def main() -> None:
     """Command line."""
-    options = tyro.cli(Doctor, prog='vgps-doctor', config=(tyro.conf.FlagCreatePairsOff,))
+    options = command_line.read(Doctor, 'vgps-doctor')
     found = examine(options)
     if options.json:
         print(to_json(found))

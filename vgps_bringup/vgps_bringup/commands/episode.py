@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-import tyro
-
 from vgps_bringup.commands import checks
+from vgps_msgs_py import command_line
 from vgps_msgs_py.vocabulary import Outcome, words
 
 
@@ -54,7 +53,7 @@ def _check(options: Episodes) -> None:
 
 def main() -> None:
     """Command line."""
-    options = tyro.cli(Episodes, prog='vgps-episode', config=(tyro.conf.FlagCreatePairsOff,))
+    options = command_line.read(Episodes, 'vgps-episode')
     checks.or_exit('vgps-episode', lambda: _check(options))
     from vgps_bringup.system.episode_client import EpisodeClient, EpisodeError, progress
     results = []

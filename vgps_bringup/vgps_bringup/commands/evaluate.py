@@ -6,11 +6,10 @@ Example: vgps-evaluate bag runs --critic default --k 1,10 --beta 0,1
 import os
 import sys
 
-import tyro
-
 from vgps_bringup.commands import checks
 from vgps_bringup.commands.evaluate_options import Bag, Command, Overhead, Simpler, Trials
 from vgps_bringup.rejudging.critics import load_critic, load_critics
+from vgps_msgs_py import command_line
 from vgps_msgs_py.jobs import Engine
 from vgps_policy_bridge.errors import PolicyError
 
@@ -178,7 +177,7 @@ def main() -> None:
     """Dispatch."""
     # numpy's own threads would go on spinning beside torch's: resize and encoder together took 8 times as long
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
-    options = tyro.cli(Command, prog='vgps-evaluate', description=__doc__, config=(tyro.conf.FlagCreatePairsOff,))
+    options = command_line.read(Command, 'vgps-evaluate', description=__doc__)
     check, run = COMMANDS[type(options)]
     checks.or_exit(f'vgps-evaluate {options.command}', lambda: check(options))
     if getattr(options, 'runner', '') == 'lockstep':  # small networks, one frame at a time: threads would wait

@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from tyro.conf import Positional
 
 from vgps_bringup.commands import checks
+from vgps_msgs_py import command_line
 
 RERUN_FILE = 'episode.rrd'
 
@@ -45,7 +45,7 @@ class Report:
 
 def main() -> None:
     """Command line."""
-    options = tyro.cli(Report, prog='vgps-report', config=(tyro.conf.FlagCreatePairsOff,))
+    options = command_line.read(Report, 'vgps-report')
     checks.or_exit('vgps-report', lambda: checks.recording(options.bag))
     if options.bag.is_dir() and not checks.is_bag(options.bag):
         _folder(options)

@@ -9,14 +9,13 @@ import threading
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, arg
 
 from vgps_bringup.commands import checks
 from vgps_bringup.system.description import SYSTEMS, Include, Process
 from vgps_bringup.system.presence import Announcer, Onlooker, full, second_system
 from vgps_bringup.system.supervisor import Runner, RunnerError
-from vgps_msgs_py import discovery, run_files
+from vgps_msgs_py import command_line, discovery, run_files
 
 
 @dataclass
@@ -112,7 +111,7 @@ def _say_when_ready(runner: Runner, stopping: threading.Event) -> None:
 
 def main() -> None:
     """Run a system in the foreground until Ctrl-C."""
-    options = tyro.cli(Run, prog='vgps-run', config=(tyro.conf.FlagCreatePairsOff,))
+    options = command_line.read(Run, 'vgps-run')
     if options.show_args:
         print(show_arguments(options.system))
         return

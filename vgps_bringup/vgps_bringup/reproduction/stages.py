@@ -5,20 +5,17 @@ each other run side by side, one per core.
 """
 
 import dataclasses
-import json
-import os
+import functools
 import shlex
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-import yaml
 
-from vgps_msgs_py import jobs
-from vgps_msgs_py.jobs import Engine
+from vgps_bringup.reproduction import schedule
+from vgps_bringup.reproduction.schedule import Stage
 
 TASKS = ('put_eggplant_in_basket', 'put_carrot_on_plate')
 # Demonstrations have seeds from 1,000,000 on; recipes, K and beta were chosen below 140; these are for the report.
@@ -78,47 +75,47 @@ SMOKE = Scale(episodes=12, policy_steps=20, locate_steps=20, encoder_steps=20, c
               trials=2, control_trials=1, sweep_trials=1, videos=1)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One command and the stages whose results it reads."""
-
-    name: str
-    command: tuple[str, ...]
-    needs: tuple[str, ...] = ()
-
-
-class _Commands:
+class Commands:
     """Makes the stages of one study; a command may name its folder {out} and every field of its scale."""
 
-    def __init__(self, out: Path, scale: Scale):
+    def __init__(self, out: Path, scale):
         self._values = {'out': str(out), **dataclasses.asdict(scale)}
 
     def stage(self, name: str, *command: str, needs: tuple[str, ...] = ()) -> Stage:
+        """Return a command with this study's values in it."""
         return Stage(name, tuple(part.format(**self._values) for part in command), needs)
 
-    def table(self, name: str, source: str, needs: str, *share: str) -> Stage:
+    def table(self, name: str, source: str, needs: tuple[str, ...], *share: str) -> Stage:
+        """Return the stage that decodes and resizes recordings, or a `share` of a table, once."""
         return self.stage(name, 'vgps-data', 'save', '{out}/' + source, '--out', '{out}/' + name, '--image-size', '96',
-                          *share, needs=(needs,))
+                          *share, needs=needs)
 
-    def policy(self, kind: str, *options: str) -> Stage:
-        return self.stage(kind, 'vgps-train-policy', '--kind', kind, '--data', '{out}/demonstrations', '--output',
-                          '{out}/' + f'{kind}.safetensors', '--image-size', '96', *options, '--batch-size', '64',
-                          '--steps', '{policy_steps}', '--threads', '1', needs=('collect',))
+    def policy(self, kind: str, *options: str, name: str = '', steps: str = '{policy_steps}',
+               needs: tuple[str, ...] = ('collect',)) -> Stage:
+        """Return the training of a base policy, named after its kind unless it has a `name`."""
+        name = name or kind
+        return self.stage(name, 'vgps-train-policy', '--kind', kind, '--data', '{out}/demonstrations', '--output',
+                          '{out}/' + f'{name}.safetensors', '--image-size', '96', *options, '--batch-size', '64',
+                          '--steps', steps, '--threads', '1', needs=needs)
 
     def encoder(self, name: str, table: str = 'table', seed: str = '0') -> Stage:
+        """Return the pre-training of a critic's encoder."""
         return self.stage(name, 'vgps-pretrain', '--data', '{out}/' + table, '--out', '{out}/' + name, '--first-steps',
                           '{locate_steps}', '--steps', '{encoder_steps}', '--seed', seed, needs=(table,))
 
     def critics(self, recipes: dict[str, CriticRecipe]) -> list[Stage]:
+        """Return the training of critics by their recipes."""
         return [self.critic(name, recipe) for name, recipe in recipes.items()]
 
     def critic(self, name: str, recipe: CriticRecipe) -> Stage:
+        """Return the training of one critic."""
         encoded = ('--encoder', '{out}/' + recipe.encoder) if recipe.encoder else ()
         return self.stage(name, 'vgps-train', recipe.arguments[0], *encoded, '--data.paths', '{out}/' + recipe.table,
                           *HEADS, *recipe.arguments[1:], '--steps', '{' + recipe.steps + '}', '--out', '{out}/' + name,
                           needs=(recipe.encoder or recipe.table,))
 
     def trials(self, name: str, *critics: str, record: bool = False, server: tuple[str, ...] = ()) -> Stage:
+        """Return the trials of the comparison of this name."""
         # one process each, so that no core waits for a stage that wants them all
         command = ('vgps-evaluate', 'trials', '--study', '{out}/' + f'{name}.yaml',
                    *(() if record else ('--no-record',)), '--output', '{out}/' + f'trials-{name}')
@@ -129,12 +126,12 @@ class _Commands:
 
 def stages(out: Path, scale: Scale) -> list[Stage]:
     """Return every stage in an order that can be run one after the other."""
-    make = _Commands(out, scale)
+    make = Commands(out, scale)
     return [
         # on two cores: all others need it
         make.stage('collect', 'vgps-collect', '--output', '{out}/demonstrations', '--tasks', *TASKS, '--episodes',
                    '{episodes}', '--looks', 'light', '--image-size', '256', '--max-steps', '60', '--processes', '2'),
-        make.table('table', 'demonstrations', 'collect'),
+        make.table('table', 'demonstrations', ('collect',)),
         make.policy('flow', '--horizon', '1'), make.encoder('encoder'), make.policy('binned'),
         *make.critics(CRITICS),
         make.trials('headline', SHIPPED), make.trials('controls', *CRITICS),
@@ -143,7 +140,7 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
             'vgps-policy-server', 'flow', '--options', '"{{checkpoint: {out}/flow.safetensors}}"', '--episodes', '2',
             '--port', SERVER_PORT)),
         make.trials('sweep', SHIPPED),
-        *(make.table(f'table-{percent}', 'table', 'table', '--share', share) for percent, share in SHARES.items()),
+        *(make.table(f'table-{percent}', 'table', ('table',), '--share', share) for percent, share in SHARES.items()),
         *(make.encoder(f'encoder-{percent}', f'table-{percent}') for percent in SHARES),
         *make.critics(LESS_DATA), make.trials('data', SHIPPED, *LESS_DATA),
         *(make.encoder(f'encoder-seed-{seed}', seed=seed) for seed in SEEDS),
@@ -151,14 +148,18 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
     ]
 
 
+def condition(out: Path, name: str, policy: str = 'flow', selection: str = 'value', k: int = 10, beta: float = 1.0,
+              critic: str = SHIPPED, checkpoint: str = '') -> dict:
+    """Return a row of a study in the folder `out`; `checkpoint`: stage that trained the policy, if not its name."""
+    options = {'random-policy': {}, 'server': {'url': f'ws://127.0.0.1:{SERVER_PORT}', 'connect_timeout': 120}
+               }.get(policy, {'checkpoint': str(out / f'{checkpoint or policy}.safetensors')})
+    return {'name': name, 'policy': policy, 'critic': str(out / critic / 'critic') if selection == 'value' else '',
+            'selection': selection, 'k': k, 'beta': beta, 'policy_options': options}
+
+
 def studies(out: Path, scale: Scale) -> dict[str, dict]:
     """Return the comparisons by name, as ``vgps-evaluate trials --study`` reads them."""
-    def row(name: str, policy: str = 'flow', selection: str = 'value', k: int = 10, beta: float = 1.0,
-            critic: str = SHIPPED) -> dict:
-        options = {'random-policy': {}, 'server': {'url': f'ws://127.0.0.1:{SERVER_PORT}', 'connect_timeout': 120}
-                   }.get(policy, {'checkpoint': str(out / f'{policy}.safetensors')})
-        return {'name': name, 'policy': policy, 'critic': str(out / critic / 'critic') if selection == 'value' else '',
-                'selection': selection, 'k': k, 'beta': beta, 'policy_options': options}
+    row = functools.partial(condition, out)
 
     def study(rows: list[dict], trials: int) -> dict:
         return {'tasks': list(TASKS), 'conditions': rows, 'trials': trials, 'first_seed': FIRST_SEED, 'max_steps': 60}
@@ -180,52 +181,6 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
             'videos': study(headline[:2], scale.videos)}
 
 
-def run(out: Path, scale: Scale, cores: int = 2) -> None:
-    """Run every stage that is not done, on `cores` cores; raises SystemExit naming the log of one that fails."""
-    logs = out / 'logs'
-    logs.mkdir(parents=True, exist_ok=True)
-    _check_same(out, scale)
-    for name, content in studies(out, scale).items():
-        (out / f'{name}.yaml').write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    plan, began = stages(out, scale), time.monotonic()
-    left = {stage.name: (stage, logs) for stage in plan if not (logs / f'{stage.name}.done').exists()}
-    undone = set(left)
-
-    def record(name: str, code: int) -> None:
-        if code:
-            sys.exit(f'vgps-study: stage {name} failed ({code}): see {logs / name}.log')
-        (logs / f'{name}.done').touch()
-        undone.discard(name)
-        _say(began, f'{len(plan) - len(undone)} of {len(plan)} done: {name}')
-
-    _say(began, f'{len(left)} of {len(plan)} stages are left; what each says: {logs}')
-    jobs.run(_run, left, engine=Engine(cores), record=record, needs={stage.name: stage.needs for stage in plan})
-
-
-def _run(job: tuple[Stage, Path]) -> int:
-    """Run a stage and return its exit status; its cost goes to ``costs.jsonl``, also where it is stopped."""
-    stage, logs = job
-    def keep(cost: jobs.Cost) -> None:
-        with (logs / 'costs.jsonl').open('a') as ledger:
-            ledger.write(json.dumps({'stage': stage.name, 'minutes': cost.minutes, 'cpu_minutes': cost.cpu_minutes})
-                         + '\n')
-
-    # one thread per process, for drawing too (Mesa): as many processes as cores are running
-    return jobs.command(stage.command, logs / f'{stage.name}.log',
-                        {**os.environ, 'OMP_NUM_THREADS': '1', 'LP_NUM_THREADS': '0'}, keep)
-
-
-def _say(began: float, text: str) -> None:
-    print(f'[{(time.monotonic() - began) / 60:5.1f} min] {text}', flush=True)
-
-
-def _check_same(out: Path, scale: Scale) -> None:
-    path, wanted = out / 'scale.json', json.dumps(dataclasses.asdict(scale), indent=2)
-    if path.exists() and path.read_text() != wanted:
-        sys.exit(f'vgps-study: {out} was begun at another scale (see {path}): choose another --output or remove it')
-    path.write_text(wanted)
-
-
 @dataclass
 class Study:
     """Prove that steering raises success, from nothing: data, policies, critics, trials, tables.
@@ -233,6 +188,8 @@ class Study:
     Example: vgps-study --output study
 
     On 2 CPU cores about 3 hours; an interrupted call continues where it stopped. Next: read OUTPUT/results.md.
+
+    vgps-study simpler --help: the same on the field's benchmark, SIMPLER's four WidowX tasks.
     """
 
     output: Path = Path('study')
@@ -251,17 +208,20 @@ class Study:
 
 def main() -> None:
     """Run the command line."""
+    if sys.argv[1:2] == ['simpler']:
+        from vgps_bringup.reproduction import simpler
+        simpler.main(sys.argv[2:])
+        return
     options = tyro.cli(Study, prog='vgps-study', config=(tyro.conf.FlagCreatePairsOff,))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no stage outlives this
     scale, out = SMOKE if options.smoke else Scale(), options.output.resolve()
     if options.list:
-        for stage in stages(out, scale):
-            print(f'{stage.name}: {shlex.join(stage.command)}')
+        schedule.show(stages(out, scale))
         return
     if options.cores < 1:
         sys.exit(f'vgps-study: --cores must be at least 1, not {options.cores}')
     if not options.report_only:
-        run(out, scale, options.cores)
+        schedule.run(stages(out, scale), out, scale, studies(out, scale), options.cores)
     from vgps_bringup.reproduction.tables import write
     print(write(out, options.publish))
 

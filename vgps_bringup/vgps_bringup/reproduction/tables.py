@@ -1,12 +1,15 @@
 """The tables and the figure of ``vgps-study``, written from the trials' journals and from nothing else."""
 
 import json
+import math
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from vgps_bringup.trials.report import Results, markdown, rates_figure
 from vgps_bringup.trials.trials import collect
+from vgps_msgs_py.safetensors_header import read_header
 
 TITLES = {
     'headline': 'Does steering help? Two policies of different kind, one critic file',
@@ -16,6 +19,20 @@ TITLES = {
     'server': 'The same policy as a black box: in its own process, behind the policy server',
     'sweep': 'Number of candidates K and temperature β',
 }
+SIMPLER_TITLES = {  # in the order and the layout of the paper's tables
+    'headline': 'Two policies, one critic (the paper\'s Table 2)',
+    'algorithms': 'The critic\'s algorithm: IQL and Cal-QL (Table 3)',
+    'fine-tuning': 'Against training the policy on successes only, and for longer (Table 7)',
+    'data': 'How many of the demonstrations the critic learns from (Table 8)',
+    'candidates': 'Number of candidates K (Table 10)',
+    'controls': 'Controls, and more critics (Table 12)',
+}
+SIMPLER_MISSING = (
+    'Table 11, the actors of IQL and Cal-QL as policies: they are trained but not exported as a policy',
+    'the Google Robot\'s tasks, which ManiSkill 3 does not have',
+    'the paper\'s own policies and its own numbers, which these are not to be compared with: other policies, other '
+    'demonstrations',
+)
 BEGIN, END = '<!-- study: written by vgps-study --publish -->', '<!-- /study -->'
 
 
@@ -28,10 +45,7 @@ def write(out: Path, publish: Path | None = None) -> str:
 
     """
     text, data, headline = ['# Results of `vgps-study`', ''], {}, None
-    for name, title in TITLES.items():
-        if not list((out / f'trials-{name}').glob('journal-*.jsonl')):
-            continue
-        results = Results(*collect(out / f'trials-{name}'))
+    for name, title, results in _finished(out, TITLES):
         text += [f'## {title}', '', markdown(results)]
         data[name] = results.as_dict()
         if name == 'headline':
@@ -48,6 +62,45 @@ def write(out: Path, publish: Path | None = None) -> str:
     if publish and headline is not None:
         _write_readme(publish / 'README.md', headline)
     return '\n'.join(text)
+
+
+def write_simpler(out: Path) -> str:
+    """Write ``results.md`` and ``results.json`` of a study in SIMPLER and return the Markdown; says what is missing."""
+    from vgps_bringup.reproduction.simpler import Scale, shortfalls
+    kept = json.loads((out / 'scale.json').read_text()) if (out / 'scale.json').exists() else {}
+    scale = Scale(**{**kept, 'tasks': tuple(kept['tasks'])}) if kept else Scale()
+    less = '; '.join(shortfalls(scale))
+    text, data = ['# Results of `vgps-study simpler`', ''], {}
+    text += [f'Smaller than the study: {less}.', ''] if less else []
+    for name, title, results in _finished(out, SIMPLER_TITLES):
+        text += [f'## {title}', '', markdown(results)]
+        data[name] = results.as_dict()
+    text += _sizes(out)
+    missing = [f'{title}: `vgps-study simpler --stages trials-{name}`' for name, title in SIMPLER_TITLES.items()
+               if name not in data] + list(SIMPLER_MISSING)
+    text += ['## Not run', '', *(f'- {line}' for line in missing), '', *_cost(out / 'logs' / 'costs.jsonl')]
+    plain = json.dumps(data, indent=1, ensure_ascii=False).replace(f'{out.resolve()}/', '')
+    (out / 'results.md').write_text('\n'.join(text), encoding='utf-8')
+    (out / 'results.json').write_text(plain + '\n', encoding='utf-8')
+    return '\n'.join(text)
+
+
+def _sizes(out: Path) -> list[str]:
+    """Return the sizes of the networks that were trained, counted in their files; nothing where there are none."""
+    files = {path.stem: path for path in sorted(out.glob('*.safetensors'))}
+    files |= {path.parents[1].name: path for path in sorted(out.glob('*/critic/model.safetensors'))}
+    if not files:
+        return []
+    rows = [f'| {name} | {sum(map(math.prod, read_header(path).shapes.values())) / 1e6:.2f} |'
+            for name, path in files.items()]
+    return ['## Sizes of the networks (Table 13)', '', '| Network | million parameters |', '|---|---|', *rows, '']
+
+
+def _finished(out: Path, titles: dict[str, str]) -> Iterator[tuple[str, str, Results]]:
+    """Yield name, title and results of the comparisons that have finished trials."""
+    for name, title in titles.items():
+        if list((out / f'trials-{name}').glob('journal-*.jsonl')):
+            yield name, title, Results(*collect(out / f'trials-{name}'))
 
 
 def _cost(ledger: Path) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from vgps_bringup.simulation.rendering import make_renderer
+from vgps_bringup.simulation.rendering import Renderer, make_renderer
 from vgps_bringup.simulation.widowx import SimulatedWidowX
 
 
@@ -54,18 +54,20 @@ class CameraThread:
         self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        renderer, drawn = None, None
+        # One renderer for each task seen: OpenGL takes 0.4 s to open, and opening and freeing contexts without end
+        # makes the process grow. The model is kept with its renderer, because its identity is the key.
+        renderers: dict[int, tuple[mujoco.MjModel, Renderer]] = {}
         try:
             while True:
                 self._wanted.wait()
                 self._wanted.clear()
                 if self._stop:
                     return
-                if drawn is not self._model:
-                    if renderer:
-                        renderer.close()
-                    renderer = make_renderer(self._model, self._robot.image_size, self._robot.renderer)
-                    drawn, self.backend = self._model, renderer.name
+                if id(self._model) not in renderers:
+                    renderers[id(self._model)] = self._model, make_renderer(self._model, self._robot.image_size,
+                                                                            self._robot.renderer)
+                renderer = renderers[id(self._model)][1]
+                self.backend = renderer.name
                 image, tag = renderer.render(self._data), self._tag
                 self._idle.set()
                 self._deliver(image, tag)
@@ -73,5 +75,5 @@ class CameraThread:
             self._fail(error)
         finally:
             self._idle.set()
-            if renderer:
+            for _, renderer in renderers.values():
                 renderer.close()

@@ -16,10 +16,10 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
 import yaml
 from tqdm import tqdm
 
@@ -28,40 +28,44 @@ from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.simulation.demonstrator import Demonstrator, DemonstratorConfig
 from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_bringup.simulation.tasks import TASKS
-from vgps_msgs_py import jobs
+from vgps_msgs_py import command_line, jobs
 from vgps_msgs_py.bags.writer import BagWriter
-from vgps_msgs_py.jobs import Engine, JobError
+from vgps_msgs_py.jobs import Engine
 
 _SUMMARY = 'collection.yaml'
+LOG_EVERY = 30.0  # s between two lines of progress where nobody watches
 
 
 @dataclass(frozen=True)
-class CollectConfig:
+class Collection:
     """What is recorded. Where it runs (`processes`, `shard`, `cluster`) does not change the data."""
 
     output: Path  # folder for the recordings
-    tasks: tuple[str, ...] = ('put_eggplant_in_basket', 'put_carrot_on_plate')
+    tasks: tuple[str, ...] = ()
     episodes: int = 700  # per task, at least 1
     episodes_per_bag: int = 50  # episodes in one recording
-    image_size: int = 128  # pixels, square
-    looks: str = 'varied'  # 'plain', 'light' or 'varied': light, camera pose, colours and table by the seed
     max_steps: int = 40  # control steps of 0.2 s; then the episode has failed
     first_seed: int = 1_000_000  # seeds below are left to evaluation
-    renderer: str = 'auto'  # 'auto', 'egl', 'osmesa' or 'rays'; train and evaluate with the same
     processes: int = 1  # side by side on this machine
     shard: str = ''  # 'i/n': record every n-th bag only, as task i (from 0) of a job array on a shared folder
     cluster: str = ''  # address of a Ray cluster that shares the folder, or 'auto'
     demonstrator: DemonstratorConfig = field(default_factory=DemonstratorConfig)
 
     def __post_init__(self):
-        unknown = [task for task in self.tasks if task not in TASKS]
+        unknown = [task for task in self.tasks if task not in self.known_tasks()]
         if unknown:
-            raise ValueError(f'no such task: {", ".join(unknown)}; known are {", ".join(TASKS)}')
-        if self.looks not in LOOKS:
-            raise ValueError(f"looks is '{self.looks}', must be one of {', '.join(LOOKS)}")
+            raise ValueError(f'no such task: {", ".join(unknown)}; known are {", ".join(self.known_tasks())}')
         if min(self.episodes, self.episodes_per_bag, self.max_steps, self.processes) < 1:
             raise ValueError('episodes, episodes_per_bag, max_steps and processes must be at least 1')
         Engine(shard=self.shard)
+
+    def known_tasks(self) -> Iterable[str]:
+        """Return the tasks that can be recorded."""
+        raise NotImplementedError
+
+    def stage(self, task: str) -> tuple:
+        """Return an environment (LockstepEnvironment, or what looks like one) and a demonstrator for a task."""
+        raise NotImplementedError
 
     def bags(self) -> list[tuple[str, str, range]]:
         """Return (folder name, task, seeds) of every recording."""
@@ -72,6 +76,30 @@ class CollectConfig:
                               self.first_seed + min(start + self.episodes_per_bag, self.episodes))
                 result.append((f'{task}_{number:04d}', task, seeds))
         return result
+
+
+@dataclass(frozen=True)
+class CollectConfig(Collection):
+    """Demonstrations in the embedded simulation."""
+
+    tasks: tuple[str, ...] = ('put_eggplant_in_basket', 'put_carrot_on_plate')
+    image_size: int = 128  # pixels, square
+    looks: str = 'varied'  # 'plain', 'light' or 'varied': light, camera pose, colours and table by the seed
+    renderer: str = 'auto'  # 'auto', 'egl', 'osmesa' or 'rays'; train and evaluate with the same
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.looks not in LOOKS:
+            raise ValueError(f"looks is '{self.looks}', must be one of {', '.join(LOOKS)}")
+
+    def known_tasks(self) -> Iterable[str]:
+        """Return the simulated tasks."""
+        return TASKS
+
+    def stage(self, task: str) -> tuple[LockstepEnvironment, Demonstrator]:
+        """Return the simulated world and its demonstrator."""
+        return LockstepEnvironment(task, (self.image_size, self.image_size), self.renderer, LOOKS[self.looks]), \
+            Demonstrator(self.demonstrator)
 
 
 def run_episode(environment: LockstepEnvironment, demonstrator: Demonstrator, seed: int, max_steps: int,
@@ -102,13 +130,11 @@ def run_episode(environment: LockstepEnvironment, demonstrator: Demonstrator, se
     return truth.success, failure, steps
 
 
-def record_bag(config: CollectConfig, name: str, task: str, seeds: range) -> None:
+def record_bag(config: Collection, name: str, task: str, seeds: range) -> None:
     """Record the demonstrations of `seeds` into ``OUTPUT/NAME``, which appears when it is complete."""
     partial = config.output / '.partial' / name
     shutil.rmtree(partial, ignore_errors=True)
-    environment = LockstepEnvironment(task, (config.image_size, config.image_size), config.renderer,
-                                      LOOKS[config.looks])
-    demonstrator, outcomes, steps = Demonstrator(config.demonstrator), Counter(), 0
+    (environment, demonstrator), outcomes, steps = config.stage(task), Counter(), 0
     bag = BagWriter(partial)
     writer = EpisodeWriter(bag, config.max_steps)
     for seed in seeds:
@@ -122,7 +148,7 @@ def record_bag(config: CollectConfig, name: str, task: str, seeds: range) -> Non
     partial.replace(config.output / name)
 
 
-def _record(job: tuple[CollectConfig, str, str, range]) -> int:
+def _record(job: tuple[Collection, str, str, range]) -> int:
     """Record one bag, unless a process that was killed had just finished it; return its number of episodes."""
     config, name, task, seeds = job
     if not (config.output / name).is_dir():
@@ -130,7 +156,7 @@ def _record(job: tuple[CollectConfig, str, str, range]) -> int:
     return len(seeds)
 
 
-def collect(config: CollectConfig) -> dict[str, Counter]:
+def collect(config: Collection) -> dict[str, Counter]:
     """Record what is missing of this shard and return how its episodes of each task ended.
 
     Raises:
@@ -142,8 +168,10 @@ def collect(config: CollectConfig) -> dict[str, Counter]:
     mine = set(Engine(shard=config.shard).select([bag[0] for bag in config.bags()]))
     missing = [bag for bag in config.bags() if bag[0] in mine and not (config.output / bag[0]).is_dir()]
     episodes = sum(len(seeds) for name, _, seeds in config.bags() if name in mine)
-    with tqdm(total=episodes, initial=episodes - sum(len(seeds) for _, _, seeds in missing), unit='episode',
-              disable=not sys.stderr.isatty()) as progress:
+    left = sum(len(seeds) for _, _, seeds in missing)
+    # in a log a line now and then: a long collection says how long it will take there, too
+    with tqdm(total=episodes, initial=episodes - left, unit='episode',
+              mininterval=0.1 if sys.stderr.isatty() else LOG_EVERY) as progress:
         jobs.run(_record, {bag[0]: (config, *bag) for bag in missing},
                  engine=Engine(config.processes, cluster=config.cluster),
                  record=lambda name, episodes: progress.update(episodes))
@@ -157,7 +185,7 @@ def collect(config: CollectConfig) -> dict[str, Counter]:
     return totals
 
 
-def _check_same(config: CollectConfig) -> None:
+def _check_same(config: Collection) -> None:
     where = {'output', 'processes', 'shard', 'cluster'}
     wanted = {k: v for k, v in dataclasses.asdict(config).items() if k not in where}
     wanted = yaml.safe_dump({**wanted, 'tasks': list(config.tasks),
@@ -173,22 +201,25 @@ def _check_same(config: CollectConfig) -> None:
         temporary.replace(path)
 
 
-def main() -> None:
-    """Collect from the command line."""
+def run(config_type: type[Collection], command: str, description: str, next_step: str) -> None:
+    """Collect from the command line; `next_step` names the command that follows, {output} in it the folder."""
     # One thread per process: numpy's own threads only get in each other's way here.
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     started = time.monotonic()
-    try:
-        config = tyro.cli(CollectConfig, prog='vgps-collect', description=__doc__)
+    config = command_line.read(config_type, command, description=description)
+    with command_line.refusing(command, ValueError, ImportError, RuntimeError,  # JobError, SimplerError
+                               stopped='stopped: the same command continues'):
         totals = collect(config)
-    except (ValueError, ImportError, JobError) as error:
-        sys.exit(f'vgps-collect: {error}')
     for task, outcomes in totals.items():
         total = outcomes.total()
         print(f'{task}: {total} episodes, {outcomes["success"] / total:.0%} succeed; '
               + ', '.join(f'{name} {count}' for name, count in outcomes.most_common() if name != 'success'))
-    print(f'in {config.output}, {time.monotonic() - started:.0f} s. Next: vgps-train iql --preset small '
-          f'--data {config.output}/ --out runs/iql')
+    print(f'in {config.output}, {time.monotonic() - started:.0f} s. Next: {next_step.format(output=config.output)}')
+
+
+def main() -> None:
+    """Collect in the embedded simulation."""
+    run(CollectConfig, 'vgps-collect', __doc__, 'vgps-train iql --preset small --data {output}/ --out runs/iql')
 
 
 if __name__ == '__main__':

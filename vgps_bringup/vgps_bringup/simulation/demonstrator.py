@@ -37,6 +37,43 @@ NO_ERRORS = DemonstratorConfig(grasp_offset=0.0, height_error_chance=0.0, early_
                                early_release_chance=0.0, late_release_chance=0.0, place_error=0.0, action_noise=0.0)
 
 
+@dataclass(frozen=True)
+class Errors:
+    """What goes wrong in one demonstration."""
+
+    along: float = 0.0                              # m, of the grasp along the object
+    higher: float = 0.0                             # m, of the grasp
+    early_close: float = 0.0                        # m above the grasp at which the gripper closes; 0: at the grasp
+    release_at: float = 1.0                         # part of the way to the goal at which it opens; 1: at the goal
+    wait: int = 0                                   # steps that it holds on over the goal
+    place: tuple[float, float] = (0.0, 0.0)         # m, x and y of the release
+
+    @classmethod
+    def draw(cls, config: DemonstratorConfig, rng: np.random.Generator, half_length: float, rest_height: float,
+             reach: tuple[float, float]) -> 'Errors':
+        """Draw those of one episode.
+
+        Args:
+            config: how often and how far.
+            rng: draws from here.
+            half_length: of the object [m].
+            rest_height: of the object's centre above the table [m].
+            reach: half the goal's size in x and y [m].
+
+        """
+        along = rng.normal(0.0, 1.0) * config.grasp_offset * half_length
+        highest = config.height_error * rest_height
+        higher = rng.uniform(0.0, highest) if rng.random() < config.height_error_chance else 0.0
+        early_close = rng.uniform(0.015, 0.035) if rng.random() < config.early_close_chance else 0.0
+        release, release_at, wait = rng.random(), 1.0, 0
+        if release < config.early_release_chance:
+            release_at = rng.uniform(*config.early_release)
+        elif release < config.early_release_chance + config.late_release_chance:
+            wait = int(rng.integers(*config.late_release))
+        place = rng.normal(0.0, 1.0, 2) * config.place_error * np.array(reach)
+        return cls(along, higher, early_close, release_at, wait, tuple(place))
+
+
 class Demonstrator:
     """Plays one episode: reach, descend, close, lift, carry, lower, open, retreat."""
 
@@ -45,18 +82,9 @@ class Demonstrator:
 
     def reset(self, robot: SimulatedWidowX, seed: int) -> None:
         """Draw this episode's errors; `robot` stands at its start pose."""
-        c, self._rng = self.config, np.random.default_rng(seed)
-        rng = self._rng
-        self._along = rng.normal(0.0, 1.0) * c.grasp_offset * robot.task.half_length
-        highest = c.height_error * robot.task.rest_height
-        self._higher = rng.uniform(0.0, highest) if rng.random() < c.height_error_chance else 0.0
-        self._early_close = rng.uniform(0.015, 0.035) if rng.random() < c.early_close_chance else 0.0
-        release, self._release_at, self._wait = rng.random(), 1.0, 0
-        if release < c.early_release_chance:
-            self._release_at = rng.uniform(*c.early_release)
-        elif release < c.early_release_chance + c.late_release_chance:
-            self._wait = int(rng.integers(*c.late_release))
-        self._place = rng.normal(0.0, 1.0, 2) * c.place_error * np.array(robot.task.placed_reach)
+        self._rng = np.random.default_rng(seed)
+        self._errors = Errors.draw(self.config, self._rng, robot.task.half_length, robot.task.rest_height,
+                                   robot.task.placed_reach)
         self._task: Task = robot.task
         self._phase, self._since, self.done = 'reach', 0, False
         self._object, self._yaw = robot.oracle.object_position.copy(), robot.oracle.object_yaw
@@ -67,9 +95,9 @@ class Demonstrator:
         position = target_pose[:3, 3]
         if self._phase in ('reach', 'descend'):
             self._object, self._yaw = robot.oracle.object_position.copy(), robot.oracle.object_yaw
-        grasp = self._object + self._along * np.array([np.cos(self._yaw), np.sin(self._yaw), 0.0])
-        grasp[2] = self._task.grasp_height + self._higher
-        goal = robot.oracle.goal_position + np.array([*self._place, 0.0])
+        grasp = self._object + self._errors.along * np.array([np.cos(self._yaw), np.sin(self._yaw), 0.0])
+        grasp[2] = self._task.grasp_height + self._errors.higher
+        goal = robot.oracle.goal_position + np.array([*self._errors.place, 0.0])
         self._since += 1
         while True:
             waypoint, openness, following = self._PHASES[self._phase](self, position, grasp, goal)
@@ -84,7 +112,7 @@ class Demonstrator:
         return above, 1.0, 'descend' if np.linalg.norm(above - position) < 2 * _ARRIVED else None
 
     def _descend(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
-        early = self._early_close and position[2] - grasp[2] < self._early_close
+        early = self._errors.early_close and position[2] - grasp[2] < self._errors.early_close
         return grasp, 0.0 if early else 1.0, 'close' if np.linalg.norm(grasp - position) < _ARRIVED else None
 
     def _close(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
@@ -99,7 +127,7 @@ class Demonstrator:
         waypoint = np.array([*goal[:2], self._task.carry_height])
         left = np.linalg.norm(waypoint[:2] - position[:2])
         way = max(1e-6, np.linalg.norm(goal[:2] - self._lifted_at))
-        if 1.0 - left / way >= self._release_at and self._release_at < 1.0:
+        if 1.0 - left / way >= self._errors.release_at and self._errors.release_at < 1.0:
             return waypoint, 0.0, 'open'
         return waypoint, 0.0, 'lower' if left < _ARRIVED else None
 
@@ -108,7 +136,7 @@ class Demonstrator:
         return np.array([*goal[:2], height]), 0.0, 'wait' if abs(height - position[2]) < _ARRIVED else None
 
     def _hold_on(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
-        return position, 0.0, 'open' if self._since > self._wait else None
+        return position, 0.0, 'open' if self._since > self._errors.wait else None
 
     def _open(self, position: np.ndarray, grasp: np.ndarray, goal: np.ndarray) -> _Move:
         return position, 0.0 if self._since == 1 else 1.0, 'retreat' if self._since > 2 else None  # stands still first

@@ -192,6 +192,12 @@ class SimulationNode(Node):
         except ValueError as error:
             response.message = str(error)
             response.instruction = self.robot.task.instruction
+        # The first picture of a task not seen before takes up to a second, in which no joint states go out either. It
+        # is drawn before the answer: the arm's way to its start pose would begin in that silence.
+        self.elapsed += PHYSICS_PERIOD  # no two pictures share a stamp
+        self.camera.shoot(self.stamp())
+        self.camera.settle()
+        self.publish_joints(self.stamp())
         self.seen = time.monotonic()  # the time the reset took is not simulated
         return response
 

@@ -6,12 +6,23 @@ import numpy as np
 from vgps_bringup.simulation.appearance import PLAIN, Appearance, VisualRandomisation
 from vgps_bringup.simulation.model import FINGER_CLOSED, FINGER_OPEN, JOINT_NAMES, START_JOINTS
 from vgps_bringup.simulation.oracle import Oracle, TaskState
-from vgps_bringup.simulation.rendering import make_renderer
-from vgps_bringup.simulation.tasks import DEFAULT_TASK, TASKS
+from vgps_bringup.simulation.rendering import Renderer, make_renderer
+from vgps_bringup.simulation.tasks import DEFAULT_TASK, TASKS, Task
 
 _RAMP = 0.7  # part of a command's duration in which the joint targets move; the rest is for the arm to catch up
 _SETTLE = 0.3  # s that a new scene comes to rest
 _WATCH = 0.02  # s between two looks of the oracle
+
+
+class _World:
+    """Everything that is built once for a task: building takes 0.1 s, and opening OpenGL another 0.4 s."""
+
+    def __init__(self, task: Task):
+        self.model = task.build()
+        self.data = mujoco.MjData(self.model)
+        self.appearance = Appearance(self.model)
+        self.oracle = Oracle(self.model, self.data, task)
+        self.renderer: Renderer | None = None
 
 
 class SimulatedWidowX:
@@ -29,19 +40,20 @@ class SimulatedWidowX:
         if min(image_size) < 8 or max(image_size) > 1280:
             raise ValueError(f'image_size is {image_size}; both sides must be within 8 and 1280 pixels')
         self.image_size, self.looks = tuple(image_size), looks
-        self.renderer, self._renderer = renderer, None
-        self._load(task)
+        self.renderer = renderer
+        self._worlds: dict[str, _World] = {}
+        self._enter(task)
         self.reset(0)
 
-    def _load(self, task: str) -> None:
+    def _enter(self, task: str) -> None:
+        """Make the world of `task` the present one; worlds once built are kept, with their renderers."""
         if task not in TASKS:
             raise ValueError(f'there is no task {task!r}; known are {", ".join(TASKS)}')
-        self.close()
+        if task not in self._worlds:
+            self._worlds[task] = _World(TASKS[task])
+        self._world = world = self._worlds[task]
         self.task_name, self.task = task, TASKS[task]
-        self.model = self.task.build()
-        self.data = mujoco.MjData(self.model)
-        self._appearance = Appearance(self.model)
-        self.oracle = Oracle(self.model, self.data, self.task)
+        self.model, self.data, self.oracle = world.model, world.data, world.oracle
         self._site = self.model.site('ee_gripper_link').id
         self._arm = [self.model.joint(name).qposadr[0] for name in JOINT_NAMES]
         self._arm_speed = [self.model.joint(name).dofadr[0] for name in JOINT_NAMES]
@@ -55,12 +67,12 @@ class SimulatedWidowX:
         The arm stands at BridgeData's start pose with an open gripper. Same task, seed and looks: same state.
         """
         if task is not None and task != self.task_name:
-            self._load(task)
+            self._enter(task)
         self.seed = int(seed)
         scene, looks = (np.random.default_rng(s) for s in np.random.SeedSequence(self.seed).spawn(2))
         task, data = self.task, self.data
         mujoco.mj_resetData(self.model, data)
-        self._appearance.apply(self.looks, looks)
+        self._world.appearance.apply(self.looks, looks)
         data.qpos[self._arm] = START_JOINTS
         data.qpos[self._fingers] = FINGER_OPEN
         yaw = scene.uniform(-task.object_yaw, task.object_yaw)
@@ -147,17 +159,19 @@ class SimulatedWidowX:
 
     def render(self) -> np.ndarray:
         """Return what the camera sees now, (H, W, 3) uint8 RGB."""
-        if self._renderer is None:
-            self._renderer = make_renderer(self.model, self.image_size, self.renderer)
-        return self._renderer.render(self.data)
+        world = self._world
+        if world.renderer is None:
+            world.renderer = make_renderer(self.model, self.image_size, self.renderer)
+        return world.renderer.render(self.data)
 
     @property
     def backend(self) -> str:
-        """The renderer in use, empty before the first picture."""
-        return self._renderer.name if self._renderer else ''
+        """The renderer in use, empty before the first picture of the present task."""
+        return self._world.renderer.name if self._world.renderer else ''
 
     def close(self) -> None:
-        """Free the renderer; the next `render` opens a new one."""
-        if getattr(self, '_renderer', None) is not None:
-            self._renderer.close()
-        self._renderer = None
+        """Free the renderers; the next `render` opens a new one."""
+        for world in self._worlds.values():
+            if world.renderer is not None:
+                world.renderer.close()
+                world.renderer = None

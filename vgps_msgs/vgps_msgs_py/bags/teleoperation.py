@@ -23,6 +23,8 @@ FRAME_AGE = 300_000_000        # [ns] an older frame does not show where a step 
 CLOCKS = 500_000_000           # [ns] between camera and joints: more is two clocks, not a delay
 JOINT_SPEED, JOINT_SLACK = 8.0, 0.3  # [rad/s], [rad] between two readings: more is no motion of this arm
 FINGER, FINGER_RANGE = 'left_finger', (0.010, 0.035)  # [m] closed, open: the BridgeData robots' finger travel
+FINGER_FURTHEST = 0.06         # [m] no reading of this gripper is larger
+TURNED = 7.0                   # [rad] no joint of an arm has turned further
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,13 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
         raise BagError(f'{bag.path}: {topic} holds {len(readings)} joint states that can be used; {_told(left_out)}')
     clocks, times = np.array([r[0] for r in readings]), np.array([r[1] for r in readings], np.int64)
     joints = np.stack([r[2] for r in readings])
-    low, high = FINGER_RANGE
-    openness = np.clip((np.array([r[3] for r in readings]) - low) / (high - low), 0, 1)
+    fingers, (low, high) = np.array([r[3] for r in readings]), FINGER_RANGE
+    if fingers.min() < -FINGER_FURTHEST or fingers.max() > FINGER_FURTHEST:
+        raise BagError(f'{bag.path}: {FINGER} of {topic} reads {fingers.min():.3g} to {fingers.max():.3g}, which is no '
+                       f'travel in metres ({low:g} closed, {high:g} open)')
+    if (most := np.abs(joints).max()) > TURNED:
+        raise BagError(f'{bag.path}: {topic} reads joints of up to {most:.3g}, which are no radians: degrees?')
+    openness = np.clip((fingers - low) / (high - low), 0, 1)
     steps = np.diff(times)
     usual = float(np.median(steps[np.diff(clocks) == 0])) if (np.diff(clocks) == 0).any() else np.inf
     if usual > PERIOD * 1.25:

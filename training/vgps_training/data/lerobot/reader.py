@@ -16,6 +16,7 @@ from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malfor
 from vgps_training.data.lerobot import columns, judged, meta, video
 
 STORED_RATE_SLACK = 1.5  # times the usual step: a longer one is a gap
+RATE_SLACK = 8           # times: tables are thinned out, but not seconds taken for milliseconds
 
 
 class StoredFrames(Frames):
@@ -71,7 +72,7 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
     listed = list(meta.entries(info, camera))
     if isinstance(info.episodes, int) and info.episodes != len(listed):
         yield Malformed(str(folder), f'info.json promises {info.episodes} episodes, the metadata list {len(listed)}')
-    source = _Source(info, camera, texts, [e for e in listed if isinstance(e, meta.Entry)], reading.outcomes)
+    source = _Source(info, camera, texts, [e for e in listed if isinstance(e, meta.Entry)], reading)
     for entry in listed:
         if isinstance(entry, DataError):
             yield Malformed(str(folder), str(entry))
@@ -91,10 +92,11 @@ class _Source:
     """The files of a data set: the last table that was read, the rows of every episode, the frames of every video."""
 
     def __init__(self, info: meta.Info, camera: str, texts: dict[int, str], listed: list[meta.Entry],
-                 labels: str):
+                 reading: Reading):
         self.info, self.camera, self.texts, self.listed = info, camera, texts, listed
         self.rows = None if info.old else meta.row_ranges(info)
-        self.labels, self.outcomes = labels, judged.outcomes(info.folder, labels) if labels else {}
+        self.labels, self.gripper = reading.outcomes, reading.gripper
+        self.outcomes = judged.outcomes(info.folder, self.labels) if self.labels else {}
         self._tables: dict[Path, pa.Table] = {}
         self._windows: dict[Path, dict] = {}
 
@@ -106,7 +108,7 @@ class _Source:
         numbers = columns.matrix(table.column('action'))
         places, unnamed, closed = columns.action_places(self.info.features.get('action', {}), numbers.shape[1])
         actions = numbers[:, places]
-        if closed:
+        if closed and self.gripper == 'openness':  # otherwise the user said what it is, and it is converted later
             actions[:, 6] = 1 - actions[:, 6]
             notes = (*notes, 'the gripper is a closedness by its name: turned into openness')
         times = self._times(table)
@@ -160,8 +162,11 @@ class _Source:
     def _times(self, table: pa.Table) -> np.ndarray:
         """Return the rows' times (T,) [s]."""
         if 'timestamp' not in table.column_names:
-            return np.arange(table.num_rows) / self.info.fps
-        times = columns.vector(table.column('timestamp'))
+            numbers = 'frame_index' in table.column_names
+            times = columns.vector(table.column('frame_index')) if numbers else np.arange(table.num_rows)
+            times = times / self.info.fps
+        else:
+            times = columns.vector(table.column('timestamp'))
         if len(times) > 1:
             steps = np.diff(times)
             if not np.isfinite(times).all() or steps.min() <= 0:
@@ -169,6 +174,9 @@ class _Source:
             if steps.max() > STORED_RATE_SLACK * np.median(steps):
                 raise DataError(f'timestamps jump by {steps.max():.3g} s after row {int(steps.argmax())}, usually '
                                 f'{np.median(steps):.3g} s: rows are missing')
+            if not 1 / RATE_SLACK < (rate := 1 / np.median(steps)) / self.info.fps < RATE_SLACK:
+                raise DataError(f'timestamps run at {rate:.3g} Hz where info.json says {self.info.fps:g}: they may not '
+                                'be seconds')
         return times
 
     def _video(self, entry: meta.Entry, times: np.ndarray) -> tuple[video.VideoFrames, tuple[str, ...]]:

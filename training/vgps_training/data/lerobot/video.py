@@ -63,6 +63,8 @@ class VideoFrames(Frames):
                     return  # the frame that the index promised was lost in decoding
                 if turned := getattr(frame, 'rotation', 0) % 360:
                     raise DataError(f'the video is to be shown turned by {turned} degrees; store it upright')
+                if frame.format.name.startswith('gray') and frame.format.name != 'gray':  # lerobot's depth maps
+                    raise DataError(f'the video is {frame.format.name}: distances, not colours')
                 yield frame.to_ndarray(format='rgb24')
                 at += 1
                 if at == len(self.times):

@@ -5,10 +5,14 @@ ManiSkill 3: ``pip install mani-skill`` (needs Vulkan; Mesa >= 25 renders on a C
 ``doc/evaluation.md``.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from vgps_bringup.trials.simpler.arm import Arm
+from vgps_bringup.trials.simpler.scenes import LAYOUTS, Scene
 
 # Gripper decisions are held: the paper's evaluation flips after 3 disagreeing steps (WidowX), repeats for 15 (Google).
 WIDOWX_STICKY, GOOGLE_STICKY = 3, 15
@@ -18,6 +22,7 @@ MANISKILL = {
     'widowx_stack_cube': 'StackGreenCubeOnYellowCubeBakedTexInScene-v1',
     'widowx_put_eggplant_in_basket': 'PutEggplantInBasketScene-v1',
 }
+IMAGE_SIZE = 256  # pixels, what policy and critic see
 CAMERA = '3rd_view_camera'  # the WidowX's
 CAMERAS = {'widowx': CAMERA, 'google': 'overhead_camera'}
 FINGER_GROUP = 1 << 15  # shapes that share a bit of SAPIEN's third collision group do not collide
@@ -35,6 +40,7 @@ class Seen:
     success: bool = False
     over: bool = False           # the task's own step limit
     failure: str = ''            # what it would be called if it ended now
+    state: np.ndarray | None = None  # (7,) BridgeData's, of the WidowX where the simulator tells it
 
 
 class ManiSkillTask:
@@ -52,6 +58,7 @@ class ManiSkillTask:
         if name not in MANISKILL:
             raise SimplerError(f'{name} is not in ManiSkill 3; there are: {", ".join(MANISKILL)}. '
                                'The Google Robot tasks need SimplerEnv from its git repository')
+        logging.getLogger('mani_skill').setLevel(logging.ERROR)  # of its own assets it warns at every start
         try:
             self.env = gymnasium.make(MANISKILL[name], obs_mode='rgb+segmentation', num_envs=1,
                                       sim_backend='physx_cpu', render_backend='cpu')
@@ -59,12 +66,22 @@ class ManiSkillTask:
             raise SimplerError(f'{name} cannot be rendered: {error}. On a CPU it needs Mesa >= 25 '
                                '(mesa-vulkan-drivers, libvulkan1)') from error
         self.world = self.env.unwrapped
+        self.arm, self._layout = Arm(self.world), LAYOUTS[name]
 
-    def reset(self, seed: int) -> tuple[Seen, str]:
-        """Start the episode that ``seed`` means; return what is seen and the instruction."""
-        observation, _ = self.env.reset(seed=seed)
+    def reset(self, seed: int, scene: Scene | None = None) -> tuple[Seen, str]:
+        """Start an episode in SIMPLER's configuration number ``seed``, or in a ``scene`` of one's own.
+
+        Returns:
+            What is seen, and the instruction. There are 24 configurations (64 of the eggplant); then they repeat.
+
+        """
+        import torch
+        scene = scene or self._layout.official(seed)
+        for name, values in (('xyz_configs', scene.positions), ('quat_configs', scene.quaternions)):
+            setattr(self.world, name, torch.tensor(values[None], dtype=torch.float32))
+        observation, _ = self.env.reset(seed=seed, options={'episode_id': torch.tensor([0])})
         self._free_fingers()
-        return Seen(self._image(observation)), self.world.get_language_instruction()[0]
+        return Seen(self._image(observation), state=self.arm.state()), self.world.get_language_instruction()[0]
 
     def _free_fingers(self) -> None:
         """Let the fingers pass the bar they slide on, as SIMPLER does.
@@ -86,7 +103,7 @@ class ManiSkillTask:
         ever = bool(information['is_src_obj_grasped'][0])
         failure = 'missed grasp' if not ever else 'late drop' if holding else 'early drop'
         return Seen(self._image(observation), bool(information['success'][0]), bool(np.asarray(truncated).any()),
-                      failure)
+                    failure, self.arm.state())
 
     @property
     def source(self):

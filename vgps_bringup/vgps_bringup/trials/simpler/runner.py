@@ -12,10 +12,12 @@ import numpy as np
 
 from vgps_bringup.episode_pages.overlay import Overlay
 from vgps_bringup.episode_pages.video import VideoWriter
+from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.trials.actors import Actors
 from vgps_bringup.trials.loop import Moment, play
 from vgps_bringup.trials.plan import Condition, Trial
 from vgps_bringup.trials.simpler.environments import (
+    IMAGE_SIZE,
     GoogleGripper,
     Seen,
     SimplerError,
@@ -24,15 +26,16 @@ from vgps_bringup.trials.simpler.environments import (
     axis_angle,
     make_task,
 )
+from vgps_bringup.trials.simpler.robot import Robot
 from vgps_bringup.trials.simpler.scripted import SCRIPTED, ScriptedGoogle, ScriptedPickAndPlace
 from vgps_bringup.trials.trials import TrialResult
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.images import resize
 from vgps_critic.steering import Decision
 from vgps_msgs_py.bags.reader import EpisodeRecord, Step
+from vgps_msgs_py.bags.writer import BagWriter
 from vgps_policy_bridge.policy import Candidates, Observation
 
-IMAGE_SIZE = 256  # pixels, what policy and critic see
 FRACTAL = 'fractal20220817_data'  # the Google Robot's data set, by the name that Octo's and OpenVLA's statistics bear
 
 
@@ -99,23 +102,63 @@ class SimplerRunner:
         return steerer
 
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
-        """Play one episode; ``bag`` (a folder) receives ``video.mp4``."""
+        """Play one episode; ``bag`` (a folder) receives ``video.mp4`` and, of the WidowX, a recording."""
         if self._name != trial.task.name:
             self._leave_task()
             self._task, self._name = make_task(trial.task.name), trial.task.name
-        world = _Simpler(self._task)
-        result = play(world, trial, self._policy(trial.condition), self._steerer(trial.condition), self.max_steps)
+        policy, steerer = self._policy(trial.condition), self._steerer(trial.condition)
+        recorded = bag is not None and self._task.robot == 'widowx'
+        writer = BagWriter(bag) if recorded else None
+        try:
+            record = writer and _Record(Robot(self._task, self._name), EpisodeWriter(writer, self.max_steps),
+                                        getattr(steerer.critic, 'hash', ''))
+            world = _Simpler(self._task, record)
+            result = play(world, trial, policy, steerer, self.max_steps)
+            if record:
+                record.end(result)
+        finally:
+            if writer is not None:
+                writer.close()
         if bag is None:
             return result
         world.write_video(bag, trial, result.success)
-        return replace(result, details={'video': f'bags/{bag.name}/video.mp4'})
+        return replace(result, details={'video': f'bags/{bag.name}/video.mp4'},
+                       bag=f'bags/{bag.name}' if recorded else '')
+
+
+class _Record:
+    """A WidowX episode as messages of a recording, as the lockstep trials write them."""
+
+    def __init__(self, robot: Robot, writer: EpisodeWriter, critic_hash: str):
+        self._robot, self._writer, self._critic_hash, self._steps = robot, writer, critic_hash, 0
+
+    def begin(self, trial: Trial, seen: Seen, instruction: str) -> None:
+        """Announce the episode."""
+        self._robot.begin(trial.seed, seen, instruction)
+        self._writer.begin(trial.identity, self._robot, instruction)
+
+    def before(self, action: np.ndarray, candidates: Candidates, decision: Decision) -> None:
+        """Write what was seen and what was decided about it."""
+        self._writer.frame(self._robot.observe(), self._robot.task_state())
+        self._writer.start_step(action)
+        self._writer.decide(candidates, decision, self._critic_hash)
+
+    def after(self, seen: Seen, openness: float) -> None:
+        """Write what became of the action."""
+        moved, self._steps = self._robot.moved(seen, openness), self._steps + 1
+        self._writer.end_step(moved, self._robot.gripper_pose(), self._steps, 0)
+
+    def end(self, result: TrialResult) -> None:
+        """Write the last frame and the outcome."""
+        self._writer.frame(self._robot.observe(), self._robot.task_state())
+        self._writer.end(result.success, result.failure)
 
 
 class _Simpler:
     """A SIMPLER task as a world of trials: the paper's averaging and sticky gripper between decision and motion."""
 
-    def __init__(self, task):
-        self._task, self._average = task, TemporalAverage()
+    def __init__(self, task, record: _Record | None = None):
+        self._task, self._average, self._record = task, TemporalAverage(), record
         self._gripper = WidowXGripper() if task.robot == 'widowx' else GoogleGripper()
         self._steps: list[Step] = []
         self._images: list[np.ndarray] = []
@@ -124,6 +167,8 @@ class _Simpler:
         """Start the episode."""
         seen, spoken = self._task.reset(trial.seed)
         self._instruction = trial.task.instruction or spoken
+        if self._record:
+            self._record.begin(trial, seen, self._instruction)
         return self._moment(seen), self._instruction
 
     def step(self, candidates: Candidates, decision: Decision) -> Moment:
@@ -134,12 +179,17 @@ class _Simpler:
         action = self._average(chunk)
         index = len(self._steps)
         self._steps.append(Step(index, round(index / self._task.rate * 1e9), self._instruction, decision=decision))
-        return self._moment(self._task.step(
-            np.array([*action[:3], *axis_angle(*action[3:6]), self._gripper(float(action[6]))])))
+        if self._record:
+            self._record.before(action, candidates, decision)
+        gripper = self._gripper(float(action[6]))
+        seen = self._task.step(np.array([*action[:3], *axis_angle(*action[3:6]), gripper]))
+        if self._record:
+            self._record.after(seen, float(gripper > 0))
+        return self._moment(seen)
 
     def _moment(self, seen: Seen) -> Moment:
         self._images.append(seen.image)
-        observation = Observation(resize(seen.image, IMAGE_SIZE), len(self._steps) / self._task.rate)
+        observation = Observation(resize(seen.image, IMAGE_SIZE), len(self._steps) / self._task.rate, seen.state)
         return Moment(observation, seen.success, seen.over, seen.failure)
 
     def write_video(self, folder: Path, trial: Trial, success: bool) -> None:
