@@ -101,6 +101,9 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
         turned = picture.getexif().get(0x0112, 1) != 1
         if turned:
             picture = ImageOps.exif_transpose(picture)
+        if picture.mode == 'F':
+            raise ImageError(f"picture of floating-point numbers, format '{format}': distances, not colours; give the "
+                             "camera's colour topic")
         if picture.mode.startswith('I') and original != 'mono16':
             raise ImageError(f"picture of 16 bits a pixel, format '{format}': a depth picture, or brightness that its "
                              "format does not call mono16; give the camera's colour topic")
