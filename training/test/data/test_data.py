@@ -154,6 +154,15 @@ def test_unknown_lerobot_version_is_refused(tmp_path):
         list(read_episodes(folder))
 
 
+def test_data_that_are_there_twice_are_said_to_be(tmp_path):
+    write_v2(tmp_path / 'a', [(pictures(4), moves(4, seed), 0, True) for seed in (1, 2)], ['x'])
+    write_v2(tmp_path / 'b/copy', [(pictures(4), moves(4, seed), 0, True) for seed in (2, 3)], ['x'])
+    _, report = read_table([tmp_path], 32)
+    assert report.notes['the very actions of another episode: the same data twice?'] == 1
+    _, report = read_table([tmp_path / 'a'], 32)
+    assert not any('twice' in note for note in report.notes)
+
+
 def test_folder_without_data_says_what_was_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match='metadata.yaml'):
         list(read_episodes(tmp_path))
