@@ -13,8 +13,9 @@ from vgps_training.data import normalisation
 from vgps_training.data.episode import Malformed
 from vgps_training.data.labels import LabelConfig, label
 from vgps_training.data.sources import read_episodes
+from vgps_training.data.splits import held_out, thin
 from vgps_training.data.standardise import absolute_gripper, binarise_gripper
-from vgps_training.data.table import held_out, is_saved, read_table, save, thin
+from vgps_training.data.table import is_saved, read_table, save
 
 SIZE = 64
 
