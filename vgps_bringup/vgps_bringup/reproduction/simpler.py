@@ -69,7 +69,7 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
 
     return [
         *(make.stage(f'collect-{task}', 'vgps-collect-simpler', '--output', '{out}/demonstrations/' + task, '--tasks',
-                     task, '--episodes', '{episodes}', '--processes', '2', cores=2) for task in scale.tasks),
+                     task, '--episodes', '{episodes}', '--processes', '1') for task in scale.tasks),
         make.table('table', 'demonstrations', collected),
         policy('flow', '--horizon', '1'), make.encoder('encoder'), policy('binned'),
         *make.critics(CRITICS),

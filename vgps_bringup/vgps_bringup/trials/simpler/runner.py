@@ -77,7 +77,6 @@ class SimplerRunner:
     def __init__(self, max_steps: int, load_critic):
         self.max_steps, self._actors = max_steps, Actors(load_critic)
         self._task, self._name = None, ''
-        self.steps, self.seconds = 0, 0.0  # played so far, for steps/s
 
     def close(self) -> None:
         """Free the renderer and the policies."""
@@ -117,7 +116,6 @@ class SimplerRunner:
         finally:
             if record:
                 record.close()
-        self.steps, self.seconds = self.steps + result.steps, self.seconds + result.seconds
         if bag is None:
             return result
         world.write_video(bag, trial, result.success)
