@@ -5,15 +5,17 @@
 `--full` adds one Cal-QL step of the paper's network (256 pixels, 25.6 M parameters), a minute on a CPU. Its loader
 decodes, resizes (Lanczos) and augments s and s' on demand (`--data.lazy`), the slowest way to feed.
 """
-import argparse
 import dataclasses
 import time
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import tyro
 
 from vgps_critic.config import NetworkConfig
+from vgps_msgs_py import command_line
 from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.labels import LabelConfig
 from vgps_training.data.sampling import Sampler
@@ -55,24 +57,27 @@ def consume(name, network, source, count):
     return count * source.batch_size / (time.perf_counter() - start)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('data', type=Path)
-    parser.add_argument('--full', action='store_true')
-    args = parser.parse_args()
+def main(data: Annotated[Path, tyro.conf.Positional], *, full: bool = False) -> None:
+    """Print the table.
+
+    Args:
+        data: data set
+        full: one Cal-QL step of the paper's network too
+
+    """
     for threads in (1, 2):
         torch.set_num_threads(threads)
         for size in (64, 96):
-            source = sampler(args.data, size, 128, lazy=False)
+            source = sampler(data, size, 128, lazy=False)
             network = dataclasses.replace(SMALL, image_size=size)
             print(f'{threads} threads, {size} pixels: loader {feed(source, 8):6.0f} transitions/s; training '
                   + ', '.join(f'{name} {consume(name, network, source, 4):5.0f}' for name in ALGORITHMS), flush=True)
-    if args.full:
-        source = sampler(args.data, 256, 8, lazy=True)
+    if full:
+        source = sampler(data, 256, 8, lazy=True)
         fed, used = feed(source, 6), consume('cal-ql', NetworkConfig(), source, 1)
         print(f'full width, 256 pixels, decoding on demand: loader {fed:.1f} transitions/s, Cal-QL {used:.2f}: '
               f'{fed / used:.0f} times what a step consumes')
 
 
 if __name__ == '__main__':
-    main()
+    command_line.read(main, 'benchmark', description=__doc__)

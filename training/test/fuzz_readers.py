@@ -2,7 +2,6 @@
 
     python test/fuzz_readers.py --count 2000     # prints one line per reader
 """
-import argparse
 import json
 import logging
 import resource
@@ -13,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import msgpack
 import numpy as np
@@ -27,6 +27,7 @@ from vgps_critic.config import CheckpointError
 from vgps_critic.flax_names import expected_leaves
 from vgps_critic.import_reference import import_reference
 from vgps_critic.outlook import FEATURES, Outlook, Probes, Tracker
+from vgps_msgs_py import command_line
 from vgps_policy_bridge.errors import PolicyError
 from vgps_policy_bridge.policies.small import checkpoint as small
 from vgps_policy_bridge.policies.small.config import SmallConfig
@@ -248,16 +249,24 @@ def fuzz(name: str, count: int, seed: int = 0, keep: Path | None = None) -> tupl
     return found, slowest
 
 
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--count', type=int, default=2000)
-    parser.add_argument('--reader', choices=list(READERS), nargs='*', default=list(READERS))
-    parser.add_argument('--keep', type=Path, help='folder for inputs that got past the readers')
-    options = parser.parse_args()
+def main(*, count: int = 2000, reader: tuple[Literal[tuple(READERS)], ...] = tuple(READERS),
+         keep: Path | None = None) -> None:
+    """Print one line per reader.
+
+    Args:
+        count: inputs for each reader
+        reader: which of them
+        keep: folder for inputs that got past the readers
+
+    """
     logging.disable()
     resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
-    for reader in options.reader:
-        results, seconds = fuzz(reader, options.count, keep=options.keep)
+    for name in reader:
+        results, seconds = fuzz(name, count, keep=keep)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(f'{reader:20s} {options.count} inputs: {dict(results)}; slowest {seconds:.2f} s of CPU, peak {peak} MiB',
+        print(f'{name:20s} {count} inputs: {dict(results)}; slowest {seconds:.2f} s of CPU, peak {peak} MiB',
               flush=True)
+
+
+if __name__ == '__main__':
+    command_line.read(main, 'fuzz_readers', description=__doc__)

@@ -12,5 +12,6 @@ run python -m vgps_bringup.benchmarks.command_latency
 run python -m vgps_bringup.benchmarks.command_latency --system
 run python -m vgps_bringup.benchmarks.rejudging
 run python -m vgps_training.benchmarks.loader --quick
+run python -m vgps_training.benchmarks.start
 run vgps-evaluate overhead
 run vgps-benchmark-policy

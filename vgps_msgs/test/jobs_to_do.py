@@ -4,6 +4,8 @@ import signal
 import time
 from pathlib import Path
 
+from vgps_msgs_py import jobs
+
 
 def square(number):
     return number * number
@@ -26,3 +28,14 @@ def deadly(number):
 
 def wrong(number):
     raise ValueError(f'trial {number} cannot be played')
+
+
+def waiting(folder):
+    """Run a command that would go on for long, having said which process it is."""
+    jobs.command(['sh', '-c', f'echo $$ > {folder}/began; exec sleep 600'], Path(folder) / 'log')
+
+
+def waiting_or_not(folder):
+    """Wait for long, or not at all where there is no folder."""
+    if folder:
+        waiting(folder)

@@ -104,6 +104,8 @@ def test_sixteen_bits_a_pixel_are_brightness_only_where_the_format_says_so(form)
     with pytest.raises(images.ImageError, match='16 bits a pixel.*colour topic'):
         images.decode(data, form)
     assert images.decode(data, 'mono16; png compressed mono16').tolist() == [[[900 >> 8] * 3] * 4] * 4
+    with pytest.raises(images.ImageError, match='floating-point.*distances'):
+        images.decode(encoded(np.full((4, 4), 0.7, np.float32), 'TIFF'), form)
 
 
 @pytest.mark.parametrize('encoding, channels, order', [('8UC3', 3, [2, 1, 0]), ('8UC1', 1, [0, 0, 0])])

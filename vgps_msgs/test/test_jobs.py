@@ -1,8 +1,14 @@
 """Jobs are done once each, wherever they run and whatever is killed."""
+import contextlib
 import json
 import os
 import random
+import secrets
+import signal
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,13 +77,98 @@ def test_what_a_job_raises_is_raised(tmp_path):
             jobs.run(jobs_to_do.wrong, {'trial 1': 1}, engine=engine)
 
 
-def test_cluster_with_killed_workers_gives_the_journal_of_one_process(tmp_path):
-    ray = pytest.importorskip('ray', reason='NOT CHECKED: Ray is not installed')
-    (tmp_path / 'ray').mkdir()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+def ordered(engine, needs):
+    done = []
+    jobs.run(jobs_to_do.square, {str(n): n for n in range(6)}, engine=engine, needs=needs,
+             record=lambda name, result: done.append(name))
+    return done
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_job_begins_when_those_that_it_needs_are_recorded(processes):
+    needs = {'0': ['5'], '1': ['0', '3'], '4': ['recorded earlier']}
+    done = ordered(Engine(processes), needs)
+    assert sorted(done) == list('012345')
+    assert done.index('5') < done.index('0') < done.index('1') > done.index('3')
+
+
+def test_jobs_that_wait_for_each_other_are_named_and_not_divided():
+    with pytest.raises(JobError, match='0, 1: each needs'):
+        ordered(Engine(), {'0': ['1'], '1': ['0']})
+    with pytest.raises(ValueError, match='shards'):
+        ordered(Engine(shard='0/2'), {'0': ['1']})
+
+
+def alive(process):
     try:
+        return Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGTERM, None])
+def test_neither_workers_nor_their_commands_outlive_the_caller(tmp_path, how):
+    began = tmp_path / 'began'
+    code = ('import jobs_to_do, sys; from vgps_msgs_py import jobs; '
+            'jobs.run(jobs_to_do.waiting, {"a": sys.argv[1]}, engine=jobs.Engine(2))')
+    caller = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (began.exists() and began.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    command = int(began.read_text())
+    worker = int(Path(f'/proc/{command}/stat').read_text().rpartition(')')[2].split()[1])
+    if how is None:  # a worker that is killed is replaced, and what it had started ends
+        began.unlink()
+        os.kill(worker, signal.SIGKILL)
+        while not (began.exists() and began.read_text().strip()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert int(began.read_text()) != command
+    else:
+        caller.send_signal(how)
+        caller.wait(60)
+    while (alive(command) or alive(worker)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not alive(command) and not alive(worker)
+    caller.kill()
+    caller.wait()
+
+
+def test_what_goes_wrong_in_recording_ends_what_runs(tmp_path):
+    def full(name, result):
+        raise OSError('no space left')
+
+    with pytest.raises(OSError, match='no space left'):
+        jobs.run(jobs_to_do.waiting_or_not, {'short': '', 'long': str(tmp_path)}, engine=Engine(2), record=full)
+    if (tmp_path / 'began').exists():
+        assert not alive(int((tmp_path / 'began').read_text()))
+
+
+def wait_for_port(port):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1):
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f'nothing listens on port {port}')
+
+
+def test_a_cluster_with_killed_workers_gives_the_journal_of_one_process(tmp_path, monkeypatch):
+    for name, value in {'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': secrets.token_hex(32)}.items():
+        monkeypatch.setenv(name, value)  # it reads them when it is imported
+    pytest.importorskip('ray', reason='NOT CHECKED: Ray is not installed')
+    (tmp_path / 'ray').mkdir()
+    port = str(30000 + os.getpid() % 20000)
+    head = subprocess.Popen([sys.executable, '-m', 'ray.scripts.scripts', 'start', '--head', '--block', '--port', port,
+                             '--num-cpus', '2', '--include-dashboard', 'false'], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(int(port))
         kills = random.Random(1).sample(range(200), 5)
-        assert journal(tmp_path / 'ray/journal.jsonl', Engine(cluster='local'), kills) == journal(
+        assert journal(tmp_path / 'ray/journal.jsonl', Engine(cluster=f'127.0.0.1:{port}'), kills) == journal(
             tmp_path / 'one.jsonl', Engine())
+        assert not list((tmp_path / 'ray').glob('kill_*'))
+        with pytest.raises(ValueError, match='trial 1 cannot be played'):
+            jobs.run(jobs_to_do.wrong, {'trial 1': 1}, engine=Engine(cluster=f'127.0.0.1:{port}'))
     finally:
-        ray.shutdown()
+        head.terminate()
+        head.wait(60)

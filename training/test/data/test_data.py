@@ -13,8 +13,9 @@ from vgps_training.data import normalisation
 from vgps_training.data.episode import Malformed
 from vgps_training.data.labels import LabelConfig, label
 from vgps_training.data.sources import read_episodes
+from vgps_training.data.splits import held_out, thin
 from vgps_training.data.standardise import absolute_gripper, binarise_gripper
-from vgps_training.data.table import held_out, is_saved, read_table, save, thin
+from vgps_training.data.table import is_saved, read_table, save
 
 SIZE = 64
 
@@ -151,6 +152,15 @@ def test_unknown_lerobot_version_is_refused(tmp_path):
     (folder / 'meta/info.json').write_text(json.dumps({**info, 'codebase_version': 'v1.6'}))
     with pytest.raises(ValueError, match=r'v1\.6'):
         list(read_episodes(folder))
+
+
+def test_data_that_are_there_twice_are_said_to_be(tmp_path):
+    write_v2(tmp_path / 'a', [(pictures(4), moves(4, seed), 0, True) for seed in (1, 2)], ['x'])
+    write_v2(tmp_path / 'b/copy', [(pictures(4), moves(4, seed), 0, True) for seed in (2, 3)], ['x'])
+    _, report = read_table([tmp_path], 32)
+    assert report.notes['the very actions of another episode: the same data twice?'] == 1
+    _, report = read_table([tmp_path / 'a'], 32)
+    assert not any('twice' in note for note in report.notes)
 
 
 def test_folder_without_data_says_what_was_looked_for(tmp_path):

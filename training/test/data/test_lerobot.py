@@ -225,7 +225,12 @@ def test_names_of_end_effector_motions_in_every_shape(tmp_path, given):
     (['vx', 'vy', 'vz', 'roll', 'pitch', 'yaw', 'gripper'], 'x, y, z is missing'),
     (['x', 'y', 'z', 'roll', 'pitch', 'yaw', 'speed'], 'gripper is missing'),
     ([f'q{i}' for i in range(7)], 'named q0, q1'), ([f'servo_{i}' for i in range(7)], 'does not say x y z'),
-    (['joint_action'], 'named joint_action')])
+    (['joint_action'], 'named joint_action'),
+    (['x', 'y', 'z', 'roll', 'pitch', 'yaw', 'gripper_delta'], 'gripper is a change by its name'),
+    ([f'next_{n}' for n in ('x', 'y', 'z', 'roll', 'pitch', 'yaw')] + ['gripper'], 'absolute pose'),
+    ([f'cam_{n}' for n in ('x', 'y', 'z', 'roll', 'pitch', 'yaw')] + ['gripper'], "a camera's axes"),
+    ([f'vel_{n}' for n in ('x', 'y', 'z', 'roll', 'pitch', 'yaw')] + ['gripper'], 'the seconds of a step converts it'),
+    (['x_mm', 'y_mm', 'z_mm', 'roll', 'pitch', 'yaw', 'gripper'], 'x_mm, which is not in metres')])
 def test_names_of_anything_else_are_refused(tmp_path, given, word):
     folder = write_v2(tmp_path / 'set', episodes(5), ['x'])
     edit_info(folder, lambda info: info['features']['action'].update(names=given))
@@ -286,6 +291,31 @@ def test_a_video_of_many_grey_levels_is_no_colour_camera(tmp_path):
         container.mux(stream.encode())
     (refused,) = read(folder)
     assert 'gray12le: distances' in refused.reason
+
+
+@pytest.mark.parametrize('given, reading, factor', [
+    (['x_mm', 'y_mm', 'z_mm', 'roll_rad', 'pitch_rad', 'yaw_rad', 'gripper'], Reading(translation_unit=0.001), 0.001),
+    (['x_m', 'y_m', 'z_m', 'roll_deg', 'pitch_deg', 'yaw_deg', 'gripper'], Reading(rotation_unit=0.0174533), 1),
+    (['linear_velocity_x', 'linear_velocity_y', 'linear_velocity_z', 'angular_velocity_x', 'angular_velocity_y',
+      'angular_velocity_z', 'gripper'], Reading(translation_unit=0.2, rotation_unit=0.2), 0.2),
+    (['x_m', 'y_m', 'z_m', 'roll_rad', 'pitch_rad', 'yaw_rad', 'gripper'], Reading(), 1)])
+def test_names_with_units_are_read_where_the_user_names_them_too(tmp_path, given, reading, factor):
+    folder = write_v2(tmp_path / 'set', episodes(5), ['x'])
+    edit_info(folder, lambda info: info['features']['action'].update(names=given))
+    (episode,) = read(folder, reading)
+    np.testing.assert_allclose(episode.actions[:, :3], factor * moves(5)[:, :3], rtol=1e-6)
+
+
+def test_metadata_of_other_editors_and_a_task_with_two_texts(tmp_path):
+    folder = write_v2(tmp_path / 'set', episodes(4), ['tür öffnen'])
+    path = folder / 'meta/tasks.jsonl'
+    path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes().replace(b'\n', b'\r\n'))
+    assert next(read(folder)).instruction == 'tür öffnen'
+    path.write_text('{"task_index": 0, "task": "open"}\n{"task_index": 0, "task": "shut"}\n')
+    with pytest.raises(DataError, match="task_index 0 is 'open' and 'shut'"):
+        list(read(folder))
+    path.write_text('{"task_index": 0, "task": " "}\n')
+    assert 'without an instruction' in next(read(folder)).notes
 
 
 def test_state_of_eight_numbers_loses_its_padding(tmp_path):

@@ -67,6 +67,14 @@ def test_shards_of_two_downloads_without_a_list_are_refused(tmp_path):
         list(read(folder))
 
 
+def test_another_file_format_is_named(tmp_path):
+    folder = sharded(tmp_path / '1.0.0', [1], [])
+    information = json.loads((folder / 'dataset_info.json').read_text())
+    (folder / 'dataset_info.json').write_text(json.dumps({**information, 'fileFormat': 'array_record'}))
+    with pytest.raises(FileNotFoundError, match='fileFormat array_record, only tfrecord'):
+        list(read(folder))
+
+
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
     folder = sharded(tmp_path / 'a', [1], here=[0])
     with pytest.raises(FileNotFoundError, match='splits here: train'):
@@ -149,6 +157,8 @@ def test_sign_and_units_of_an_entry_on_a_small_sample(tmp_path, name):
 @pytest.mark.parametrize('change, reason', [
     ({'steps/language_instruction': [b'push', b'push', b'pull']}, '2 instructions within one episode'),
     ({'steps/observation/image': []}, 'it has no steps'),
+    ({'steps/is_first': np.array([1, 0, 1])}, 'is_first is set at step 2 of 3: two episodes in one record'),
+    ({'steps/is_last': np.array([0, 1, 0])}, 'is_last is set at step 1 of 3: two episodes in one record'),
     ({'success': np.array([-1])}, 'its success is -1, neither true nor false'),
     ({'success': np.array([np.nan], np.float32)}, 'its success is nan, neither true nor false'),
     ({'steps/action': moves(2)}, "feature 'action' does not have a value for each of its 3 steps")])

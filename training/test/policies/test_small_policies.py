@@ -218,9 +218,9 @@ def test_bags_become_arrays_and_episodes_without_state_are_left_out(tmp_path, mo
     bags = pytest.importorskip('vgps_training.data.bags', reason='needs pip install ./training')
     from vgps_training.data.episode import Episode, Malformed
 
-    def episode(n, instruction, state):
-        return Episode([np.full((48, 64, 3), 50, np.uint8)] * n, np.ones((n, 7), np.float32), instruction, True, 'x',
-                       np.full((n, 7), 2.0, np.float32) if state else None)
+    def episode(n, instruction, state, success=True):
+        return Episode([np.full((48, 64, 3), 50, np.uint8)] * n, np.ones((n, 7), np.float32), instruction, success,
+                       'x', np.full((n, 7), 2.0, np.float32) if state else None)
     monkeypatch.setattr(bags, 'is_bag', lambda path: path.name == 'bag')
     monkeypatch.setattr(bags, 'read', lambda path: iter(
         [episode(3, 'a', True), episode(4, 'b', False), Malformed('y', 'damaged'), episode(2, 'c', True)]))
@@ -231,6 +231,11 @@ def test_bags_become_arrays_and_episodes_without_state_are_left_out(tmp_path, mo
     assert data.episodes.tolist() == [0, 0, 0, 1, 1] and data.instruction_ids.tolist() == [0, 0, 0, 1, 1]
     said = capsys.readouterr().out
     assert data.instructions == ('a', 'c') and '1 of 3 episodes lack' in said and '1 x damaged' in said
+    monkeypatch.setattr(bags, 'read', lambda path: iter(
+        [episode(3, 'a', True), episode(4, 'b', True, False), episode(2, 'c', True, None)]))
+    assert len(load_bags([tmp_path], 32).actions) == 9
+    assert load_bags([tmp_path], 32, successes_only=True).instructions == ('a',)
+    assert '2 x it is no success' in capsys.readouterr().out
     with pytest.raises(PolicyError, match='no usable episode'):
         load_bags([tmp_path / 'bag' / 'nothing'], 32)
     monkeypatch.setattr(bags, 'read', lambda path: iter([Malformed('y', 'damaged')]))

@@ -2,6 +2,7 @@
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -255,23 +256,28 @@ Run(from_json(pathlib.Path({str(tmp_path / 'c.json')!r}).read_text()), quiet=Tru
     assert 'process 1 on' in done.stderr and 'does not answer, its last word was "update 4"' in done.stderr, done.stderr
 
 
+def train_quietly(settings):
+    Run(settings, quiet=True).train()
+
+
 def kill_at_random_instants(tmp_path, times, seed=0):
     make(tmp_path)
     settings = config(tmp_path, out='killed', steps=100_000, save_every=1, validate_every=7)
-    path = tmp_path / 'config.json'
-    path.write_text(configuration.to_json(settings))
     instants, last = random.Random(seed), 0
+    context = multiprocessing.get_context('forkserver')  # which has imported torch once, not for every kill
+    context.set_forkserver_preload(['vgps_training.run.loop'])
     for _ in range(times):
-        process = subprocess.Popen([sys.executable, '-m', 'vgps_training.run.train', 'iql', '--config', str(path)],
-                                   env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        process = context.Process(target=train_quietly, args=(settings,))
+        process.start()
         deadline = time.monotonic() + 300
         # the first critic follows the first state: before it there is nothing to leave
         while (max(steps(settings.out), default=0) <= last or not (settings.out / 'critic').exists()) \
-                and process.poll() is None and time.monotonic() < deadline:
+                and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(instants.uniform(0, 0.3))  # any instant of a loop that does little but save
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         critic = checkpoint.read(settings.out / 'critic')[1]  # verified by its hash
         state = load_state(settings.out)
         assert state['step'] > last and abs(critic.step - state['step']) <= 1

@@ -20,6 +20,7 @@ from PIL import Image
 
 from vgps_critic.images import resize
 from vgps_msgs_py import command_line
+from vgps_training.data import pack
 from vgps_training.data.augmentation import AugmentationConfig, augment, draw
 from vgps_training.data.encoded import EncodedTable
 from vgps_training.data.labels import LabelConfig
@@ -106,14 +107,15 @@ def cpu_ms(feed: Callable[[], Iterator[None]], batches: int) -> float:
     return 1000 * (used() - start) / (batches * BATCH)
 
 
-def rows(table: StepTable, packed: StepTable, batches: int) -> Iterator[tuple[str, float]]:
+def rows(table: StepTable, saved: StepTable, packed: StepTable, batches: int) -> Iterator[tuple[str, float]]:
     """Yield what was measured, and ms of CPU per transition."""
     few = max(2, batches // 10)
     yield 'before: memory map, Pillow, resize and augmentation on the CPU', cpu_ms(lambda: before(table, few), few)
     yield 'record files, 2 worker processes', cpu_ms(lambda: fed(table, batches, 2), batches)
     yield 'record files, in the training process', cpu_ms(lambda: fed(table, batches, 0), batches)
-    yield 'saved table (vgps-data save), 2 worker processes', cpu_ms(lambda: fed(packed, batches, 2), batches)
-    yield "saved table, in the training process", cpu_ms(lambda: fed(packed, batches, 0), batches)
+    for name, source in {'saved table (vgps-data save)': saved, 'packed (vgps-data pack)': packed}.items():
+        yield f'{name}, 2 worker processes', cpu_ms(lambda source=source: fed(source, batches, 2), batches)
+        yield f'{name}, in the training process', cpu_ms(lambda source=source: fed(source, batches, 0), batches)
     yield "the device's part, here on this CPU", cpu_ms(lambda: finished(table, few), few)
 
 
@@ -129,12 +131,14 @@ def main(*, quick: bool = False) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for kind, (height, width) in KINDS.items():
             table = data_set(Path(folder), height, width, episodes=6)
-            save(table, Path(folder) / kind)
-            packed, _ = read_table([Path(folder) / kind], SIZE, progress=False)
+            save(table, Path(folder) / 'saved' / kind)
+            pack.write(table, Path(folder) / 'packed' / kind)
+            saved, packed = (read_table([Path(folder) / form / kind], SIZE, progress=False)[0]
+                             for form in ('saved', 'packed'))
             print(f'{kind}: {height} x {width}, {table.frames.size.mean() / 1024:.0f} KB a frame; '
                   'ms of CPU a transition')
             baseline = None
-            for name, ms in rows(table, packed, batches):
+            for name, ms in rows(table, saved, packed, batches):
                 baseline = baseline or ms
                 print(f'  {name:66s} {ms:7.2f}   {baseline / ms:6.1f} x', flush=True)
     print('on a GPU, resize and augmentation: not measured here')

@@ -2,9 +2,9 @@
 
     python -m vgps_training.benchmarks.start
 
-The index is written as the first start writes it, for 150,000 episodes of 40 steps; the images it points to do not
-exist, since a start reads none. Memory is what the processes hold beyond the program itself (proportional set size:
-what they share counts once).
+The index is written as the first start writes it, for 150,000 episodes of 40 steps, and so are the embeddings of
+20,000 instructions; the images it points to do not exist, since a start reads none. Memory is what the processes hold
+beyond the program itself (proportional set size: what they share counts once).
 """
 import multiprocessing
 import os
@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
+from vgps_critic.text import InstructionEncoder
 from vgps_msgs_py import command_line
 from vgps_training.data import index, normalisation
 from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.encoded import EncodedTable
 from vgps_training.data.labels import LabelConfig
 from vgps_training.data.sampling import Sampler
-from vgps_training.data.table import Report, StepTable, held_out
-from vgps_training.run.guards import data_digest
+from vgps_training.data.splits import held_out
+from vgps_training.data.table import Report, StepTable, data_digest
+from vgps_training.run.validation import Validation
 
 EPISODES, LENGTH, PROCESSES = 150_000, 40, 4
 FRAME = 20_000  # bytes of an encoded frame
@@ -43,21 +45,29 @@ def write(folder: Path) -> None:
     index._write(folder, table, Report(EPISODES, steps))
 
 
+def encode(text: str) -> np.ndarray:
+    """Return what stands for an embedding: a start computes none, so that its values do not matter."""
+    return np.full(512, hash(text) % 97, np.float32)
+
+
 def start(folder: Path, ready: multiprocessing.Barrier, told: multiprocessing.Queue) -> None:
     """Do what a process of a run does with its data before the first batch, and tell what it took."""
     before, began, cpu = proportional(), time.perf_counter(), time.process_time()
     table, _ = index._load(folder, 256)
-    training, _ = held_out(table, 0.05)
+    embeddings = index.embed(InstructionEncoder('made up', encode), table.instructions)
+    training, validation = held_out(table, 0.05)
     selection = table.select(training)
-    space = normalisation.fit('quantiles', table.actions[selection.steps()], 'this')
+    space = normalisation.fit('quantiles', table.actions, 'this', selection.steps())
     data_digest(table)
-    sampler = Sampler(selection, 0.98, LabelConfig(), space.normalize, np.zeros((1, 512), np.float32), batch_size=512,
-                      seed=0, augmentation=AugmentationConfig())
+    sampler = Sampler(selection, 0.98, LabelConfig(), space.normalize, embeddings, batch_size=512, seed=0,
+                      augmentation=AugmentationConfig())
+    kept = Validation(table, validation, 0.98, LabelConfig(), embeddings, space)
     sampler.indices(0)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     ready.wait()
     told.put((seconds, cpu, proportional() - before))
     ready.wait()
+    del kept
 
 
 def proportional() -> float:
@@ -71,8 +81,10 @@ def proportional() -> float:
 def main() -> None:
     """Print the figures; a minute."""
     with tempfile.TemporaryDirectory() as temporary:
+        os.environ['XDG_CACHE_HOME'] = temporary
         folder = Path(temporary) / 'index'
         write(folder)
+        index.embed(InstructionEncoder('made up', encode), index._load(folder, 256)[0].instructions)
         size = sum(path.stat().st_size for path in folder.iterdir())
         context = multiprocessing.get_context('spawn')
         ready, told = context.Barrier(PROCESSES), context.Queue()

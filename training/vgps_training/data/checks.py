@@ -42,6 +42,8 @@ def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None
     if reason is None and reading.first_zero_step == 'drop' and len(actions) > MIN_STEPS and not actions[0].any():
         episode = _without_first(episode, 'first step dropped: its action is zero throughout, gripper included')
         actions, fingers = actions[1:], None if fingers is None else fingers[1:]
+    if not episode.instruction.strip():
+        episode = replace(episode, notes=(*episode.notes, 'without an instruction'))
     if reason is None:
         actions = converted(actions, reading)
         reason = (implausible(actions, episode.rate) or _inverted(actions, episode, fingers)

@@ -31,13 +31,14 @@ class _File:
 
 
 @functools.lru_cache(maxsize=OPEN_FILES)
-def _open(path: str) -> _File:
+def open_file(path: str) -> _File:
+    """Return a file that is open for reading at random."""
     return _File(path)
 
 
 def read(path: str, offset: int, size: int) -> bytes:
     """Return bytes of a file, exactly those and none around them. Raises OSError where they are not there."""
-    data = os.pread(_open(path).handle, size, offset)
+    data = os.pread(open_file(path).handle, size, offset)
     if len(data) != size:
         raise OSError(f'{path}: {size} bytes at {offset} are not there, the file is cut short')
     return data

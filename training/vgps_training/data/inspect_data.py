@@ -2,6 +2,7 @@
 
 vgps-data inspect PATH ... --out report/     # figures on the screen, a contact sheet and histograms as pictures
 vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once, for `vgps-train --data table/`
+vgps-data pack PATH ... --out packed/    # the same in shards: of any size, by many processes, to be streamed
 vgps-data export PATH ... --out set/ --format lerobot   # a LeRobot v3.0 data set
 vgps-data convert BAG ... --out bags/ --instruction 'put the carrot on the plate' --outcome ask   # of a teleoperation
 """
@@ -24,8 +25,10 @@ from vgps_training.data.convert import ConvertConfig, convert
 from vgps_training.data.episode import CameraChoiceError, DataError, Episode, Reading
 from vgps_training.data.export import ExportConfig, export
 from vgps_training.data.labels import LabelConfig
+from vgps_training.data.pack import PackConfig, pack
 from vgps_training.data.sources import read_episodes
-from vgps_training.data.table import Report, StepTable, read_table, save, thin
+from vgps_training.data.splits import thin
+from vgps_training.data.table import Report, StepTable, read_table, save
 
 ROWS, COLUMNS = 8, 8  # of the contact sheet: episodes x frames
 
@@ -156,8 +159,8 @@ def prepare(config: SaveConfig) -> None:
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(level=logging.WARNING, format='%(message)s')
-    commands = {'inspect': (InspectConfig, inspect), 'save': (SaveConfig, prepare), 'export': (ExportConfig, export),
-                'convert': (ConvertConfig, convert)}
+    commands = {'inspect': (InspectConfig, inspect), 'save': (SaveConfig, prepare), 'pack': (PackConfig, pack),
+                'export': (ExportConfig, export), 'convert': (ConvertConfig, convert)}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         print(__doc__)
         if sys.argv[1:2] in ([], ['-h'], ['--help']):

@@ -94,7 +94,9 @@ def _shards(folder: Path, info: dict, name: str, split: str) -> list[tuple[Path,
     if not present:
         known = ', '.join(sorted({m[1] for f in folder.iterdir()
                                   if (m := re.fullmatch(rf'{re.escape(name)}-(\w+)\.tfrecord-.*', f.name))})) or 'none'
-        raise FileNotFoundError(f'{folder}: no files {name}-{split}.tfrecord-*; splits here: {known}')
+        kind = info.get('fileFormat', 'tfrecord')
+        raise FileNotFoundError(f'{folder}: no files {name}-{split}.tfrecord-*; splits here: {known}' + (
+            f'; dataset_info.json says fileFormat {kind}, only tfrecord is read' if kind != 'tfrecord' else ''))
     if lengths is None:
         totals = {total for _, total in present}
         if len(totals) > 1:
@@ -123,6 +125,10 @@ def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
         for key, value in features.items():
             if key.startswith('steps/') and isinstance(value, np.ndarray) and value.size % total == 0:
                 steps[key.removeprefix('steps/')] = value.reshape(total, -1)
+        for name, place in (('is_first', 0), ('is_last', total - 1)):
+            if name in steps and (told := np.flatnonzero(steps[name])).size and (told != place).any():
+                raise DataError(f'{name} is set at step {told[told != place][0]} of {total}: two episodes in one '
+                                'record')
         texts = {bytes(data[start:start + size]) for start, size in features[f'steps/{rule.instruction}']}
         if len(texts) != 1:
             raise DataError(f'{len(texts)} instructions within one episode')

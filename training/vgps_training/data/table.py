@@ -18,6 +18,7 @@ from vgps_training.data.checks import suspicious
 from vgps_training.data.encoded import Buffers, EncodedTable, LazyFrames, stack
 from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
 from vgps_training.data.labels import LabelConfig, labels_at
+from vgps_training.data.packed import PackedFrames
 from vgps_training.data.rlds import EncodedFrames
 from vgps_training.data.sources import read_episodes
 
@@ -28,8 +29,8 @@ logger = logging.getLogger(__name__)
 class StepTable:
     """N steps of M episodes, episode after episode."""
 
-    # (N, S, S, 3) uint8 RGB at the critic's image size, in memory or mapped; or in the camera's size, decoded on demand
-    frames: np.ndarray | EncodedTable | LazyFrames
+    # (N, S, S, 3) uint8 RGB at the critic's size, in memory, mapped or packed; or in the camera's, decoded on demand
+    frames: np.ndarray | PackedFrames | EncodedTable | LazyFrames
     actions: np.ndarray              # (N, 7) float32 physical
     starts: np.ndarray               # (M,) int64, first step of each episode
     instruction: np.ndarray          # (M,) int32, index into instructions
@@ -203,6 +204,8 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
                       None if any(s is None for s in states) else np.concatenate(states).astype(np.float32))
     for text in suspicious(table.actions, DIMENSIONS):
         report.notes[text] = 1
+    if copies := len(actions) - len({hash(part.tobytes()) for part in actions}):
+        report.notes['the very actions of another episode: the same data twice?'] = copies
     return table, report
 
 
@@ -245,14 +248,12 @@ def _accept(episode: Episode | Malformed, unjudged: str, failures: str, report: 
 
 
 WRITTEN = 256  # frames at a time
-ARRAYS = ('frames', 'actions', 'starts', 'instruction', 'success')
+ARRAYS = ('actions', 'starts', 'instruction', 'success')
 
 
 def save(table: StepTable, folder: Path) -> None:
     """Write a table that `read_table` takes as a data set: frames resized once, read back at disk speed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in ('table.json', 'states.npy'):  # of a table that was here: it must not pass for a part of this one
-        (folder / stale).unlink(missing_ok=True)
+    begin(folder)
     size = table.image_size
     temporary = folder / '.frames.npy.tmp'  # the table may be read from the very file that this one replaces
     frames = np.lib.format.open_memmap(temporary, 'w+', np.uint8, (len(table), size, size, 3))
@@ -260,9 +261,21 @@ def save(table: StepTable, folder: Path) -> None:
         frames[at:at + WRITTEN] = table.images(np.arange(at, min(at + WRITTEN, len(table))))
     frames.flush()
     temporary.replace(folder / 'frames.npy')
-    for name in ARRAYS[1:] + (('states',) if table.states is not None else ()):
+    finish(table, folder)
+
+
+def begin(folder: Path) -> None:
+    """Make a folder ready for a table; what is left of one that was here must not pass for a part of this one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in ('table.json', 'states.npy'):
+        (folder / stale).unlink(missing_ok=True)
+
+
+def finish(table: StepTable, folder: Path, **told) -> None:
+    """Write everything but the frames; from now on the folder is a table."""
+    for name in ARRAYS + ('dataset',) + (('states',) if table.states is not None else ()):
         np.save(folder / f'{name}.npy', getattr(table, name))
-    texts = {'instructions': table.instructions, 'sources': table.sources}
+    texts = {'instructions': table.instructions, 'sources': table.sources, **told}
     (folder / 'table.json').write_text(json.dumps(texts, ensure_ascii=False))  # last: marks the table as complete
 
 
@@ -272,61 +285,42 @@ def is_saved(folder: Path) -> bool:
 
 
 def _mapped(folder: Path) -> StepTable:
-    """Return a saved table whose frames stay in their file: read at random, shared by all processes."""
+    """Return a saved table whose frames stay in their files: read at random, shared by all processes."""
     texts = json.loads((folder / 'table.json').read_text())
-    arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='c' if name == 'frames' else None) for name in ARRAYS}
-    if hasattr(mmap, 'MADV_RANDOM'):
-        arrays['frames']._mmap.madvise(mmap.MADV_RANDOM)
-    states = np.load(folder / 'states.npy') if (folder / 'states.npy').exists() else None
-    return StepTable(**arrays, dataset=np.zeros(len(arrays['starts']), np.int32), states=states,
+    arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='c' if name == 'actions' else None) for name in ARRAYS}
+    if 'packed' in texts:
+        frames = PackedFrames(folder, texts['packed'])
+    else:
+        frames = np.load(folder / 'frames.npy', mmap_mode='c')
+        if hasattr(mmap, 'MADV_RANDOM'):
+            frames._mmap.madvise(mmap.MADV_RANDOM)
+    dataset, states = (np.load(folder / f'{name}.npy') if (folder / f'{name}.npy').exists() else None
+                       for name in ('dataset', 'states'))
+    if dataset is None:  # an older version did not tell them apart
+        dataset = np.zeros(len(arrays['starts']), np.int32)
+    return StepTable(frames, **arrays, dataset=dataset, states=states,
                      instructions=tuple(texts['instructions']), sources=tuple(texts['sources']))
 
 
 def _saved_episodes(folder: Path, image_size: int):
-    texts = json.loads((folder / 'table.json').read_text())
-    arrays = {name: np.load(folder / f'{name}.npy', mmap_mode='r') for name in ARRAYS}
-    states = np.load(folder / 'states.npy') if (folder / 'states.npy').exists() else None
-    if arrays['frames'].shape[1] != image_size:
-        logger.warning('%s was saved at %d pixels and is resized to %d', folder, arrays['frames'].shape[1], image_size)
-    stops = np.append(arrays['starts'][1:], len(arrays['actions']))
-    for i, (start, stop) in enumerate(zip(arrays['starts'], stops)):
-        yield Episode(arrays['frames'][start:stop], np.array(arrays['actions'][start:stop]),
-                      texts['instructions'][arrays['instruction'][i]], bool(arrays['success'][i]), texts['sources'][i],
-                      None if states is None else states[start:stop])
+    table = _mapped(folder)
+    if table.image_size != image_size:
+        logger.warning('%s was saved at %d pixels and is resized to %d', folder, table.image_size, image_size)
+    for i, (start, length) in enumerate(zip(table.starts, table.lengths)):
+        steps = slice(int(start), int(start + length))
+        yield Episode(table.frames[steps], np.array(table.actions[steps]),
+                      table.instructions[table.instruction[i]], bool(table.success[i]), table.sources[i],
+                      None if table.states is None else table.states[steps])
 
 
-def _draw(table: StepTable, salt: str) -> np.ndarray:
-    """Return a number (M,) in [0, 1) for each episode that depends on its name alone."""
-    names = (salt + '/'.join(Path(source).parts[-2:]) for source in table.sources)
-    return np.array([int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], 'big') / 2**64 for name in names])
+def path_parts(source: str) -> list[str]:
+    """Return what `Path(source).parts` returns, of a POSIX path: made for 150,000 sources at every start."""
+    return ['/'] * source.startswith('/') + [part for part in source.split('/') if part and part != '.']
 
 
-def held_out(table: StepTable, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return (training, validation) episode indices, chosen by the episode's name: stable when data are added."""
-    order = _draw(table, '')
-    validation = order < share
-    if share > 0 and not validation.any() and len(order) > 1:
-        validation[order.argmin()] = True
-    if validation.all():
-        validation[order.argmax()] = False
-    return np.flatnonzero(~validation), np.flatnonzero(validation)
-
-
-def thin(table: StepTable, share: float) -> StepTable:
-    """Return a table with a share of the episodes, at least one; a smaller share is part of a larger one.
-
-    Which are kept is independent of `held_out`. Raises ValueError for a share outside (0, 1].
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f'share is {share:g}; it must be above 0 and at most 1')
-    if share == 1:
-        return table
-    count = max(1, round(share * len(table.starts)))
-    kept = np.sort(np.argsort(_draw(table, 'share '), kind='stable')[:count])
-    selection = table.select(kept)
-    steps, lengths = selection.steps(), table.lengths[kept]
-    return replace(table, frames=table.frames[steps], actions=table.actions[steps],
-                   starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]), instruction=table.instruction[kept],
-                   success=table.success[kept], dataset=table.dataset[kept],
-                   sources=tuple(table.sources[i] for i in kept),
-                   states=None if table.states is None else table.states[steps])
+def data_digest(table: StepTable) -> str:
+    """Return a hash (hex) of what a table trains on but its pixels: actions, episodes, instructions, outcomes."""
+    digest = hashlib.sha256(json.dumps([table.instructions, [path_parts(s)[-1] for s in table.sources]]).encode())
+    for name in ('actions', 'starts', 'instruction', 'success', 'dataset'):
+        digest.update(np.ascontiguousarray(getattr(table, name)).view(np.uint8))
+    return digest.hexdigest()

@@ -64,8 +64,11 @@ def load_npz(path: Path, image_size: int) -> PolicyData:
                           embeddings.astype(np.float32), instructions)
 
 
-def load_bags(folders: list[Path], image_size: int) -> PolicyData:
-    """Read recorded episodes with the training project's reader (pip install vgps-training)."""
+def load_bags(folders: list[Path], image_size: int, successes_only: bool = False) -> PolicyData:
+    """Read recorded episodes with the training project's reader (pip install vgps-training).
+
+    Raises PolicyError where nothing usable is left; with `successes_only` failures and unjudged episodes are left out.
+    """
     from vgps_policy_bridge.policies.small.instruction import embed
     try:
         from vgps_training.data.bags import is_bag, read
@@ -75,7 +78,9 @@ def load_bags(folders: list[Path], image_size: int) -> PolicyData:
     bags = sorted({bag for folder in folders for bag in (folder, *folder.rglob('*')) if is_bag(bag)})
     usable, skipped = [], Counter()
     for episode in (episode for bag in bags for episode in read(bag)):
-        if isinstance(episode, Episode):
+        if isinstance(episode, Episode) and successes_only and episode.success is not True:
+            skipped['it is no success'] += 1
+        elif isinstance(episode, Episode):
             usable.append(_steps(episode, image_size))
         else:
             skipped[episode.reason] += 1

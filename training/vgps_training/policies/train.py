@@ -46,6 +46,7 @@ class TrainConfig:
     bins: int = 128  # 'binned' only, 2 .. 256
     save_every: int = 250  # steps
     seed: int = 0
+    successes_only: bool = False  # bags: leave out episodes that failed or were not judged (filtered imitation)
     threads: int = field(default=0)  # 0 leaves torch's choice
 
 
@@ -134,8 +135,9 @@ def _restore(path: Path, config: TrainConfig, network, average, optimiser) -> in
     if not path.exists():
         return 0
     kept = torch.load(path, weights_only=True)
-    if kept['config'] != _identity(config):
-        changed = [name for name in kept['config'] if kept['config'][name] != _identity(config).get(name)]
+    then = {'successes_only': 'False', **kept['config']}  # what an earlier version did not know
+    if then != _identity(config):
+        changed = [name for name in then if then[name] != _identity(config).get(name)]
         raise PolicyError(f'{path} belongs to a run with other {", ".join(changed)}: delete it to start anew')
     network.load_state_dict(kept['network'])
     average.load_state_dict(kept['average'])
@@ -152,9 +154,11 @@ def main() -> None:
         if not config.data:
             raise PolicyError('--data names no file')
         if len(config.data) == 1 and config.data[0].suffix == '.npz':
+            if config.successes_only:
+                raise PolicyError('--successes-only needs recordings: an .npz file does not tell which steps succeeded')
             data = load_npz(config.data[0], config.image_size)
         else:
-            data = load_bags(list(config.data), config.image_size)
+            data = load_bags(list(config.data), config.image_size, config.successes_only)
         print(f'{len(data.images)} steps of {data.episodes.max() + 1} episodes, {len(data.instructions)} instructions, '
               f'{"with" if data.states is not None else "without"} robot state')
         train(data, config)

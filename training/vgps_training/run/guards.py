@@ -7,14 +7,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from vgps_critic.action_space import ActionSpace
 from vgps_training.data.sampling import Shard
-from vgps_training.data.table import StepTable
+from vgps_training.data.table import StepTable, data_digest
 from vgps_training.run.config import TrainConfig
 from vgps_training.run.storage import RunError
 
@@ -38,14 +37,6 @@ def place() -> Shard:
                            'other. Start one torchrun per machine: srun --ntasks-per-node 1 torchrun ... '
                            '-m vgps_training.run.train ...')
     return Shard(int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1)))
-
-
-def data_digest(table: StepTable) -> str:
-    """Return a hash (hex) of what a table trains on but its pixels: actions, episodes, instructions, outcomes."""
-    digest = hashlib.sha256(json.dumps([table.instructions, [Path(s).name for s in table.sources]]).encode())
-    for name in ('actions', 'starts', 'instruction', 'success', 'dataset'):
-        digest.update(np.ascontiguousarray(getattr(table, name)).view(np.uint8))
-    return digest.hexdigest()
 
 
 def fingerprint(config: TrainConfig, table: StepTable, action_space: ActionSpace, text_encoder: str) -> dict[str, str]:

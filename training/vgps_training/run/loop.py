@@ -20,7 +20,8 @@ from vgps_training.data import normalisation
 from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.index import embed, read_indexed
 from vgps_training.data.sampling import Sampler, hash_pair
-from vgps_training.data.table import Selection, StepTable, held_out, read_table
+from vgps_training.data.splits import held_out
+from vgps_training.data.table import Selection, StepTable, read_table
 from vgps_training.run import guards
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
 from vgps_training.run.frozen import encoder_of
@@ -71,8 +72,8 @@ class Run:
         selection = self.encoder.features(self.table, self.embeddings).select(training)
         source = ', '.join(path.name for path in config.data.paths)
         self.action_space = self.encoder.action_space or normalisation.fit(
-            config.data.action_space, self.table.actions[selection.steps()],
-            f'0.1 % and 99.9 % quantiles of {source}')
+            config.data.action_space, self.table.actions, f'0.1 % and 99.9 % quantiles of {source}',
+            selection.steps())
         self.sampler = self._sampler(selection)
         torch.manual_seed(config.seed)
         self.algorithm = ALGORITHMS[config.algorithm_name][1](config.algorithm, config.network)

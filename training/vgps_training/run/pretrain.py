@@ -26,7 +26,8 @@ from vgps_msgs_py import command_line
 from vgps_training.data import hindsight
 from vgps_training.data.episode import Reading
 from vgps_training.data.hindsight import NAMES, Targets
-from vgps_training.data.table import StepTable, held_out, read_table
+from vgps_training.data.splits import held_out
+from vgps_training.data.table import StepTable, read_table
 from vgps_training.run import frozen, readout, storage
 from vgps_training.run.loop import instruction_encoder
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from vgps_bringup.reproduction import simpler, tables
 from vgps_bringup.reproduction.simpler import SMOKE, Scale
@@ -87,11 +88,15 @@ def test_the_tables_hold_what_was_played_and_name_what_was_not(tmp_path):
              'early drop', 'steps': 40, 'fallbacks': 0, 'bag': ''} for i, row in enumerate(study['conditions'])]
     (folder / 'journal-0.jsonl').write_text('\n'.join(map(json.dumps, [header, *rows])) + '\n')
     (tmp_path / 'scale.json').write_text(json.dumps(simpler.dataclasses.asdict(SMOKE)))
+    (tmp_path / 'monte-carlo' / 'critic').mkdir(parents=True)
+    for name in ('flow.safetensors', 'monte-carlo/critic/model.safetensors'):
+        save_file({'w': np.zeros((1000, 500), np.float32), 'b': np.zeros(10000, np.float32)}, tmp_path / name)
     text = tables.write_simpler(tmp_path)
+    assert '| flow | 0.51 |' in text and '| monte-carlo | 0.51 |' in text
     assert text == (tmp_path / 'results.md').read_text()
     assert '| widowx_spoon_on_towel | 0 % [0, 79] | 100 % [21, 100] | 0 % [0, 79] | 100 % [21, 100] |' in text
     assert 'Smaller than the study: tasks widowx_spoon_on_towel of' in text and 'episodes 4 of 150' in text
     missing = text.partition('## Not run')[2]
     for name, title in tables.SIMPLER_TITLES.items():
         assert (title in missing) == (name != 'headline'), name
-    assert 'Table 11' in missing and 'trained on successes only' in missing
+    assert 'Table 11' in missing and 'Google Robot' in missing

@@ -1,6 +1,7 @@
 """The study as a sequence of commands: what is done stays done, what fails is named, nothing outlives it."""
 
 import json
+import os
 
 import pytest
 
@@ -10,9 +11,8 @@ from vgps_bringup.reproduction.stages import Scale
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     def call(*these):
-        monkeypatch.setattr(schedule, 'POLL', 0.3)
         schedule.run(list(these), tmp_path, Scale(), {})
     return call
 
@@ -32,10 +32,13 @@ def test_the_same_call_goes_on_after_a_failed_stage(tmp_path, run):
     assert costs(tmp_path) == ['first', 'second', 'second']
 
 
-def test_a_stage_that_ends_as_another_fails_does_not_hide_the_failure(tmp_path, run):
+def test_a_stage_that_fails_ends_those_that_run_beside_it_and_their_cost_is_kept(tmp_path, run):
     with pytest.raises(SystemExit, match='stage fails failed'):
-        run(Stage('fails', ('false',)), Stage('quick', ('true',)))
-    assert sorted(costs(tmp_path)) == ['fails', 'quick']
+        run(Stage('fails', ('sh', '-c', f'until [ -s {tmp_path}/began ]; do sleep 0.05; done; exit 1')),
+            Stage('long', ('sh', '-c', f'echo $$ > {tmp_path}/began; exec sleep 600')))
+    assert sorted(costs(tmp_path)) == ['fails', 'long']
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / 'began').read_text()), 0)
 
 
 def test_a_study_is_not_continued_at_another_scale(tmp_path, run):

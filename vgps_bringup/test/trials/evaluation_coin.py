@@ -1,5 +1,7 @@
 """A study without robot, light to import: processes that are killed on purpose start it often."""
 
+import os
+import signal
 import time
 
 import numpy as np
@@ -13,16 +15,19 @@ STUDY = Study((TaskItem('a'), TaskItem('b')), (BASELINE, STEERED), trials=10)
 
 
 class CoinRunner:
-    """Succeeds by a seeded coin whose bias depends on the condition."""
+    """Succeeds by a seeded coin whose bias depends on the condition; kills its process once if there is a file."""
 
-    def __init__(self, delay=0.0):
-        self.delay = delay
+    def __init__(self, delay=0.0, kill=None):
+        self.delay, self.kill = delay, kill
 
     def run(self, trial, bag):
         time.sleep(self.delay)
         if bag is not None:
             bag.mkdir()
             (bag / 'data').write_text(trial.identity)
+        if self.kill and trial.number > 10 and self.kill.exists():
+            self.kill.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
         draw = np.random.default_rng([trial.seed, len(trial.task.name)]).random()
         success = bool(draw < (0.9 if trial.condition.name == 'steered' else 0.4))
         return TrialResult(success, '' if success else 'early drop', steps=5, bag=f'bags/{trial.identity}')

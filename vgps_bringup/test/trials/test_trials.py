@@ -25,8 +25,9 @@ from vgps_bringup.trials.plan import (
     task_lists,
 )
 from vgps_bringup.trials.report import Results, _video_pairs, markdown, write_report
-from vgps_bringup.trials.trials import collect, run_study
+from vgps_bringup.trials.trials import InEachProcess, collect, run_study
 from vgps_msgs_py.bags.reader import Bag
+from vgps_msgs_py.jobs import Engine
 
 
 def test_every_block_holds_one_seed_under_every_condition_in_random_order():
@@ -114,22 +115,33 @@ def test_a_result_cannot_be_recorded_twice_and_a_journal_not_shared(tmp_path):
     assert len(read_lines(tmp_path / 'j')) == 2
 
 
-def test_several_workers_share_a_study_without_overlap(tmp_path):
+def test_two_processes_of_which_one_is_killed_give_the_journal_of_one(tmp_path, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]))
+    (tmp_path / 'two').mkdir()
+    (tmp_path / 'two/kill').touch()
+    run_study(STUDY, InEachProcess(CoinRunner, (0.0, tmp_path / 'two/kill')), tmp_path / 'two', engine=Engine(2),
+              say=lambda text: None)
+    run_study(STUDY, InEachProcess(CoinRunner, ()), tmp_path / 'one', say=lambda text: None)
+    assert collect(tmp_path / 'two')[1] == collect(tmp_path / 'one')[1] and not (tmp_path / 'two/kill').exists()
+    assert len(list((tmp_path / 'two/bags').iterdir())) == 40
+
+
+def test_shards_share_a_study_without_overlap(tmp_path):
     for index in range(3):
-        run_study(STUDY, CoinRunner(), tmp_path, shard=(index, 3), say=lambda text: None)
+        run_study(STUDY, CoinRunner(), tmp_path, engine=Engine(shard=f'{index}/3'), say=lambda text: None)
     rows = collect(tmp_path)[1]
     assert [r['number'] for r in rows] == list(range(40))
 
 
-def test_another_number_of_workers_is_refused_before_a_trial_is_played_twice(tmp_path):
+def test_another_number_of_shards_is_refused_before_a_trial_is_played_twice(tmp_path):
     run_study(STUDY, CoinRunner(), tmp_path, say=lambda text: None)
     for index in range(2):
-        with pytest.raises(JournalError, match='begun with --workers 1'):
-            run_study(STUDY, CoinRunner(), tmp_path, shard=(index, 2), say=lambda text: None)
+        with pytest.raises(JournalError, match='begun in 1 shards'):
+            run_study(STUDY, CoinRunner(), tmp_path, engine=Engine(shard=f'{index}/2'), say=lambda text: None)
     assert len(collect(tmp_path)[1]) == 40
     lines = (tmp_path / 'journal-0.jsonl').read_text()
     (tmp_path / 'journal-1.jsonl').write_text(lines.replace('"shards": 1', '"shards": 2'))
-    with pytest.raises(StudyError, match='different numbers of workers'):
+    with pytest.raises(StudyError, match='different numbers of shards'):
         collect(tmp_path)
 
 
@@ -147,7 +159,7 @@ def test_a_journal_that_an_older_version_began_is_resumed(tmp_path):
 
 
 def test_a_worker_killed_before_its_first_line_does_not_spoil_the_tables(tmp_path):
-    run_study(STUDY, CoinRunner(), tmp_path, shard=(0, 2), say=lambda text: None)
+    run_study(STUDY, CoinRunner(), tmp_path, engine=Engine(shard='0/2'), say=lambda text: None)
     (tmp_path / 'journal-1.jsonl').touch()
     assert len(collect(tmp_path)[1]) == 20
     with pytest.raises(StudyError, match='no journal'):

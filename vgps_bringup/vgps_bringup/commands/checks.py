@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from vgps_msgs_py import command_line
+from vgps_msgs_py.jobs import Engine
 
 BAG_FILES = ('metadata.yaml', '*.mcap', '*.db3', '*.db3.zstd', '*.mcap.zstd')
 LARGEST_SEED = 2**64 - 1  # ExecuteInstruction.seed
@@ -31,6 +32,14 @@ def whole(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         limit = f'at least {low}' if high > 10**6 else f'{low} .. {high}'
         raise ArgumentError(f'{name} must be {limit}, not {value}')
+
+
+def shard(text: str) -> None:
+    """Check which part of a job array this is."""
+    try:
+        Engine(shard=text)
+    except ValueError as error:
+        raise ArgumentError(f'--shard: {error}') from error
 
 
 def candidates(*counts: int) -> None:

@@ -5,12 +5,12 @@ Example: vgps-evaluate bag runs --critic default --k 1,10 --beta 0,1
 
 import os
 import sys
-from dataclasses import replace
 
 from vgps_bringup.commands import checks
 from vgps_bringup.commands.evaluate_options import Bag, Command, Overhead, Simpler, Trials
 from vgps_bringup.rejudging.critics import load_critic, load_critics
-from vgps_msgs_py import command_line, jobs
+from vgps_msgs_py import command_line
+from vgps_msgs_py.jobs import Engine
 from vgps_policy_bridge.errors import PolicyError
 
 
@@ -75,6 +75,7 @@ def check_study(options) -> None:
     checks.whole('--first-seed', options.first_seed, 0, checks.LARGEST_SEED - options.trials)
     checks.whole('--max-steps', options.max_steps, 1, checks.LONGEST_EPISODE)
     checks.whole('--workers', options.workers, 1, 1024)
+    checks.shard(options.shard)
     checks.whole('--image-size', getattr(options, 'image_size', 256), 16, 4096)
     checks.new_folder(options.output)
 
@@ -118,44 +119,37 @@ def run_trials(options) -> None:
             study = load_study(options.study.read_text()) if options.study else Study(
                 task_list(list(options.tasks)), tuple(conditions), options.trials, options.first_seed,
                 options.max_steps, options.order_seed)
-            if options.workers > 1 and options.worker is None:
-                _play_in_processes(study, options)
-            else:
-                _play(study, options)
-        if options.worker is None:
-            print(markdown(write_report(options.output, load_critic)))
+            _play(study, options)
+        if not options.shard:
+            results = write_report(options.output, load_critic)
+            print(markdown(results))
+            if options.runner == 'simpler' and (seconds := sum(row['seconds'] for row in results.rows)):
+                print(f'{sum(row["steps"] for row in results.rows) / seconds:.1f} control steps per second of each '
+                      'process, policy and critic included')
             if options.against:
                 same_seeds.write(options.output, options.against, say=print)
             print(f'Report: {options.output / "index.html"}')
             if (bags := options.output / 'bags').is_dir():
                 print(f'Next, what another critic would have chosen: vgps-evaluate bag {bags} --critic default')
-    except (StudyError, JournalError, OSError, RuntimeError) as error:  # AbandonedError, PolicyError, SimplerError
+    except (StudyError, JournalError, OSError, RuntimeError, ImportError) as error:
+        # of RuntimeError: AbandonedError, JobError, PolicyError, SimplerError
         sys.exit(f'vgps-evaluate {options.command}: {error}')
     except KeyboardInterrupt:
         sys.exit('\nstopped: every finished trial is kept, the same call resumes')
 
 
-def _play_in_processes(study, options) -> None:
-    """Play every worker's share in a process of its own; one that is killed goes on from its journal."""
-    if options.runner != 'lockstep':
-        sys.exit('vgps-evaluate trials: there is one robot: --workers is for the lockstep simulation')
-    os.environ['OMP_NUM_THREADS'] = '1'  # of the workers, which inherit it
-    jobs.run(_play_share, {f'worker {i}': (study, replace(options, worker=i)) for i in range(options.workers)},
-             engine=jobs.Engine(options.workers))
-
-
-def _play_share(share) -> None:
-    _play(*share)
-
-
 def _runner(study, options):
     """Return who plays the trials."""
+    from vgps_bringup.trials.plan import StudyError
+    from vgps_bringup.trials.trials import InEachProcess
     if options.runner == 'lockstep':
         from vgps_bringup.trials.lockstep import LockstepRunner
-        return LockstepRunner(study.max_steps, options.image_size, looks=options.looks, load_critic=load_critic)
+        return InEachProcess(LockstepRunner, (study.max_steps, options.image_size, 'auto', options.looks, load_critic))
     if options.runner == 'simpler':
         from vgps_bringup.trials.simpler.runner import SimplerRunner
-        return SimplerRunner(study.max_steps, load_critic)
+        return InEachProcess(SimplerRunner, (study.max_steps, load_critic))
+    if options.workers > 1 or options.shard or options.cluster:
+        raise StudyError('there is one robot: --workers, --shard and --cluster are for simulations without ROS')
     from vgps_bringup.trials.robot import RobotRunner, simulation
     simulated = options.runner == 'ros-simulation'
     own = simulated and not options.namespace
@@ -168,10 +162,9 @@ def _play(study, options) -> None:
     runner = _runner(study, options)
     setting = {name: getattr(options, name) for name in ('runner', 'image_size', 'looks') if hasattr(options, name)}
     try:
-        run_study(study, runner, options.output, not options.no_record, (options.worker or 0, options.workers),
-                  say=lambda text: print(text, flush=True), setting=setting, stop_early=options.stop_early)
-        if options.runner == 'simpler' and runner.seconds:
-            print(f'{runner.steps / runner.seconds:.1f} control steps per second, policy and critic included')
+        run_study(study, runner, options.output, not options.no_record,
+                  Engine(options.workers, options.shard, options.cluster), say=lambda text: print(text, flush=True),
+                  setting=setting, stop_early=options.stop_early)
     finally:
         runner.close()
 

@@ -91,6 +91,12 @@ class _Study:
     """tables of what is finished so far"""
     output: Path = Path('trials')
     """folder of journal, bags and report"""
+    workers: int = 1
+    """without ROS: processes side by side on this machine"""
+    shard: str = ''
+    """without ROS: i/n, every n-th trial only, as task i (from 0) of a job array on a shared folder"""
+    cluster: str = ''
+    """without ROS: address of a Ray cluster that shares the folder, or 'auto'"""
 
 
 @dataclass
@@ -113,10 +119,6 @@ class Trials(_Study):
     """the simulation's camera, 16 .. 4096 pixels"""
     looks: Literal['plain', 'light', 'varied', 'camera', 'lighting', 'colours'] = 'plain'
     """lockstep: appearance of the scene"""
-    workers: int = 1
-    """lockstep: processes side by side"""
-    worker: int | None = None
-    """play the share of this one of the --workers alone, counted from 0"""
     against: Path | None = None
     """another run's folder: compare on the same seeds, into same_seeds.json"""
 
@@ -143,8 +145,6 @@ class Simpler(_Study):
     command: ClassVar[str] = 'simpler'
     default_policy: ClassVar[str] = 'octo-small-1.5'
     runner: ClassVar[str] = 'simpler'
-    workers: ClassVar[int] = 1
-    worker: ClassVar[None] = None
     against: ClassVar[None] = None
 
 

@@ -81,7 +81,7 @@ def run_once(options: Improve, registry: Registry) -> int:
     """Improve once; return 0 for an offer, REFUSED otherwise."""
     recipe = Recipe(options.start, options.heads, options.algorithm, options.steps, options.folds,
                     false_alarms=options.false_alarms, seed=options.seed)
-    outcome = improve(options.bags, registry, recipe, options.work, new_scene=options.new_scene, jobs=options.jobs,
+    outcome = improve(options.bags, registry, recipe, options.work, new_scene=options.new_scene, processes=options.jobs,
                       say=lambda text: print(text, flush=True))
     page = write_report(outcome)
     for name, metric in outcome.verdict.metrics.items():

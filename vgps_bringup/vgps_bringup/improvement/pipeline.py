@@ -11,10 +11,8 @@ heads on top. Only readout and heads are learnt from the robot's own episodes; a
 import hashlib
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +27,8 @@ from vgps_bringup.improvement.scoring import Scored, score
 from vgps_critic import checkpoint
 from vgps_critic.critic import Critic
 from vgps_critic.outlook import Outlook
+from vgps_msgs_py import jobs
+from vgps_msgs_py.jobs import Engine
 
 NOTHING = 'nothing'
 CONTINUED_RATE = '1e-4'
@@ -71,7 +71,7 @@ class Outcome:
 
 
 def improve(paths: Sequence[Path], registry: Registry, recipe: Recipe, work: Path, *, new_scene: bool = False,
-            jobs: int = 2, gate_config: GateConfig | None = None, say: Callable[[str], None] = print) -> Outcome:
+            processes: int = 2, gate_config: GateConfig | None = None, say: Callable[[str], None] = print) -> Outcome:
     """Train a candidate from recordings and judge it; nothing is added to the registry.
 
     Args:
@@ -80,7 +80,7 @@ def improve(paths: Sequence[Path], registry: Registry, recipe: Recipe, work: Pat
         recipe: how to train; an empty ``start`` is the critic in use, or the shipped one.
         work: folder for what is made.
         new_scene: learn from another camera, table or light than the critic in use knows.
-        jobs: trainings side by side.
+        processes: trainings side by side.
         gate_config: thresholds.
         say: told of progress.
 
@@ -107,7 +107,7 @@ def improve(paths: Sequence[Path], registry: Registry, recipe: Recipe, work: Pat
     if not verdict.accepted:
         return Outcome(verdict, folder)
     fold = _folds(episodes, recipe.folds)
-    critics = _train(episodes, fold, recipe, start, folder, jobs, say)
+    critics = _train(episodes, fold, recipe, start, folder, processes, say)
     return _judge(episodes, recordings, fold, critics, recipe, verdict, folder, (current, known, seen), gate_config,
                   say)
 
@@ -177,33 +177,34 @@ def _folds(episodes: Sequence[Recorded], count: int) -> np.ndarray:
     return fold
 
 
-def _train(episodes, fold, recipe, start: str, folder: Path, jobs: int, say) -> list[Path]:
+def _train(episodes, fold, recipe, start: str, folder: Path, processes: int, say) -> list[Path]:
     """Return the critics trained without each fold, and last the one trained on everything."""
-    began, finished, total = time.monotonic(), [], recipe.folds + 1
-    # one at a time gets both threads; side by side each has its own
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
+    outs = [folder / f'fold-{number}' for number in range(recipe.folds)] + [folder / 'all']
+    left = [out for out in outs if not (out / 'done').exists()]
+    for number, out in enumerate(outs):
+        if out in left and recipe.heads != 'keep' and not (out / 'table' / 'table.json').exists():
+            save_table(out / 'table', learnable([e for e, f in zip(episodes, fold) if f != number]))
+    began, finished = time.monotonic(), []
 
-    def one(number: int) -> Path:
-        out = folder / ('all' if number == recipe.folds else f'fold-{number}')
-        if not (out / 'done').exists():
-            mine = [e for e, f in zip(episodes, fold) if f != number]
-            _train_one(learnable(mine), recipe, start, out, environment)
-            (out / 'done').touch()
-            finished.append(number)
-            left = (total - number - 1) * (time.monotonic() - began) / max(len(finished), 1) / 60
-            say(f'trained {out.name}; about {max(left, 0):.0f} min left')
-        return out / 'heads' / 'critic'
+    def record(name: str, _) -> None:
+        finished.append(name)
+        minutes = (len(left) - len(finished)) * (time.monotonic() - began) / len(finished) / 60
+        say(f'trained {name}; about {minutes:.0f} min left')
 
-    with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(one, range(total)))
+    jobs.run(_train_one, {out.name: (recipe, start, out) for out in left}, engine=Engine(processes), record=record)
+    return [out / 'heads' / 'critic' for out in outs]
 
 
-def _train_one(episodes: Sequence[Recorded], recipe: Recipe, start: str, out: Path, environment: dict) -> None:
+def _train_one(job: tuple[Recipe, str, Path]) -> None:
+    recipe, start, out = job
     if recipe.heads == 'keep':  # an outlook alone: the critic stays as it is
         checkpoint.copy(start, out / 'heads' / 'critic')
-        return
-    if not (out / 'table' / 'table.json').exists():
-        save_table(out / 'table', list(episodes))
+    else:
+        _train_heads(recipe, start, out)
+    (out / 'done').touch()
+
+
+def _train_heads(recipe: Recipe, start: str, out: Path) -> None:
     fresh = start == NOTHING or recipe.heads == 'fresh'
     if start == NOTHING:
         sizes = FRESH
@@ -219,23 +220,22 @@ def _train_one(episodes: Sequence[Recorded], recipe: Recipe, start: str, out: Pa
     data = ('--data.paths', str(out / 'table'))
     if fresh and not (out / 'encoder' / 'encoder.pt').exists():
         _run(('vgps-pretrain', '--data', str(out / 'table'), '--out', str(out / 'encoder'), '--seed', str(recipe.seed),
-              *encoder), out / 'encoder.log', environment)
+              *encoder), out / 'encoder.log')
     begin, rate, steps = (('--encoder', str(out / 'encoder')), '5e-4', 1500) if fresh else (
         ('--critic', start), CONTINUED_RATE, 400)
     _run(('vgps-train', recipe.algorithm, *begin, *data, '--data.action-space', 'bridge',
           '--data.validation-share', '0', *sizes, *HEADS[recipe.algorithm], '--batch-size', '256',
           '--optimiser.learning-rate', rate, '--threads', '1', '--validate-every', '0', '--steps',
           str(recipe.steps or steps),
-          '--seed', str(recipe.seed), '--out', str(out / 'heads')), out / 'heads.log', environment)
+          '--seed', str(recipe.seed), '--out', str(out / 'heads')), out / 'heads.log')
 
 
-def _run(command: tuple[str, ...], log: Path, environment: dict) -> None:
-    with log.open('a') as file:
-        try:
-            code = subprocess.run(command, stdout=file, stderr=file, env=environment).returncode
-        except FileNotFoundError as error:
-            raise ImproveError(f'{command[0]} is not installed: pip install ./training (on the machine that trains)') \
-                from error
+def _run(command: tuple[str, ...], log: Path) -> None:
+    try:
+        code = jobs.command(command, log, {**os.environ, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'})
+    except FileNotFoundError as error:
+        raise ImproveError(f'{command[0]} is not installed: pip install ./training (on the machine that trains)') \
+            from error
     if code:
         last = log.read_text(errors='replace').strip().splitlines()[-1:]
         raise ImproveError(f'{command[0]} ended with {code}: {"".join(last)} (see {log})')

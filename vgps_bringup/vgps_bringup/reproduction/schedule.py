@@ -4,8 +4,6 @@ import dataclasses
 import json
 import os
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -14,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-POLL = 0.5  # s
+from vgps_msgs_py import jobs
+from vgps_msgs_py.jobs import Engine
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,6 @@ class Stage:
     name: str
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    cores: int = 1
 
 
 def needed(plan: list[Stage], names: Iterable[str]) -> list[Stage]:
@@ -61,66 +59,41 @@ def run(plan: list[Stage], out: Path, scale, studies: dict[str, dict], cores: in
         SystemExit: a stage failed; the text names its log. Or the folder was begun at another scale.
 
     """
-    (out / 'logs').mkdir(parents=True, exist_ok=True)
+    logs, began = out / 'logs', time.monotonic()
+    logs.mkdir(parents=True, exist_ok=True)
     _check_same(out, scale)
     for name, content in studies.items():
         (out / f'{name}.yaml').write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    running, began = {}, time.monotonic()
+    left = {stage.name: (stage, logs) for stage in plan if not (logs / f'{stage.name}.done').exists()}
+    undone = set(left)
+
+    def record(name: str, code: int) -> None:
+        if code:
+            sys.exit(f'vgps-study: stage {name} failed ({code}): see {logs / name}.log')
+        (logs / f'{name}.done').touch()
+        undone.discard(name)
+        _say(began, f'{len(plan) - len(undone)} of {len(plan)} done: {name}')
+
+    _say(began, f'{len(left)} of {len(plan)} stages are left; what each says: {logs}')
+    jobs.run(_run, left, engine=Engine(cores), record=record, needs={stage.name: stage.needs for stage in plan})
+
+
+def _run(job: tuple[Stage, Path]) -> int:
+    """Run a stage and return its exit status; its cost goes to ``costs.jsonl``, also where it is stopped."""
+    stage, logs = job
+
+    def keep(cost: jobs.Cost) -> None:
+        with (logs / 'costs.jsonl').open('a') as ledger:
+            ledger.write(json.dumps({'stage': stage.name, 'minutes': cost.minutes, 'cpu_minutes': cost.cpu_minutes})
+                         + '\n')
+
     # one thread per process, for drawing too (Mesa): as many processes as cores are running
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'LP_NUM_THREADS': '0'}
-    try:
-        while True:
-            done = {stage.name for stage in plan if _marker(out, stage).exists()}
-            for name, (stage, process, started) in list(running.items()):
-                code = _reap(out, name, process, started, os.WNOHANG)
-                if code is None:
-                    continue
-                del running[name]
-                if code:
-                    sys.exit(f'vgps-study: stage {name} failed ({code}): see {out / "logs" / name}.log')
-                _marker(out, stage).touch()
-                done.add(name)
-                _say(began, f'{len(done)} of {len(plan)} done: {name}')
-            if len(done) == len(plan):
-                return
-            free = cores - sum(min(stage.cores, cores) for stage, *_ in running.values())
-            for stage in plan:
-                if stage.name in done or stage.name in running or not done.issuperset(stage.needs):
-                    continue
-                if min(stage.cores, cores) > free:
-                    break  # in order: a stage for all cores is not overtaken for ever
-                _say(began, f'{stage.name}: {out / "logs" / stage.name}.log')
-                log = (out / 'logs' / f'{stage.name}.log').open('a')
-                process = subprocess.Popen(stage.command, stdout=log, stderr=log, env=environment)
-                running[stage.name] = stage, process, time.monotonic()
-                free -= min(stage.cores, cores)
-            time.sleep(POLL)
-    finally:
-        for _, process, _ in running.values():
-            os.kill(process.pid, signal.SIGTERM)  # terminate() would reap one that has just ended, and lose its cost
-        for stage, process, started in running.values():
-            _reap(out, stage.name, process, started)
-
-
-def _reap(out: Path, name: str, process: subprocess.Popen, started: float, flags: int = 0) -> int | None:
-    """Return the exit code of an ended stage, None while it runs; its cost goes to ``logs/costs.jsonl``."""
-    pid, status, usage = os.wait4(process.pid, flags)  # poll() does not tell the CPU time
-    if not pid:
-        return None
-    process.returncode = os.waitstatus_to_exitcode(status)
-    cost = {'stage': name, 'minutes': (time.monotonic() - started) / 60,
-            'cpu_minutes': (usage.ru_utime + usage.ru_stime) / 60}
-    with (out / 'logs' / 'costs.jsonl').open('a') as ledger:
-        ledger.write(json.dumps(cost) + '\n')
-    return process.returncode
+    return jobs.command(stage.command, logs / f'{stage.name}.log',
+                        {**os.environ, 'OMP_NUM_THREADS': '1', 'LP_NUM_THREADS': '0'}, keep)
 
 
 def _say(began: float, text: str) -> None:
     print(f'[{(time.monotonic() - began) / 60:5.1f} min] {text}', flush=True)
-
-
-def _marker(out: Path, stage: Stage) -> Path:
-    return out / 'logs' / f'{stage.name}.done'
 
 
 def _check_same(out: Path, scale) -> None:

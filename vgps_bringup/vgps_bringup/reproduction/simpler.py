@@ -19,7 +19,7 @@ from vgps_msgs_py import command_line
 
 LIMIT = 120           # steps; SIMPLER's own limit of a task, 60 or 120, ends an episode before
 POLICIES = ('flow', 'binned')
-LONGER = 'flow-longer'  # the base policy trained twice as long, as a row of the fine-tuning table
+LONGER, FILTERED = 'flow-longer', 'flow-successes'  # the fine-tuning table: twice as long, and on successes only
 PAPER_CRITICS = ('iql', 'cal-ql')
 
 
@@ -69,14 +69,15 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
 
     return [
         *(make.stage(f'collect-{task}', 'vgps-collect-simpler', '--output', '{out}/demonstrations/' + task, '--tasks',
-                     task, '--episodes', '{episodes}', '--processes', '2', cores=2) for task in scale.tasks),
+                     task, '--episodes', '{episodes}', '--processes', '1') for task in scale.tasks),
         make.table('table', 'demonstrations', collected),
         policy('flow', '--horizon', '1'), make.encoder('encoder'), policy('binned'),
         *make.critics(CRITICS),
         trials('headline', *POLICIES, SHIPPED), trials('algorithms', *POLICIES, *PAPER_CRITICS),
         trials('controls', 'flow', SHIPPED, *PAPER_CRITICS, 'monte-carlo-end-to-end', 'monte-carlo-paper-labels'),
         policy('flow', '--horizon', '1', name=LONGER, steps=str(2 * scale.policy_steps)),
-        trials('longer', 'flow', LONGER, SHIPPED),
+        policy('flow', '--horizon', '1', '--successes-only', name=FILTERED),
+        trials('fine-tuning', 'flow', LONGER, FILTERED, SHIPPED),
         trials('candidates', 'flow', *PAPER_CRITICS),
         *(make.table(f'table-{percent}', 'table', ('table',), '--share', share) for percent, share in SHARES.items()),
         *(make.encoder(f'encoder-{percent}', f'table-{percent}') for percent in SHARES),
@@ -104,8 +105,9 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
         'controls': study(base, row('random-select', selection='random'),
                           row('random-policy', 'random-policy', 'first', 1),
                           *(row(f'steered, {name}', critic=name) for name in CRITICS)),
-        'longer': study(base, row('base, trained twice as long', selection='first', k=1, checkpoint=LONGER),
-                        row('steered')),
+        'fine-tuning': study(base, row('base, trained twice as long', selection='first', k=1, checkpoint=LONGER),
+                             row('base of successes only', selection='first', k=1, checkpoint=FILTERED),
+                             row('steered')),
         'candidates': study(base, *(row(f'{name}, K={k}', k=k, critic=name)
                                     for name in PAPER_CRITICS for k in (10, 30, 50, 100))),
         'data': study(base, *(row(name.replace('-', ' '), critic=name) for name in LESS_DATA), row('all data')),

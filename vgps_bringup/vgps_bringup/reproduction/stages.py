@@ -81,9 +81,9 @@ class Commands:
     def __init__(self, out: Path, scale):
         self._values = {'out': str(out), **dataclasses.asdict(scale)}
 
-    def stage(self, name: str, *command: str, needs: tuple[str, ...] = (), cores: int = 1) -> Stage:
+    def stage(self, name: str, *command: str, needs: tuple[str, ...] = ()) -> Stage:
         """Return a command with this study's values in it."""
-        return Stage(name, tuple(part.format(**self._values) for part in command), needs, cores)
+        return Stage(name, tuple(part.format(**self._values) for part in command), needs)
 
     def table(self, name: str, source: str, needs: tuple[str, ...], *share: str) -> Stage:
         """Return the stage that decodes and resizes recordings, or a `share` of a table, once."""
@@ -128,9 +128,9 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
     """Return every stage in an order that can be run one after the other."""
     make = Commands(out, scale)
     return [
+        # on two cores: all others need it
         make.stage('collect', 'vgps-collect', '--output', '{out}/demonstrations', '--tasks', *TASKS, '--episodes',
-                   '{episodes}', '--looks', 'light', '--image-size', '256', '--max-steps', '60', '--processes', '2',
-                   cores=2),
+                   '{episodes}', '--looks', 'light', '--image-size', '256', '--max-steps', '60', '--processes', '2'),
         make.table('table', 'demonstrations', ('collect',)),
         make.policy('flow', '--horizon', '1'), make.encoder('encoder'), make.policy('binned'),
         *make.critics(CRITICS),

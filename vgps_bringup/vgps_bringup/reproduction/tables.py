@@ -1,6 +1,7 @@
 """The tables and the figure of ``vgps-study``, written from the trials' journals and from nothing else."""
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from vgps_bringup.trials.report import Results, markdown, rates_figure
 from vgps_bringup.trials.trials import collect
+from vgps_msgs_py.safetensors_header import read_header
 
 TITLES = {
     'headline': 'Does steering help? Two policies of different kind, one critic file',
@@ -20,13 +22,12 @@ TITLES = {
 SIMPLER_TITLES = {  # in the order and the layout of the paper's tables
     'headline': 'Two policies, one critic (the paper\'s Table 2)',
     'algorithms': 'The critic\'s algorithm: IQL and Cal-QL (Table 3)',
-    'longer': 'Against training the policy longer (Table 7, the half of it that is run)',
+    'fine-tuning': 'Against training the policy on successes only, and for longer (Table 7)',
     'data': 'How many of the demonstrations the critic learns from (Table 8)',
     'candidates': 'Number of candidates K (Table 10)',
     'controls': 'Controls, and more critics (Table 12)',
 }
 SIMPLER_MISSING = (
-    'Table 7\'s policy that was trained on successes only: `vgps-train-policy` takes every demonstration',
     'Table 11, the actors of IQL and Cal-QL as policies: they are trained but not exported as a policy',
     'the Google Robot\'s tasks, which ManiSkill 3 does not have',
     'the paper\'s own policies and its own numbers, which these are not to be compared with: other policies, other '
@@ -74,6 +75,7 @@ def write_simpler(out: Path) -> str:
     for name, title, results in _finished(out, SIMPLER_TITLES):
         text += [f'## {title}', '', markdown(results)]
         data[name] = results.as_dict()
+    text += _sizes(out)
     missing = [f'{title}: `vgps-study simpler --stages trials-{name}`' for name, title in SIMPLER_TITLES.items()
                if name not in data] + list(SIMPLER_MISSING)
     text += ['## Not run', '', *(f'- {line}' for line in missing), '', *_cost(out / 'logs' / 'costs.jsonl')]
@@ -81,6 +83,17 @@ def write_simpler(out: Path) -> str:
     (out / 'results.md').write_text('\n'.join(text), encoding='utf-8')
     (out / 'results.json').write_text(plain + '\n', encoding='utf-8')
     return '\n'.join(text)
+
+
+def _sizes(out: Path) -> list[str]:
+    """Return the sizes of the networks that were trained, counted in their files; nothing where there are none."""
+    files = {path.stem: path for path in sorted(out.glob('*.safetensors'))}
+    files |= {path.parents[1].name: path for path in sorted(out.glob('*/critic/model.safetensors'))}
+    if not files:
+        return []
+    rows = [f'| {name} | {sum(map(math.prod, read_header(path).shapes.values())) / 1e6:.2f} |'
+            for name, path in files.items()]
+    return ['## Sizes of the networks (Table 13)', '', '| Network | million parameters |', '|---|---|', *rows, '']
 
 
 def _finished(out: Path, titles: dict[str, str]) -> Iterator[tuple[str, str, Results]]:

@@ -4,6 +4,7 @@ The loop knows neither simulation nor robot: a runner plays one trial (``lockste
 as it goes; ``robot.py``: the live system through its action).
 """
 
+import functools
 import shutil
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Protocol
 from vgps_bringup.trials.journal import Journal, JournalError, read_lines
 from vgps_bringup.trials.plan import Study, StudyError, Trial, plan
 from vgps_bringup.trials.sequential import Verdict, so_far
+from vgps_msgs_py import jobs
+from vgps_msgs_py.jobs import HERE, Engine
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,34 @@ class AbandonedError(RuntimeError):
     """A trial could not be played to its end (a node was lost, the operator cancelled): it has no result."""
 
 
-def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = True, shard: tuple[int, int] = (0, 1),
+@dataclass(frozen=True)
+class InEachProcess:
+    """A runner that is made where trials are played, once in every process: it can be sent to another one."""
+
+    make: Callable[..., TrialRunner]  # of a module
+    arguments: tuple                  # hashable
+
+    def run(self, trial: Trial, bag: Path | None) -> TrialResult:
+        """Play one trial."""
+        return _made(self.make, self.arguments).run(trial, bag)
+
+    def close(self) -> None:
+        """Release what was made in this process."""
+        if _made.cache_info().currsize:
+            _made(self.make, self.arguments).close()
+            _made.cache_clear()
+
+
+@functools.lru_cache(maxsize=1)
+def _made(make: Callable[..., TrialRunner], arguments: tuple) -> TrialRunner:
+    return make(*arguments)
+
+
+class _Known(Exception):  # noqa: N818  nothing is wrong
+    """Enough is known: the trials that are left need not be played."""
+
+
+def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = True, engine: Engine = HERE,
               say: Callable[[str], None] = print, setting: dict | None = None,
               stop_early: float = 0.0) -> None:
     """Run what is not in the journal yet.
@@ -54,10 +84,10 @@ def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = Tr
 
     Args:
         study: what to run.
-        runner: plays it.
-        output: folder of journal and bags.
+        runner: plays it; anywhere but in this process it must be one that can be sent (``InEachProcess``).
+        output: folder of journal and bags, which every machine of a cluster sees.
         record: write a bag per trial.
-        shard: (index, count) for several processes on one study; each has a journal of its own.
+        engine: where trials are played; each shard has a journal of its own.
         say: progress, without naming the condition (the operator is blind).
         setting: what else decides the results (runner, camera, looks); resuming under another one is refused.
         stop_early: with two conditions and one process: end when they are known to differ, or can no longer be shown
@@ -65,41 +95,68 @@ def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = Tr
 
     Raises:
         StudyError: ``stop_early`` with other than two conditions, or several processes.
-        JournalError: the folder belongs to another study, setting, number of processes or process.
+        JournalError: the folder belongs to another study, setting or number of shards, or is in use.
         AbandonedError: a trial could not be finished; call again to resume.
+        JobError: a trial killed every process it was given to.
 
     """
-    index, count = shard
-    if stop_early and (len(study.conditions) != 2 or count != 1):
-        raise StudyError(f'stopping early compares two conditions in one process, not {len(study.conditions)} in '
-                         f'{count}')
+    index, count = engine.part()
+    if stop_early and (len(study.conditions) != 2 or count != 1 or not engine.here):
+        raise StudyError('stopping early compares two conditions, one trial after the other: give two conditions, and '
+                         'neither several processes nor a shard nor a cluster')
     mine = [trial for trial in plan(study) if trial.number % count == index]
     for path in output.glob('journal-*.jsonl'):  # under another division trials would be played, and counted, twice
         for begun in read_lines(path)[:1]:
             if begun.get('shards', count) != count:
-                raise JournalError(f'{output} was begun with --workers {begun["shards"]}: resume it with as many, or '
-                                   'choose another --output')
+                raise JournalError(f'{output} was begun in {begun["shards"]} shards: resume it in as many '
+                                   f'(--shard 0/{begun["shards"]} and so on), or choose another --output')
     header = {**study.as_dict(), **(setting or {}), 'shards': count, 'stop_early': stop_early}
     with Journal(output / f'journal-{index}.jsonl', header) as journal:
         left = [trial for trial in mine if trial.identity not in journal.results]
         if len(left) < len(mine):
             say(f'resuming: {len(mine) - len(left)} of {len(mine)} trials are done')
-        began = time.monotonic()
-        for done, trial in enumerate(left):
+        by_identity, began = {trial.identity: trial for trial in left}, time.monotonic()
+        total = study.trials * len(study.tasks) * len(study.conditions)
+
+        def stop_if_known() -> None:
             if stop_early and (known := so_far(
                     mine, journal.results, stop_early, study.conditions[0].name)).verdict is not Verdict.OPEN:
                 say(known.words())
-                break
-            say(f'trial {trial.number + 1} of {study.trials * len(study.tasks) * len(study.conditions)}: '
-                f'{trial.task.instruction or trial.task.name}, seed {trial.seed}{_remaining(began, done, len(left))}')
-            bag = output / 'bags' / trial.identity if record else None
-            if bag is not None:
-                shutil.rmtree(bag, ignore_errors=True)  # left behind by a kill
-                bag.parent.mkdir(parents=True, exist_ok=True)
-            result = runner.run(trial, bag)
-            journal.record(trial.identity, {
+                raise _Known
+
+        def tell(trial: Trial) -> None:
+            done = len(journal.results) - len(mine) + len(left)
+            say(f'trial {trial.number + 1} of {total}: {trial.task.instruction or trial.task.name}, '
+                f'seed {trial.seed}{_remaining(began, done, len(left))}')
+
+        def play_here(job: tuple[TrialRunner, Trial, Path | None]) -> TrialResult:
+            tell(job[1])
+            return _play(job)
+
+        def keep(identity: str, result: TrialResult) -> None:
+            trial = by_identity[identity]
+            journal.record(identity, {
                 'number': trial.number, 'task': trial.task.name, 'instruction': trial.task.instruction,
                 'condition': trial.condition.name, 'seed': trial.seed, **asdict(result)})
+            if not engine.here:
+                tell(trial)
+            stop_if_known()
+
+        try:
+            stop_if_known()
+            jobs.run(play_here if engine.here else _play,
+                     {trial.identity: (runner, trial, (output / 'bags' / trial.identity).resolve() if record else None)
+                      for trial in left}, engine=Engine(engine.processes, cluster=engine.cluster), record=keep)
+        except _Known:
+            pass
+
+
+def _play(job: tuple[TrialRunner, Trial, Path | None]) -> TrialResult:
+    runner, trial, bag = job
+    if bag is not None:
+        shutil.rmtree(bag, ignore_errors=True)  # left behind by a kill
+        bag.parent.mkdir(parents=True, exist_ok=True)
+    return runner.run(trial, bag)
 
 
 def _remaining(began: float, done: int, trials: int) -> str:
@@ -126,7 +183,7 @@ def collect(output: Path) -> tuple[Study, list[dict]]:
             continue  # its worker was killed before the first
         first = {key: value for key, value in lines[0].items() if key in names}
         if study is not None and first != study:
-            raise StudyError(f'{output} holds journals of different studies, or of different numbers of workers')
+            raise StudyError(f'{output} holds journals of different studies, or of different numbers of shards')
         study, rows = first, rows + lines[1:]
     if study is None:
         raise StudyError(f'{output} holds no journal of a study')

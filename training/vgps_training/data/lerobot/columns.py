@@ -17,14 +17,21 @@ _SLOT_WORDS = {
 _FILLER = {'action', 'delta', 'd', 'eef', 'ee', 'end', 'effector', 'tcp', 'hand', 'cmd', 'command', 'world', 'vector',
            'translation', 'trans', 'position', 'pos', 'rotation', 'rot', 'orientation', 'rel', 'relative', 'arm',
            'robot', 'state', 'value', 'val', 'motors', 'axes', 'euler',
-           'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs'}
+           'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs', 'm', 'meters', 'metres', 'rad', 'radians',
+           'linear', 'angular'}
+# what a name says of the measure, and the option that converts it
+_SECOND = '--translation-unit and --rotation-unit with the seconds of a step'
+_MEASURES = {'mm': '--translation-unit 0.001', 'cm': '--translation-unit 0.01', 'deg': '--rotation-unit 0.0174533',
+             'degree': '--rotation-unit 0.0174533', 'degrees': '--rotation-unit 0.0174533', 'vel': _SECOND,
+             'velocity': _SECOND, 'speed': _SECOND}
 _JOINTS = {'joint', 'joints', 'waist', 'shoulder', 'elbow', 'forearm', 'wrist', 'finger', 'qpos', 'j', 'base', 'lift',
            'pan', 'flex'}
 # what a feature that does not name its numbers one by one calls them
 _UNTOLD = {'action', 'actions', 'a', 'act', 'dim', 'dimension', 'value', 'values', 'eef', 'ee', 'delta', 'pose', 'tcp',
            'end', 'effector', 'relative', 'rel', 'cmd', 'command', 'robot', 'vector'}
-_TURNS = {'rot', 'rotation', 'orientation', 'euler'}
-_ABSOLUTE = {'abs', 'absolute', 'target', 'goal', 'qw', 'quat', 'quaternion', 'qx', 'qy', 'qz'}
+_TURNS = {'rot', 'rotation', 'orientation', 'euler', 'angular'}
+_ABSOLUTE = {'abs', 'absolute', 'target', 'goal', 'next', 'future', 'desired', 'qw', 'quat', 'quaternion', 'qx',
+             'qy', 'qz'}
 
 
 def names(feature: dict) -> list[str]:
@@ -49,7 +56,7 @@ def slot(name: str) -> str | None:
         if word in _SLOT_WORDS and not (_JOINTS & set(words)):
             meant = _SLOT_WORDS[word]
             return SLOTS[3 + SLOTS.index(meant)] if meant in SLOTS[:3] and _TURNS & set(words) else meant
-        if word not in _FILLER:
+        if word not in _FILLER and word not in _MEASURES:
             return None
     return None
 
@@ -59,9 +66,10 @@ def _words(name: str) -> list[str]:
     return [word for word in re.split(r'[^a-z]+', split) if word]
 
 
-def action_places(feature: dict, width: int) -> tuple[list[int], tuple[str, ...], bool]:
+def action_places(feature: dict, width: int, converted: bool = False) -> tuple[list[int], tuple[str, ...], bool]:
     """Return (places of the seven numbers in an action of `width`, notes, whether the gripper is a closedness).
 
+    `converted` tells that the user named the units, which names of other units may then have.
     Raises DataError, naming them, where the names say that these are no end-effector motions.
     """
     given = names(feature)
@@ -75,6 +83,15 @@ def action_places(feature: dict, width: int) -> tuple[list[int], tuple[str, ...]
                             'take a bag of the same arm through `vgps-data convert --actions joint_states`')
         if any(_ABSOLUTE & set(_words(name)) for name in given):
             raise DataError(f'the action is an absolute pose ({listed}), not an end-effector motion')
+        for name in given:
+            option = next((_MEASURES[word] for word in _words(name) if word in _MEASURES), '')
+            if option and not converted and slot(name) in SLOTS[:6]:
+                raise DataError(f'the action is named {name}, which is not in metres and radians a step ({option} '
+                                'converts it)')
+            if slot(name) == 'gripper' and {'delta', 'rel', 'relative'} & set(_words(name)):
+                raise DataError(f'the gripper is a change by its name ({name}), not an openness 0..1')
+            if {'camera', 'cam', 'image', 'pixel'} & set(_words(name)):
+                raise DataError(f"the action is named {name}: motions in a camera's axes, not in the base's")
         if set(SLOTS) <= set(slots):
             if len([s for s in slots if s]) > len(SLOTS):
                 raise DataError(f'the action holds two arms ({listed}); this project steers one')
@@ -100,7 +117,7 @@ def state_places(feature: dict, width: int) -> tuple[list[int] | None, list[int]
     given = names(feature)
     if len(given) != width:
         return None, []
-    slots = [slot(name) for name in given]
+    slots = [None if _MEASURES.keys() & set(_words(name)) else slot(name) for name in given]
     closed = {i for i, name in enumerate(given) if any(word.startswith('clos') for word in _words(name))}
     fingers = [i for i, name in enumerate(given) if i not in closed
                and {'gripper', 'finger', 'openness', 'opening'} & set(_words(name))]

@@ -94,7 +94,7 @@ class Info:
 def read_json(path: Path):
     """Return a JSON file's content; raises DataError."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding='utf-8-sig'))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f'{path} cannot be read: {error}') from error
 
@@ -122,7 +122,8 @@ def tasks(info: Info) -> dict[int, str]:
         index = row.get('task_index')
         if text is None or not isinstance(index, int):
             raise DataError(f'{path}: no task and task_index in {str(row)[:80]}')
-        found[index] = text
+        if found.setdefault(index, text) != text:
+            raise DataError(f"{path}: task_index {index} is '{found[index]}' and '{text}'")
     return found
 
 
@@ -180,7 +181,7 @@ def _episode_rows(info: Info) -> Iterator[dict]:
 
 def _lines(path: Path) -> list[dict]:
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        rows = [json.loads(line) for line in path.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f'{path} cannot be read: {str(error)[:200]}') from error
     if not all(isinstance(row, dict) for row in rows):

@@ -96,6 +96,7 @@ class _Source:
         self.info, self.camera, self.texts, self.listed = info, camera, texts, listed
         self.rows = None if info.old else meta.row_ranges(info)
         self.labels, self.gripper = reading.outcomes, reading.gripper
+        self.converted = (reading.translation_unit, reading.rotation_unit) != (1.0, 1.0)
         self.outcomes = judged.outcomes(info.folder, self.labels) if self.labels else {}
         self._tables: dict[Path, pa.Table] = {}
         self._windows: dict[Path, dict] = {}
@@ -106,7 +107,8 @@ class _Source:
         if 'action' not in table.column_names:
             raise DataError("the table has no column 'action'")
         numbers = columns.matrix(table.column('action'))
-        places, unnamed, closed = columns.action_places(self.info.features.get('action', {}), numbers.shape[1])
+        places, unnamed, closed = columns.action_places(self.info.features.get('action', {}), numbers.shape[1],
+                                                        self.converted)
         actions = numbers[:, places]
         if closed and self.gripper == 'openness':  # otherwise the user said what it is, and it is converted later
             actions[:, 6] = 1 - actions[:, 6]

@@ -227,7 +227,7 @@ class _Video:
     """One file of constant rate, every second frame a key frame as lerobot writes them: any frame is near.
 
     With so many key frames the search for motion saves next to nothing: the fastest preset needs a third of the time
-    for files a third to a half larger, at the same error.
+    for files a quarter to a half larger, at the same error.
     """
 
     def __init__(self, path: Path, fps: float, shape: tuple[int, int]):

@@ -78,7 +78,6 @@ class SimplerRunner:
     def __init__(self, max_steps: int, load_critic):
         self.max_steps, self._actors = max_steps, Actors(load_critic)
         self._task, self._name = None, ''
-        self.steps, self.seconds = 0, 0.0  # played so far, for steps/s
 
     def close(self) -> None:
         """Free the renderer and the policies."""
@@ -120,7 +119,6 @@ class SimplerRunner:
         finally:
             if writer is not None:
                 writer.close()
-        self.steps, self.seconds = self.steps + result.steps, self.seconds + result.seconds
         if bag is None:
             return result
         world.write_video(bag, trial, result.success)
