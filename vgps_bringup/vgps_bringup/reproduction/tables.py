@@ -28,7 +28,7 @@ SIMPLER_TITLES = {  # in the order and the layout of the paper's tables
     'controls': 'Controls, and more critics (Table 12)',
 }
 SIMPLER_MISSING = (
-    'Table 11, the actors of IQL and Cal-QL as policies: they are trained but not exported as a policy',
+    'Table 11, the actors of IQL and Cal-QL as policies: no adapter plays them',
     'the Google Robot\'s tasks, which ManiSkill 3 does not have',
     'the paper\'s own policies and its own numbers, which these are not to be compared with: other policies, other '
     'demonstrations',

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from vgps_bringup.simulation.appearance import LOOKS
-from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_bringup.trials.actors import Actors
 from vgps_bringup.trials.loop import Moment, play
 from vgps_bringup.trials.plan import Trial
+from vgps_bringup.trials.record import TrialRecord
 from vgps_bringup.trials.trials import TrialResult
 from vgps_critic.steering import Decision
-from vgps_msgs_py.bags.writer import BagWriter
 from vgps_msgs_py.vocabulary import FAILURE_MODES, Verdict
 from vgps_policy_bridge.policy import Candidates, Observation
 
@@ -38,26 +37,26 @@ class LockstepRunner:
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
         """Play one episode."""
         policy, steerer = self.actors.policy(trial.condition), self.actors.steerer(trial.condition)
-        writer = None if bag is None else BagWriter(bag)
+        record = None if bag is None else TrialRecord(bag, self.environment.robot, self.max_steps,
+                                                      getattr(steerer.critic, 'hash', ''))
         try:
-            world = _Simulated(self.environment, getattr(steerer.critic, 'hash', ''),
-                               None if writer is None else EpisodeWriter(writer, self.max_steps))
+            world = _Simulated(self.environment, record)
             result = play(world, trial, policy, steerer, self.max_steps)
             world.end()
         finally:
-            if writer is not None:
-                writer.close()
+            if record is not None:
+                record.close()
         return replace(result, refused=world.refused, details=_outlook(world.decisions),
                        bag=f'bags/{bag.name}' if bag is not None else '')
 
 
 class _Simulated:
-    """The simulated WidowX as a world of trials; what happens is written down where there is a writer."""
+    """The simulated WidowX as a world of trials; what happens is written down where there is a record."""
 
-    def __init__(self, environment: LockstepEnvironment, critic_hash: str, writer: EpisodeWriter | None):
-        self._environment, self._critic_hash, self._writer = environment, critic_hash, writer
+    def __init__(self, environment: LockstepEnvironment, record: TrialRecord | None):
+        self._environment, self._record = environment, record
         self._openness = 1.0
-        self.accepted, self.refused = 0, 0  # actions
+        self.refused = 0  # actions
         self.decisions: list[Decision] = []
 
     def begin(self, trial: Trial) -> tuple[Moment, str]:
@@ -65,34 +64,30 @@ class _Simulated:
         self._seen = self._environment.reset(trial.seed, trial.task.name)
         self._truth = self._environment.robot.task_state()
         instruction = trial.task.instruction or self._seen.instruction
-        if self._writer is not None:
-            self._writer.begin(trial.identity, self._environment.robot, instruction)
+        if self._record is not None:
+            self._record.begin(trial.identity, instruction)
         return self._moment(), instruction
 
     def step(self, candidates: Candidates, decision: Decision) -> Moment:
         """Execute the decision's action through the arm's guards."""
-        action, writer, environment = decision.action, self._writer, self._environment
+        action, record, environment = decision.action, self._record, self._environment
         if decision.verdict is Verdict.HOLD:  # no motion, the gripper as it is
             action = np.array([0, 0, 0, 0, 0, 0, self._openness], np.float32)
         self._openness = float(action[6])
         self.decisions.append(decision)
-        if writer is not None:
-            writer.frame(self._seen, self._truth)
-            writer.start_step(action)
-            writer.decide(candidates, decision, self._critic_hash)
+        if record is not None:
+            record.decided(self._seen, self._truth, action, candidates, decision)
         self._seen, moved, self._truth = environment.step(action)
-        if writer is not None:
-            pose = environment.controller.forward(environment.robot.joint_positions())
-            writer.end_step(moved, pose, self.accepted, self.refused)
-        self.accepted, self.refused = self.accepted + moved.accepted, self.refused + (not moved.accepted)
+        if record is not None:
+            record.moved(moved, environment.controller.forward(environment.robot.joint_positions()))
+        self.refused += not moved.accepted
         return self._moment()
 
     def end(self) -> None:
         """Write the last frame and the outcome."""
-        if self._writer is not None:
+        if self._record is not None:
             moment = self._moment()
-            self._writer.frame(self._seen, self._truth)
-            self._writer.end(moment.success, moment.failure)
+            self._record.end(self._seen, self._truth, moment.success, moment.failure)
 
     def _moment(self) -> Moment:
         success = bool(self._truth.success)

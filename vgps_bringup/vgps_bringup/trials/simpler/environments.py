@@ -81,7 +81,8 @@ class ManiSkillTask:
             setattr(self.world, name, torch.tensor(values[None], dtype=torch.float32))
         observation, _ = self.env.reset(seed=seed, options={'episode_id': torch.tensor([0])})
         self._free_fingers()
-        return Seen(self._image(observation), state=self.arm.state()), self.world.get_language_instruction()[0]
+        seen = Seen(self._image(observation), failure='missed grasp', state=self.arm.state())
+        return seen, self.world.get_language_instruction()[0]
 
     def _free_fingers(self) -> None:
         """Let the fingers pass the bar they slide on, as SIMPLER does.

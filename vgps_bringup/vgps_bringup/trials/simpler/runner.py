@@ -12,10 +12,10 @@ import numpy as np
 
 from vgps_bringup.episode_pages.overlay import Overlay
 from vgps_bringup.episode_pages.video import VideoWriter
-from vgps_bringup.simulation.bag_episode import EpisodeWriter
 from vgps_bringup.trials.actors import Actors
 from vgps_bringup.trials.loop import Moment, play
 from vgps_bringup.trials.plan import Condition, Trial
+from vgps_bringup.trials.record import TrialRecord
 from vgps_bringup.trials.simpler.environments import (
     IMAGE_SIZE,
     GoogleGripper,
@@ -33,7 +33,6 @@ from vgps_critic.action_space import ActionSpace
 from vgps_critic.images import resize
 from vgps_critic.steering import Decision
 from vgps_msgs_py.bags.reader import EpisodeRecord, Step
-from vgps_msgs_py.bags.writer import BagWriter
 from vgps_policy_bridge.policy import Candidates, Observation
 
 FRACTAL = 'fractal20220817_data'  # the Google Robot's data set, by the name that Octo's and OpenVLA's statistics bear
@@ -102,63 +101,33 @@ class SimplerRunner:
         return steerer
 
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
-        """Play one episode; ``bag`` (a folder) receives ``video.mp4`` and, of the WidowX, a recording."""
+        """Play one episode; ``bag`` (a folder) receives ``video.mp4`` and, in ManiSkill, a recording."""
         if self._name != trial.task.name:
             self._leave_task()
             self._task, self._name = make_task(trial.task.name), trial.task.name
         policy, steerer = self._policy(trial.condition), self._steerer(trial.condition)
-        recorded = bag is not None and self._task.robot == 'widowx'
-        writer = BagWriter(bag) if recorded else None
+        robot = Robot(self._task, self._name) if bag is not None and hasattr(self._task, 'arm') else None
+        record = robot and TrialRecord(bag, robot, self.max_steps, getattr(steerer.critic, 'hash', ''))
         try:
-            record = writer and _Record(Robot(self._task, self._name), EpisodeWriter(writer, self.max_steps),
-                                        getattr(steerer.critic, 'hash', ''))
-            world = _Simpler(self._task, record)
+            world = _Simpler(self._task, robot, record)
             result = play(world, trial, policy, steerer, self.max_steps)
             if record:
-                record.end(result)
+                record.end(robot.observe(), robot.task_state(), result.success, result.failure)
         finally:
-            if writer is not None:
-                writer.close()
+            if record:
+                record.close()
         if bag is None:
             return result
         world.write_video(bag, trial, result.success)
         return replace(result, details={'video': f'bags/{bag.name}/video.mp4'},
-                       bag=f'bags/{bag.name}' if recorded else '')
-
-
-class _Record:
-    """A WidowX episode as messages of a recording, as the lockstep trials write them."""
-
-    def __init__(self, robot: Robot, writer: EpisodeWriter, critic_hash: str):
-        self._robot, self._writer, self._critic_hash, self._steps = robot, writer, critic_hash, 0
-
-    def begin(self, trial: Trial, seen: Seen, instruction: str) -> None:
-        """Announce the episode."""
-        self._robot.begin(trial.seed, seen, instruction)
-        self._writer.begin(trial.identity, self._robot, instruction)
-
-    def before(self, action: np.ndarray, candidates: Candidates, decision: Decision) -> None:
-        """Write what was seen and what was decided about it."""
-        self._writer.frame(self._robot.observe(), self._robot.task_state())
-        self._writer.start_step(action)
-        self._writer.decide(candidates, decision, self._critic_hash)
-
-    def after(self, seen: Seen, openness: float) -> None:
-        """Write what became of the action."""
-        moved, self._steps = self._robot.moved(seen, openness), self._steps + 1
-        self._writer.end_step(moved, self._robot.gripper_pose(), self._steps, 0)
-
-    def end(self, result: TrialResult) -> None:
-        """Write the last frame and the outcome."""
-        self._writer.frame(self._robot.observe(), self._robot.task_state())
-        self._writer.end(result.success, result.failure)
+                       bag=f'bags/{bag.name}' if record else '')
 
 
 class _Simpler:
     """A SIMPLER task as a world of trials: the paper's averaging and sticky gripper between decision and motion."""
 
-    def __init__(self, task, record: _Record | None = None):
-        self._task, self._average, self._record = task, TemporalAverage(), record
+    def __init__(self, task, robot: Robot | None = None, record: TrialRecord | None = None):
+        self._task, self._average, self._robot, self._record = task, TemporalAverage(), robot, record
         self._gripper = WidowXGripper() if task.robot == 'widowx' else GoogleGripper()
         self._steps: list[Step] = []
         self._images: list[np.ndarray] = []
@@ -168,7 +137,8 @@ class _Simpler:
         seen, spoken = self._task.reset(trial.seed)
         self._instruction = trial.task.instruction or spoken
         if self._record:
-            self._record.begin(trial, seen, self._instruction)
+            self._robot.begin(trial.seed, seen, self._instruction)
+            self._record.begin(trial.identity, self._instruction)
         return self._moment(seen), self._instruction
 
     def step(self, candidates: Candidates, decision: Decision) -> Moment:
@@ -180,11 +150,11 @@ class _Simpler:
         index = len(self._steps)
         self._steps.append(Step(index, round(index / self._task.rate * 1e9), self._instruction, decision=decision))
         if self._record:
-            self._record.before(action, candidates, decision)
+            self._record.decided(self._robot.observe(), self._robot.task_state(), action, candidates, decision)
         gripper = self._gripper(float(action[6]))
         seen = self._task.step(np.array([*action[:3], *axis_angle(*action[3:6]), gripper]))
         if self._record:
-            self._record.after(seen, float(gripper > 0))
+            self._record.moved(self._robot.moved(seen, float(gripper > 0)), self._robot.gripper_pose())
         return self._moment(seen)
 
     def _moment(self, seen: Seen) -> Moment:
