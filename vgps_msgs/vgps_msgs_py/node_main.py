@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 from vgps_msgs_py import discovery, run_files
 from vgps_msgs_py.parameters import ParameterError
 
+OUR_PROFILE = 'fastdds_shm.xml'  # what activate.sh sets
 PROBE_PATIENCE = 1.0  # s; the events executor of some builds never runs a timer
 DIAGNOSE_PERIOD = 1.0  # s
 BETWEEN = {'rclpy', 'vgps_msgs_py'}  # packages that only pass things on to a callback
@@ -32,17 +33,23 @@ CALLBACK_ERROR = 'an error in a callback, '  # so begins the line in the log
 Result = TypeVar('Result')
 
 
-def run(make_node: Callable[[], Node], args: list[str] | None = None, events: bool = False) -> None:
+def run(make_node: Callable[[], Node], args: list[str] | None = None, events: bool = False,
+        shared_memory: bool = True) -> None:
     """Spin ``make_node()`` until it is told to stop or says ``finished``; ``close()`` is called before it is destroyed.
 
     With ``events`` by rclpy's events executor where it has one and it works: the usual one builds its wait set anew for
     every message, which is most of what a small callback costs. The nodes that hold the arm stay with the usual one.
+
+    Without ``shared_memory`` Fast DDS talks over UDP alone: a node killed while it holds a lock in shared memory makes
+    those who write to it there wait for a second or two, and what holds the arm must not wait for a recorder.
 
     An error in a callback ends that callback, not the node: see ``CallbackErrors``.
     Exits with 2 when the configuration is wrong, saying so in one line instead of a traceback, and with 130 when it is
     told to stop while it still starts: loading a model takes long, and is given up.
     """
     discovery.limit(os.environ)      # whichever way the node was started
+    if not shared_memory:
+        over_udp(os.environ)
     run_files.remove_leftovers()     # of nodes that were killed
     # our own handlers: rclpy's would shut the context down before the node can say good-bye
     stopping: list[int] = []
@@ -149,6 +156,13 @@ def _events_executor(node: Node, errors: 'CallbackErrors') -> Any:
 
 def _secured() -> bool:
     return os.environ.get('ROS_SECURITY_ENABLE', '').lower() == 'true'
+
+
+def over_udp(variables: MutableMapping[str, str]) -> None:
+    """Take Fast DDS' profile without shared memory, unless the environment names one that is not ours."""
+    for name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):    # the second: Humble, Jazzy
+        if Path(variables.get(name) or OUR_PROFILE).name == OUR_PROFILE:
+            variables[name] = str(Path(__file__).with_name('fastdds_udp.xml'))
 
 
 def _refuse(error: Exception) -> None:

@@ -294,6 +294,7 @@ def test_kill_9_at_random_instants_leaves_a_critic_and_a_run_that_continues(tmp_
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)  # s; a start takes half a minute where others want the cores too
 def test_kill_9_at_twenty_random_instants(tmp_path):
     kill_at_random_instants(tmp_path, 20, seed=1)
 

@@ -158,6 +158,21 @@ def test_reset_goes_to_the_start_pose_slowly_and_steps_start_there():
     assert {openness for _, openness in world.arm.commands} == {1.0}
 
 
+@pytest.mark.parametrize(('away', 'by_neutral'), [(0.0, False), (0.09, False), (0.11, True), (-0.5, True)])
+def test_an_arm_that_is_at_its_start_pose_already_does_not_go_to_neutral_and_back(away, by_neutral):
+    start = CONFIG.start_joints()
+    world = World(positions=start + np.array([0.0, away, 0.0, 0.0, 0.0, 0.0]))
+    assert world.controller.reset(world.now)[0]
+    began = world.now
+    while world.controller.state is State.HOMING:
+        world.run(PERIOD)
+        assert world.now < began + 20.0
+    nearest = min(np.abs(joints - NEUTRAL).max() for joints, _ in world.arm.commands)
+    assert (nearest < 0.01) == by_neutral
+    np.testing.assert_allclose(world.arm.positions, start, atol=1e-6)
+    assert world.arm.openness == 1.0
+
+
 def test_a_blocked_move_ends_stopped_and_not_ready(world):
     world.arm.blocked = True
     world.controller.reset(world.now)

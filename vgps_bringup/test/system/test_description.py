@@ -5,6 +5,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -209,6 +210,21 @@ def test_ros2_launch_starts_nothing_beside_a_system_in_the_same_namespace(monkey
         start.execute(context)
     (namespace, names), = asked
     assert namespace == 'vgps' and {'widowx_node', 'policy_node', 'critic_node'} <= names
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(('before', 'after'), [
+    ({}, 'fastdds_udp.xml'), ({'FASTDDS_DEFAULT_PROFILES_FILE': '/opt/ws/config/fastdds_shm.xml'}, 'fastdds_udp.xml'),
+    ({'FASTDDS_DEFAULT_PROFILES_FILE': '/home/lab/our_network.xml'}, 'our_network.xml')])
+def test_what_holds_the_arm_stays_out_of_shared_memory_that_a_killed_node_may_have_locked(before, after):
+    node_main = pytest.importorskip('vgps_msgs_py.node_main')
+    variables = dict(before)
+    node_main.over_udp(variables)
+    chosen = pathlib.Path(variables['FASTDDS_DEFAULT_PROFILES_FILE'])
+    assert chosen.name == after
+    if after == 'fastdds_udp.xml':
+        kinds = [kind.text for kind in ElementTree.parse(chosen).iter() if kind.tag.endswith('}type')]
+        assert kinds == ['UDPv4']
 
 
 @pytest.mark.ros

@@ -12,7 +12,7 @@ from vgps_bringup.arm.arms import Arm, Reading
 from vgps_bringup.arm.authority import Authority
 from vgps_bringup.arm.controller_config import ControllerConfig
 from vgps_bringup.arm.gate import Command, CommandGate
-from vgps_bringup.arm.homing import Homing
+from vgps_bringup.arm.homing import Homing, to_start_pose
 from vgps_bringup.arm.outlet import Outlet
 from vgps_bringup.arm.step_controller import StepController, StepControllerConfig, StepResult
 from vgps_bringup.arm.watchdog import RESUMED_BY_COMMAND, Fault, Watchdog, WatchdogConfig
@@ -140,13 +140,13 @@ class ArmController:
         return self._go([np.array(self.config.neutral_joints)], now)
 
     def reset(self, now: float, operator: bool = False) -> Answer:
-        """Open the gripper, go to neutral and on to the start pose. Returns (started, message).
+        """Open the gripper, go to the start pose, by neutral where the arm is elsewhere. Returns (started, message).
 
         Only the operator leaves a stop, comes away from what is in the way and has servos in error rebooted.
         """
         if not operator and (refusal := self._not_without_operator(now)):
             return False, refusal
-        started = self._go([np.array(self.config.neutral_joints), self._start_joints], now)
+        started = self._go(to_start_pose(self.watchdog.positions, self.config.neutral_joints, self._start_joints), now)
         if started[0]:
             self.steps.gripper = 1.0
         return started

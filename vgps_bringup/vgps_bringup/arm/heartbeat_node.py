@@ -198,7 +198,7 @@ class HeartbeatNode(Node):
 
 def main(args: list[str] | None = None) -> None:
     """Run the node."""
-    node_main.run(HeartbeatNode, args)
+    node_main.run(HeartbeatNode, args, shared_memory=False)
 
 
 if __name__ == '__main__':

@@ -20,6 +20,15 @@ _REACHED = 0.1   # rad, BridgeData's check of the neutral pose
 _SEARCH = 0.004  # s of one control period that may go into the search for a way
 
 
+def to_start_pose(positions: np.ndarray | None, neutral: Sequence[float], start: np.ndarray) -> list[np.ndarray]:
+    """Return the poses on the way to `start`, by `neutral` unless the arm, at (6,) `positions` [rad], is there already.
+
+    A new scene of the simulation puts the arm there; going to neutral and back would take three seconds an episode.
+    """
+    there = positions is not None and bool((np.abs(positions - start) < _REACHED).all())
+    return [start] if there else [np.array(neutral), start]
+
+
 class Homing:
     """One way through `waypoints`, (6,) joint positions each [rad], begun at monotonic second `started`."""
 

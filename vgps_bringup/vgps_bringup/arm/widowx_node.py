@@ -243,7 +243,7 @@ class WidowXNode(Node):
 
 def main(args: list[str] | None = None) -> None:
     """Run the node."""
-    node_main.run(WidowXNode, args)
+    node_main.run(WidowXNode, args, shared_memory=False)
 
 
 if __name__ == '__main__':

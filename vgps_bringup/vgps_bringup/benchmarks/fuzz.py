@@ -215,8 +215,8 @@ class Fuzzer:
             topics = [hostile.TOPICS[i] for i in self.rng.choice(len(hostile.TOPICS), 3, replace=False)]
             if phase == 'episode' and self.name == 'arm':
                 self.announce()
-            if phase == 'homing' and thrown % (5 * BURST) == 0:
-                self.call('widowx_node/reset', wait=False)
+            if phase == 'homing' and thrown % (5 * BURST) == 0:    # to and fro, or there would be no way to go
+                self.call(f'widowx_node/{"home" if thrown % (10 * BURST) else "reset"}', wait=False)
             self.ask()
             for i in range(min(BURST, count - thrown)):
                 kind, topic, _ = topics[self.rng.integers(len(topics))]
