@@ -17,6 +17,7 @@ from vgps_bringup.improvement.report import write_report
 from vgps_critic.checkpoint import CheckpointError
 from vgps_msgs_py import command_line
 from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.jobs import JobError
 
 QUIET = 60.0  # s without a new recording after which a session counts as over
 REFUSED = 3   # exit status
@@ -119,8 +120,8 @@ def main() -> None:
     options = command_line.read(Improve, 'vgps-improve')
     checks.or_exit('vgps-improve', lambda: _check(options))
     registry = Registry(options.registry)
-    with command_line.refusing('vgps-improve', BagError, CheckpointError, ImproveError, RegistryError, OSError,
-                               ValueError, stopped='stopped: the same command continues'):
+    with command_line.refusing('vgps-improve', BagError, CheckpointError, ImproveError, JobError, RegistryError,
+                               OSError, ValueError, stopped='stopped: the same command continues'):
         if options.watch:
             watch(options, registry)
         sys.exit(run_once(options, registry))

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from vgps_msgs_py import jobs
-from vgps_msgs_py.jobs import Engine
+from vgps_msgs_py.jobs import Engine, JobError
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,10 @@ def run(plan: list[Stage], out: Path, scale, studies: dict[str, dict], cores: in
         _say(began, f'{len(plan) - len(undone)} of {len(plan)} done: {name}')
 
     _say(began, f'{len(left)} of {len(plan)} stages are left; what each says: {logs}')
-    jobs.run(_run, left, engine=Engine(cores), record=record, needs={stage.name: stage.needs for stage in plan})
+    try:
+        jobs.run(_run, left, engine=Engine(cores), record=record, needs={stage.name: stage.needs for stage in plan})
+    except (JobError, FileNotFoundError) as error:  # killed again and again; a command that is not installed
+        sys.exit(f'vgps-study: {error}')
 
 
 def _run(job: tuple[Stage, Path]) -> int:
