@@ -254,7 +254,8 @@ def test_a_real_demonstration_and_a_real_trial_are_recorded_as_bags_that_trainin
                                       (tmp_path / 'bags' / 't0', 't0', result.success)):
         bag = Bag(folder)
         episode, = bag.episodes
-        assert (bag.problems, episode.episode_id, episode.outcome) == ([], identity, 'success' if success else 'failure')
+        outcome = 'success' if success else 'failure'
+        assert (bag.problems, episode.episode_id, episode.outcome) == ([], identity, outcome)
         assert episode.instruction == 'put the spoon on the towel'
         assert len(episode.task_states) == len(episode.steps) + 1
         assert {frame.image().shape for frame in bag.frames()} == {(256, 256, 3)}
