@@ -8,9 +8,11 @@ from vgps_bringup.simulation.collect import collect
 from vgps_bringup.simulation.demonstrator import NO_ERRORS
 from vgps_bringup.trials.plan import Condition, TaskItem, Trial
 from vgps_bringup.trials.simpler.collect import CollectConfig
+from vgps_bringup.trials.simpler.environments import ManiSkillTask, axis_angle
 from vgps_bringup.trials.simpler.runner import SimplerRunner
 from vgps_bringup.trials.simpler.scenes import LAYOUTS, Scene
 from vgps_msgs_py.bags.reader import Bag
+from vgps_msgs_py.robot_state import rotation_from_euler
 from vgps_msgs_py.vocabulary import TaskFailure
 
 SPOON = 'widowx_spoon_on_towel'
@@ -71,3 +73,15 @@ def test_a_trial_is_played_in_the_official_configuration_and_recorded(made, tmp_
     for scene in made[0].scenes:  # of 24: the 27th is the third again
         np.testing.assert_allclose(scene[0], official.positions, atol=1e-6)
         np.testing.assert_allclose(scene[1], official.quaternions, atol=1e-6)
+
+
+def test_a_turn_about_several_axes_reaches_maniskill_as_the_angles_that_it_reads(made):
+    task = ManiSkillTask('widowx_spoon_on_towel')
+    task.reset(0)
+    wanted = rotation_from_euler(0.2, -0.15, 0.25)
+    task.step(np.array([0.01, 0.0, -0.01, *axis_angle(0.2, -0.15, 0.25), 1.0]))
+    x, y, z = made[0].actions[-1][3:6].astype(float)
+    # PDEEPoseController: euler_angles_to_matrix(angles, 'XYZ') = Rx(x) Ry(y) Rz(z)
+    done = rotation_from_euler(x, 0, 0) @ rotation_from_euler(0, y, 0) @ rotation_from_euler(0, 0, z)
+    np.testing.assert_allclose(done, wanted, atol=1e-6)
+    assert np.abs(np.array([x, y, z]) - axis_angle(0.2, -0.15, 0.25)).max() > 0.01    # not the same numbers

@@ -98,8 +98,15 @@ class ManiSkillTask:
                     shape.set_collision_groups(groups)
 
     def step(self, action: np.ndarray) -> Seen:
-        """Execute (7,): metres, axis-angle in radians, gripper -1 closed .. 1 open."""
-        observation, _, _, truncated, information = self.env.step(np.asarray(action, np.float32)[None])
+        """Execute (7,): metres, axis-angle in radians, gripper -1 closed .. 1 open.
+
+        SIMPLER's first version took the rotation like this; ManiSkill 3's controller reads three angles about the turned
+        axes X, Y, Z instead (``PDEEPoseController.compute_target_pose``), equal only about a single axis.
+        """
+        from scipy.spatial.transform import Rotation
+        angles = Rotation.from_rotvec(action[3:6]).as_euler('XYZ')
+        sent = np.array([*action[:3], *angles, action[6]], np.float32)
+        observation, _, _, truncated, information = self.env.step(sent[None])
         holding = bool(self.world.agent.is_grasping(self.source)[0])
         ever = bool(information['is_src_obj_grasped'][0])
         failure = 'missed grasp' if not ever else 'late drop' if holding else 'early drop'
