@@ -100,8 +100,8 @@ class ManiSkillTask:
     def step(self, action: np.ndarray) -> Seen:
         """Execute (7,): metres, axis-angle in radians, gripper -1 closed .. 1 open.
 
-        SIMPLER's first version took the rotation like this; ManiSkill 3's controller reads three angles about the turned
-        axes X, Y, Z instead (``PDEEPoseController.compute_target_pose``), equal only about a single axis.
+        SIMPLER's first version took the rotation like this; ManiSkill 3's controller reads angles about the turned axes
+        X, Y, Z instead (``PDEEPoseController.compute_target_pose``), which are equal only about a single axis.
         """
         from scipy.spatial.transform import Rotation
         angles = Rotation.from_rotvec(action[3:6]).as_euler('XYZ')
