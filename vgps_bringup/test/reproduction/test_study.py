@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from vgps_bringup.reproduction import schedule, stages
+from vgps_bringup.reproduction import schedule, simpler, stages
 from vgps_bringup.reproduction.schedule import Stage
 from vgps_bringup.reproduction.stages import Scale
 
@@ -47,9 +47,10 @@ def test_a_study_is_not_continued_at_another_scale(tmp_path, run):
         schedule.run([], tmp_path, stages.SMOKE, {})
 
 
-def test_every_stage_needs_only_stages_that_come_before_it(tmp_path):
+@pytest.mark.parametrize('study', [stages, simpler])
+def test_every_stage_needs_only_stages_that_come_before_it(study, tmp_path):
     seen = set()
-    for stage in stages.stages(tmp_path, Scale()):
+    for stage in study.stages(tmp_path, study.Scale()):
         assert seen.issuperset(stage.needs), stage.name
         seen.add(stage.name)
-    assert {f'trials-{name}' for name in stages.studies(tmp_path, Scale())} <= seen
+    assert {f'trials-{name}' for name in study.studies(tmp_path, study.Scale())} <= seen
