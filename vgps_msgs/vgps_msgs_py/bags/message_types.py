@@ -6,11 +6,14 @@ turns constants into enum names) and from the standard set of ``rosbags``. Type 
 
 import contextlib
 import os
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+
+from vgps_msgs_py.vocabulary import Outcome, SteeringReason, TaskFailure
 
 SEPARATOR = '=' * 80
 ADDED = '# Fields below were added later'  # in a .msg file: what stands above is what older recordings hold
@@ -160,3 +163,29 @@ def _dependencies(definition: Any) -> list[str]:
         if isinstance(argument, str) and '/' in argument and argument not in found:
             found.append(argument)
     return found
+
+
+def contradiction(type_name: str, message: Any) -> str:
+    """Say what in a message cannot be, or nothing: a bag is somebody else's file."""
+    if type_name == 'vgps_msgs/msg/Episode':
+        return _unknown('outcome', message.outcome, Outcome)
+    if type_name == 'vgps_msgs/msg/TaskState':
+        return _unknown('failure', message.failure, TaskFailure)
+    if type_name == 'vgps_msgs/msg/ActionCandidates':
+        expected = message.num_candidates * max(message.horizon, 1) * 7
+        if len(message.actions) != expected:
+            return f'{len(message.actions)} numbers are not {message.num_candidates} x {message.horizon} actions'
+    if type_name == 'vgps_msgs/msg/SteeringDecision':
+        k, values = message.num_candidates, len(message.q_values)
+        if values not in (0, k * message.num_members):
+            return f'{values} values are not those of {k} candidates by {message.num_members} members'
+        if not -1 <= message.chosen < max(k, 1):
+            return f'candidate {message.chosen} of {k} was chosen'
+        if len(message.stages) != len(message.stage_milliseconds):
+            return f'{len(message.stages)} stages took {len(message.stage_milliseconds)} times'
+        return _unknown('reason', message.reason, SteeringReason)
+    return ''
+
+
+def _unknown(what: str, code: int, kind: type[IntEnum]) -> str:
+    return '' if code in kind._value2member_map_ else f'{what} {code} is unknown to this version'

@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from vgps_msgs_py import images, stamps
-from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
+from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError, contradiction
 from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
-from vgps_msgs_py.vocabulary import ArmState, Outcome, SteeringReason, TaskFailure, words
+from vgps_msgs_py.vocabulary import ArmState, Outcome, words
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 JOINT_STATE = 'sensor_msgs/msg/JointState'
@@ -85,11 +84,19 @@ class EpisodeRecord:
         return (ended - started) * 1e-9
 
     @property
+    def finished_steps(self) -> tuple[Step, ...]:
+        """The steps that the arm was done with when the outcome came: what the action's result and every page count.
+
+        A verdict may fall while one more step is decided or carried out: that one is in `steps` alone.
+        """
+        if self.outcome == 'timeout' or not any(step.states for step in self.steps):  # or no controller was recorded
+            return self.steps
+        return self.steps if self.steps[-1].finished_before(self.ended) else self.steps[:-1]
+
+    @property
     def control_steps(self) -> int:
         """Return how many steps the arm finished, as the action's result has it."""
-        if self.outcome == 'timeout' or not self.steps:
-            return len(self.steps)
-        return len(self.steps) - (not self.steps[-1].finished_before(self.ended))
+        return len(self.finished_steps)
 
 
 @dataclass(frozen=True)
@@ -315,32 +322,6 @@ class Bag:
                     continue  # counted in problems already
                 if wanted is None or stamp in wanted:
                     yield Frame(stamp, raw.received, raw.type, raw.data, self.types, arrival)
-
-
-def contradiction(type_name: str, message: Any) -> str:
-    """Say what in a message cannot be, or nothing: a bag is somebody else's file."""
-    if type_name == 'vgps_msgs/msg/Episode':
-        return _unknown('outcome', message.outcome, Outcome)
-    if type_name == 'vgps_msgs/msg/TaskState':
-        return _unknown('failure', message.failure, TaskFailure)
-    if type_name == 'vgps_msgs/msg/ActionCandidates':
-        expected = message.num_candidates * max(message.horizon, 1) * 7
-        if len(message.actions) != expected:
-            return f'{len(message.actions)} numbers are not {message.num_candidates} x {message.horizon} actions'
-    if type_name == 'vgps_msgs/msg/SteeringDecision':
-        k, values = message.num_candidates, len(message.q_values)
-        if values not in (0, k * message.num_members):
-            return f'{values} values are not those of {k} candidates by {message.num_members} members'
-        if not -1 <= message.chosen < max(k, 1):
-            return f'candidate {message.chosen} of {k} was chosen'
-        if len(message.stages) != len(message.stage_milliseconds):
-            return f'{len(message.stages)} stages took {len(message.stage_milliseconds)} times'
-        return _unknown('reason', message.reason, SteeringReason)
-    return ''
-
-
-def _unknown(what: str, code: int, kind: type[IntEnum]) -> str:
-    return '' if code in kind._value2member_map_ else f'{what} {code} is unknown to this version'
 
 
 def _header_stamp(raw: RawMessage) -> int:
