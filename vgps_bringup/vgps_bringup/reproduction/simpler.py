@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vgps_bringup.reproduction import schedule
 from vgps_bringup.reproduction.schedule import Stage
-from vgps_bringup.reproduction.stages import CRITICS, LESS_DATA, SHARES, SHIPPED, Commands, condition
+from vgps_bringup.reproduction.stages import CRITICS, LESS_DATA, MAIN, SHARES, Commands, condition
 from vgps_bringup.trials.simpler.environments import MANISKILL
 from vgps_msgs_py import command_line
 
@@ -73,15 +73,15 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
         make.table('table', 'demonstrations', collected),
         policy('flow', '--horizon', '1'), make.encoder('encoder'), policy('binned'),
         *make.critics(CRITICS),
-        trials('headline', *POLICIES, SHIPPED), trials('algorithms', *POLICIES, *PAPER_CRITICS),
-        trials('controls', 'flow', SHIPPED, *PAPER_CRITICS, 'monte-carlo-end-to-end', 'monte-carlo-paper-labels'),
+        trials('headline', *POLICIES, MAIN), trials('algorithms', *POLICIES, *PAPER_CRITICS),
+        trials('controls', 'flow', MAIN, *PAPER_CRITICS, 'monte-carlo-end-to-end', 'monte-carlo-paper-labels'),
         policy('flow', '--horizon', '1', name=LONGER, steps=str(2 * scale.policy_steps)),
         policy('flow', '--horizon', '1', '--successes-only', name=FILTERED),
-        trials('fine-tuning', 'flow', LONGER, FILTERED, SHIPPED),
+        trials('fine-tuning', 'flow', LONGER, FILTERED, MAIN),
         trials('candidates', 'flow', *PAPER_CRITICS),
         *(make.table(f'table-{percent}', 'table', ('table',), '--share', share) for percent, share in SHARES.items()),
         *(make.encoder(f'encoder-{percent}', f'table-{percent}') for percent in SHARES),
-        *make.critics(LESS_DATA), trials('data', 'flow', SHIPPED, *LESS_DATA),
+        *make.critics(LESS_DATA), trials('data', 'flow', MAIN, *LESS_DATA),
     ]
 
 
@@ -100,7 +100,7 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
             *(row(f'{policy}: {label}', policy, critic=critic) for critic, label in critics.items()))]
 
     return {
-        'headline': study(*per_policy({SHIPPED: 'steered'})),
+        'headline': study(*per_policy({MAIN: 'steered'})),
         'algorithms': study(*per_policy({name: f'steered, {name}' for name in PAPER_CRITICS})),
         'controls': study(base, row('random-select', selection='random'),
                           row('random-policy', 'random-policy', 'first', 1),
