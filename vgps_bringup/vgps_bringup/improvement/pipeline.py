@@ -32,7 +32,12 @@ from vgps_msgs_py.jobs import Engine
 
 NOTHING = 'nothing'
 CONTINUED_RATE = '1e-4'
-FRESH = ('--network.stage-sizes', '1', '1', '1', '1', '--network.num-filters', '24', '--network.image-size', '96')
+# Few units and many updates: 1,500 updates of the shipped critic's wide heads at 5e-4 learnt the episodes' outcomes and
+# not yet the actions, and steered worse than the plain policy (doc/tutorial_learn_from_my_robot.md).
+FRESH_HEADS = ('--network.hidden-dims', '64', '64', '--network.num-members', '4')
+FRESH_RATE, FRESH_STEPS = '2e-3', 5000
+FRESH_ENCODER = ('--network.stage-sizes', '1', '1', '1', '1', '--network.num-filters', '24', '--network.image-size',
+                 '96')
 HEADS = {'monte-carlo': ('--algorithm.target-rate', '0.02'),
          'iql': ('--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0'),
          'cal-ql': ('--algorithm.target-rate', '0.02')}
@@ -49,7 +54,7 @@ class Recipe:
     start: str = ''                   # critic whose encoder is kept: folder, hub id, 'default' or 'nothing'
     heads: str = 'continue'           # from the start critic's; 'fresh' ones on a readout of its encoder; 'keep' them
     algorithm: str = 'monte-carlo'    # of vgps-train: monte-carlo, iql or cal-ql
-    steps: int = 0                    # updates of the heads; 0: 1500 fresh ones, 400 to continue
+    steps: int = 0                    # updates of the heads; 0: 5000 fresh ones, 400 to continue
     folds: int = 3                    # critics trained without a part of the episodes, to judge that part by; >= 2
     first_steps: int = 600            # from nothing: updates of the encoder until grasps are located
     encoder_steps: int = 1200         # from nothing: and after
@@ -207,21 +212,25 @@ def _train_one(job: tuple[Recipe, str, Path]) -> None:
 def _train_heads(recipe: Recipe, start: str, out: Path) -> None:
     fresh = start == NOTHING or recipe.heads == 'fresh'
     if start == NOTHING:
-        sizes = FRESH
+        sizes = FRESH_ENCODER
         encoder = ('--first-steps', str(recipe.first_steps), '--steps', str(recipe.encoder_steps))
     else:
         network = checkpoint.read(start)[1].network
         sizes = ('--network.stage-sizes', *map(str, network.stage_sizes), '--network.num-filters',
-                 str(network.num_filters), '--network.image-size', str(network.image_size), '--network.hidden-dims',
-                 *map(str, network.hidden_dims), '--network.num-members', str(network.num_members))
-        if network.value_range and not fresh:  # fresh heads are those that were measured, without bounds
-            sizes += ('--network.value-range', *map(str, network.value_range))
+                 str(network.num_filters), '--network.image-size', str(network.image_size))
         encoder = ('--critic', start)
+    if fresh:
+        sizes += FRESH_HEADS
+    else:
+        sizes += ('--network.hidden-dims', *map(str, network.hidden_dims), '--network.num-members',
+                  str(network.num_members))
+        if network.value_range:
+            sizes += ('--network.value-range', *map(str, network.value_range))
     data = ('--data.paths', str(out / 'table'))
     if fresh and not (out / 'encoder' / 'encoder.pt').exists():
         _run(('vgps-pretrain', '--data', str(out / 'table'), '--out', str(out / 'encoder'), '--seed', str(recipe.seed),
               *encoder), out / 'encoder.log')
-    begin, rate, steps = (('--encoder', str(out / 'encoder')), '5e-4', 1500) if fresh else (
+    begin, rate, steps = (('--encoder', str(out / 'encoder')), FRESH_RATE, FRESH_STEPS) if fresh else (
         ('--critic', start), CONTINUED_RATE, 400)
     _run(('vgps-train', recipe.algorithm, *begin, *data, '--data.action-space', 'bridge',
           '--data.validation-share', '0', *sizes, *HEADS[recipe.algorithm], '--batch-size', '256',
