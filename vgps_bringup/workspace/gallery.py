@@ -22,8 +22,8 @@ PAGES = {
     'overview': ('All episodes of a folder', '`vgps-report FOLDER`.'),
     'rejudged': ('Recordings judged again', '`vgps-evaluate bag FOLDER --critic default --k 1,5,10 --beta 0,1`.'),
     'trials': ('Trials', '`vgps-evaluate trials --critic default`.'),
-    'improvement': ('A critic from own episodes', '`vgps-improve BAGS --heads keep`: an outlook for the shipped critic, '
-                    'calibrated on 120 trials of the simulation.'),
+    'improvement': ('A critic from own episodes', '`vgps-improve BAGS --heads keep`: an outlook for the shipped '
+                    'critic, calibrated on 120 trials of the simulation.'),
     'training': ('Values during training', '`vgps-train` at its validations: a critic for one task of SIMPLER, here '
                  'after 6000 updates on 120 episodes.'),
 }
@@ -100,8 +100,8 @@ def write_page() -> None:
     """Write the page that shows them."""
     lines = ['# Gallery', '', 'Every page that the commands write, as Chromium shows it: 1300 pixels wide, and 400 as',
              'on a telephone. The pages hold everything they show, fetch nothing and run no script. Made by',
-             '`python vgps_bringup/workspace/gallery.py RUN` from one `make demo`, and from the folders that its options',
-             'name.', '']
+             '`python vgps_bringup/workspace/gallery.py RUN` from one `make demo`, and from the folders that its',
+             'options name.', '']
     for name, (title, command) in PAGES.items():
         if not (DOC / 'gallery' / f'{name}_{WIDE}.jpg').exists():
             continue
