@@ -117,6 +117,9 @@ def _episodes(bag: Bag, camera: str, reading: Reading, wrist: str | None) -> Ite
         if not steps:
             yield Malformed(f'{bag.path}#{episode.episode_id}', 'no action was recorded')
             continue
+        if wrong := episode.contradiction or _one_frame([stamp for stamp, _ in steps]):
+            yield Malformed(f'{bag.path}#{episode.episode_id}', wrong)
+            continue
         waiting[episode.episode_id] = (episode, steps, gaps, {stamp for stamp, _ in steps})
     asked = {stamp for *_, stamps_ in waiting.values() for stamp in stamps_}
     second = None if wrist in (None, camera) else _Beside(bag, wrist, asked)
@@ -174,6 +177,15 @@ def _actions(episode: EpisodeRecord, commanded: bool) -> tuple[list[tuple[int, n
     with np.errstate(over='ignore'):  # infinity is refused by name
         return [(stamps.nanoseconds(known[i].header.stamp), np.asarray(known[i].action, np.float32))
                 for i in moved if i >= begin], notes
+
+
+def _one_frame(moments: list[int]) -> str:
+    """Return why these stamps of commands' frames [ns] cannot each show a step, or nothing."""
+    if not all(moments):
+        return 'commands carry a stamp of 0: which frame they were chosen for is not recorded'
+    (_, count), = Counter(moments).most_common(1)
+    return f'one frame stands behind {count} of its {len(moments)} steps: a camera that stood still' if (
+        count > max(2, len(moments) // 4)) else ''
 
 
 def _candidates(episode: EpisodeRecord, moments: list[int]) -> tuple[tuple[str, np.ndarray], ...]:

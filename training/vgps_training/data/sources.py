@@ -32,6 +32,7 @@ def _readers(path: Path, split: str, reading: Reading,
     elif bags.is_bag(path):
         yield bags.read(path, reading, wrist)
     elif path.is_dir():
+        rlds.one_version(path)
         for child in sorted(path.iterdir()):
             if child.is_dir() and not child.is_symlink():
                 yield from _readers(child, split, reading, wrist)

@@ -2,20 +2,27 @@
 
 Definitions come from the ``.msg`` files of the installed packages (comments included: Foxglove shows them and
 turns constants into enum names) and from the standard set of ``rosbags``. Type hashes (RIHS01) are computed.
+
+A bag is somebody else's file: what a message says that cannot be is named here too.
 """
 
 import contextlib
 import os
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+
+from vgps_msgs_py.vocabulary import Outcome, SteeringReason, TaskFailure
 
 SEPARATOR = '=' * 80
 ADDED = '# Fields below were added later'  # in a .msg file: what stands above is what older recordings hold
 # The oldest ROS we support; the standard messages used here are the same in every later one.
 BASE_STORE = Stores.ROS2_HUMBLE
+COMPARED = {'command': 'action', 'decision': 'action', 'candidates': 'actions'}  # part of a step -> what must agree
 
 
 class UnknownTypeError(LookupError):
@@ -160,3 +167,37 @@ def _dependencies(definition: Any) -> list[str]:
         if isinstance(argument, str) and '/' in argument and argument not in found:
             found.append(argument)
     return found
+
+
+def differ(part: str, one: Any, other: Any) -> bool:
+    """Tell whether two messages for the same part of the same step would move the arm differently."""
+    field = COMPARED.get(part)
+    if field is None or getattr(one, 'kind', 0) or getattr(other, 'kind', 0):  # a hold may follow an action
+        return False
+    return not np.array_equal(getattr(one, field), getattr(other, field), equal_nan=True)
+
+
+def contradiction(type_name: str, message: Any) -> str:
+    """Say what in a message cannot be, or nothing."""
+    if type_name == 'vgps_msgs/msg/Episode':
+        return _unknown('outcome', message.outcome, Outcome)
+    if type_name == 'vgps_msgs/msg/TaskState':
+        return _unknown('failure', message.failure, TaskFailure)
+    if type_name == 'vgps_msgs/msg/ActionCandidates':
+        expected = message.num_candidates * max(message.horizon, 1) * 7
+        if len(message.actions) != expected:
+            return f'{len(message.actions)} numbers are not {message.num_candidates} x {message.horizon} actions'
+    if type_name == 'vgps_msgs/msg/SteeringDecision':
+        k, values = message.num_candidates, len(message.q_values)
+        if values not in (0, k * message.num_members):
+            return f'{values} values are not those of {k} candidates by {message.num_members} members'
+        if not -1 <= message.chosen < max(k, 1):
+            return f'candidate {message.chosen} of {k} was chosen'
+        if len(message.stages) != len(message.stage_milliseconds):
+            return f'{len(message.stages)} stages took {len(message.stage_milliseconds)} times'
+        return _unknown('reason', message.reason, SteeringReason)
+    return ''
+
+
+def _unknown(what: str, code: int, kind: type[IntEnum]) -> str:
+    return '' if code in kind._value2member_map_ else f'{what} {code} is unknown to this version'

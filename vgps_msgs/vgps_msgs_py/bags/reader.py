@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from vgps_msgs_py import images, stamps
-from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError
+from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError, contradiction, differ
 from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
-from vgps_msgs_py.vocabulary import ArmState, Outcome, SteeringReason, TaskFailure, words
+from vgps_msgs_py.vocabulary import ArmState, Outcome, words
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 JOINT_STATE = 'sensor_msgs/msg/JointState'
@@ -76,6 +75,7 @@ class EpisodeRecord:
     ended: int                       # [ns]
     steps: tuple[Step, ...]
     task_states: tuple[Any, ...] = ()    # TaskState of a simulation
+    contradiction: str = ''          # why its messages cannot all be of one run, which nothing should be learned from
     announced: tuple[int, int] | None = None  # policy_node's stamps of start and first outcome [ns]
 
     @property
@@ -217,7 +217,8 @@ class Bag:
                            ('decision', 'SteeringDecision'), ('command', 'EndEffectorCommand')):
             for received, message, _ in self.of_type(kind):
                 part = parts[message.episode_id, message.step]
-                part.setdefault(name, message)
+                if differ(name, part.setdefault(name, message), message):
+                    part['twice'] = kind
                 part['received'].setdefault(name, received)
         for received, message, _ in self.of_type('ControllerState'):
             if (message.episode_id, message.step) in parts:  # states between episodes belong to no step
@@ -268,8 +269,15 @@ class Bag:
         over = last is not None and last.outcome != Outcome.RUNNING
         first_end = next((stamps.nanoseconds(m.header.stamp) for _, m in announced if m.outcome != 0), None)
         begun = stamps.nanoseconds(announced[0][1].header.stamp) if announced else 0
+        texts = list(dict.fromkeys(message.instruction for _, message in announced))
+        twice = [(index, part['twice']) for (episode, index), part in parts.items()
+                 if episode == identity and 'twice' in part]
+        wrong = f"it was announced as '{texts[0]}' and as '{texts[1]}'" if len(texts) > 1 else '' if not twice else (
+            f'step {twice[0][0]} has two different {twice[0][1]}s: two robots or two controllers under one episode id')
+        if wrong:
+            self.problems.append(f'episode {identity}: {wrong}')
         return EpisodeRecord(
-            episode_id=identity, steps=tuple(steps), started=started,
+            episode_id=identity, steps=tuple(steps), started=started, contradiction=wrong,
             instruction=last.instruction if last else steps[0].instruction,
             task=last.task if last else '', seed=int(last.seed) if last else 0,
             outcome=words(Outcome, last.outcome if last else Outcome.RUNNING),
@@ -315,32 +323,6 @@ class Bag:
                     continue  # counted in problems already
                 if wanted is None or stamp in wanted:
                     yield Frame(stamp, raw.received, raw.type, raw.data, self.types, arrival)
-
-
-def contradiction(type_name: str, message: Any) -> str:
-    """Say what in a message cannot be, or nothing: a bag is somebody else's file."""
-    if type_name == 'vgps_msgs/msg/Episode':
-        return _unknown('outcome', message.outcome, Outcome)
-    if type_name == 'vgps_msgs/msg/TaskState':
-        return _unknown('failure', message.failure, TaskFailure)
-    if type_name == 'vgps_msgs/msg/ActionCandidates':
-        expected = message.num_candidates * max(message.horizon, 1) * 7
-        if len(message.actions) != expected:
-            return f'{len(message.actions)} numbers are not {message.num_candidates} x {message.horizon} actions'
-    if type_name == 'vgps_msgs/msg/SteeringDecision':
-        k, values = message.num_candidates, len(message.q_values)
-        if values not in (0, k * message.num_members):
-            return f'{values} values are not those of {k} candidates by {message.num_members} members'
-        if not -1 <= message.chosen < max(k, 1):
-            return f'candidate {message.chosen} of {k} was chosen'
-        if len(message.stages) != len(message.stage_milliseconds):
-            return f'{len(message.stages)} stages took {len(message.stage_milliseconds)} times'
-        return _unknown('reason', message.reason, SteeringReason)
-    return ''
-
-
-def _unknown(what: str, code: int, kind: type[IntEnum]) -> str:
-    return '' if code in kind._value2member_map_ else f'{what} {code} is unknown to this version'
 
 
 def _header_stamp(raw: RawMessage) -> int:
