@@ -166,10 +166,10 @@ def _turns(actions: list[np.ndarray]) -> np.ndarray:
 
 
 def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
-           ) -> tuple[list[Part], np.ndarray, dict[int, float]]:
-    """Return (continuous parts, arrivals at which the stamps went back, usual delay of receipt by clock [ns])."""
+           ) -> tuple[list[Part], np.ndarray, dict[int, np.ndarray]]:
+    """Return (continuous parts, arrivals at which the stamps went back, (n, 2) receipts and delays by clock [ns])."""
     readings: list[tuple[int, int, np.ndarray, float]] = []
-    backs, delays = list[int](), defaultdict[int, list[int]](list)
+    backs, delays = list[int](), defaultdict[int, list[tuple[int, int]]](list)
     clock = previous = 0
     # an arm that stands at zero reads zero; among other readings, zero or -pi throughout is a bus that did not answer
     elsewhere = any(np.ptp([p for n, p in zip(m.name, m.position) if n in names] or [0.0]) > 0
@@ -198,7 +198,7 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
                 backs.append(arrival)
                 left_out[f'times the stamps went back, by {(previous - moment) * 1e-9:.1f} s'] += 1
             previous = moment
-            delays[clock].append(received - moment)
+            delays[clock].append((received, received - moment))
             readings.append((clock, moment, joints, position[FINGER]))
     readings = _measured(readings, f'{bag.path}: {topic}', left_out)
     if len(readings) < 2:
@@ -228,7 +228,7 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
     cuts = np.flatnonzero(~same | gaps | jumps) + 1
     parts = [Part(int(clocks[p[0]]), times[p], joints[p], openness[p]) for p in np.split(np.arange(len(times)), cuts)
              if len(p) > 1 and times[p[-1]] - times[p[0]] >= PERIOD]
-    return parts, np.array(backs, np.int64), {number: float(np.median(of)) for number, of in delays.items()}
+    return parts, np.array(backs, np.int64), {number: np.array(of) for number, of in delays.items()}
 
 
 def _measured(readings: list[tuple[int, int, np.ndarray, float]], where: str, left_out: Counter[str]
@@ -254,7 +254,7 @@ def _measured(readings: list[tuple[int, int, np.ndarray, float]], where: str, le
 class _Frames:
     """Which frame was the newest at a moment."""
 
-    def __init__(self, bag: Bag, camera: str | None, backs: np.ndarray, delays: dict[int, float],
+    def __init__(self, bag: Bag, camera: str | None, backs: np.ndarray, delays: dict[int, np.ndarray],
                  left_out: Counter[str]):
         topic = bag.image_topic(camera)
         moments, arrivals = np.array(bag.image_stamps[topic], np.int64), np.array(bag.arrivals[topic], np.int64)
@@ -262,16 +262,14 @@ class _Frames:
         self._by_clock = {}
         for clock in np.unique(clocks):
             here = np.flatnonzero((clocks == clock) & (moments > 0))
-            if len(here) and clock in delays and abs(
-                    apart := float(np.median(received[here] - moments[here])) - delays[clock]) > CLOCKS:
+            late = np.median(delays[clock][:, 1]) if clock in delays else np.nan
+            if len(here) and abs(apart := float(np.median(received[here] - moments[here]) - late)) > CLOCKS:
                 raise BagError(f'{bag.path}: the stamps of {topic} are {abs(apart) * 1e-9:.1f} s '
                                f'{"behind" if apart > 0 else "ahead of"} those of the joints: two clocks, so which '
                                'frame shows which motion cannot be told')
-            quarters = [float(np.median(part)) for part in np.array_split(received[here] - moments[here], 4)
-                        if len(part)]
-            if clock in delays and quarters and (drift := max(quarters) - min(quarters)) > DRIFT:
-                raise BagError(f'{bag.path}: the stamps of {topic} drift by {drift * 1e-9:.2f} s against their '
-                               'arrival: a clock of its own, so which frame shows which motion cannot be told')
+            if clock in delays and (drift := _drift(received[here], moments[here], delays[clock])) > DRIFT:
+                raise BagError(f'{bag.path}: the stamps of {topic} drift by {drift * 1e-9:.2f} s against those of the '
+                               'joints: two clocks, so which frame shows which motion cannot be told')
             # a frame of before the clock was set back may come after: it is newer than all that follow
             ordered = here[moments[here] <= np.minimum.accumulate(moments[here][::-1])[::-1]] if len(here) else here
             left_out['frames out of the order of their stamps'] += len(here) - len(ordered)
@@ -289,6 +287,17 @@ class _Frames:
         if index < 0 or moment - moments[index] > FRAME_AGE:
             return None
         return int(moments[index]), int(arrivals[index])
+
+
+def _drift(received: np.ndarray, moments: np.ndarray, joints: np.ndarray) -> float:
+    """Return by how much the delay of frames against joint states (n, 2) changes between quarters [ns]."""
+    apart = []
+    for part in np.array_split(np.arange(len(received)), 4):
+        if len(part) > 1:
+            near = joints[(joints[:, 0] >= received[part[0]]) & (joints[:, 0] <= received[part[-1]]), 1]
+            if len(near):
+                apart.append(float(np.median(received[part] - moments[part]) - np.median(near)))
+    return max(apart) - min(apart) if apart else 0.0
 
 
 def _told(left_out: Counter[str]) -> str:

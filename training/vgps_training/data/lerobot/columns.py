@@ -17,7 +17,7 @@ _SLOT_WORDS = {
 _FILLER = {'action', 'delta', 'd', 'eef', 'ee', 'end', 'effector', 'tcp', 'hand', 'cmd', 'command', 'world', 'vector',
            'translation', 'trans', 'position', 'pos', 'rotation', 'rot', 'orientation', 'rel', 'relative', 'arm',
            'robot', 'state', 'value', 'val', 'motors', 'axes', 'euler',
-           'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs', 'm', 'meters', 'metres', 'rad', 'radians',
+           'is', 'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs', 'm', 'meters', 'metres', 'rad', 'radians',
            'linear', 'angular'}
 # whose hand it is, where an arm has a name
 _WHOSE = {'left', 'right', 'main', 'follower', 'leader', 'single', 'bot', 'panda', 'franka', 'ur', 'xarm', 'widowx',

@@ -128,6 +128,8 @@ class _Source:
         success, judged = self._success(table, entry)
         states, fingers = self._states(table)
         rate = 1 / float(np.median(np.diff(times))) if len(times) > 1 else self.info.fps
+        if entry.video is None and not 0.95 < rate / self.info.fps < 1.05:
+            notes = (*notes, f'timestamps run at {rate:.3g} Hz where info.json says {self.info.fps:g}: believed')
         episode = Episode(frames, actions, self._instruction(table, entry), success, source, states, self.camera, rate,
                           (*notes, *unnamed, *judged))
         return episode, fingers
@@ -217,13 +219,14 @@ class _Source:
             return success, (f"its outcome is by '{self.labels}'",)
         rows = {name: table.column(name) for name in table.column_names if not name.startswith('observation')}
         told = {name: pa.chunked_array([pa.array([value])]) for name, value in entry.judged}
-        for values in ({n: c for n, c in rows.items() if c.null_count < table.num_rows}, told, rows):
+        judged = {name: column for name, column in rows.items() if column.null_count < table.num_rows}
+        for values in (judged, told, rows):
             name, _ = columns.judging(list(values))  # the rows count more than the metadata, which count more than null
             if name is not None:
                 success, notes = columns.outcome(values[name])
                 usual = name in ('next.success', 'success')
                 return success, notes if usual else (*notes, f"its outcome is by '{name}'")
-        if others := columns.judging([*rows, *told])[1]:
+        if others := columns.judging([*judged, *told])[1]:
             raise DataError(f"'{others[0]}' tells how it ended, in a way that is not known; write it as 'success', "
                             'true or false')
         notes = ('no success column: counted as a demonstration that succeeded',)
