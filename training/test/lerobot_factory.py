@@ -1,4 +1,4 @@
-"""Write small LeRobot data sets, v2.1 and v3.0, with real video files."""
+"""Write small LeRobot data sets, v2.1 and v3.0, with real video files, and edit them as other tools do."""
 import json
 
 import av
@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FPS, CAMERA = 5, 'observation.images.front'
+ROW = f'videos/{CAMERA}/'
 
 
 def video(path, frames):
@@ -73,3 +74,51 @@ def write_v3(folder, episodes, tasks):
         pq.write_table(content, path)
     video(folder / f'videos/{CAMERA}/chunk-000/file-000.mp4', np.concatenate([e[0] for e in episodes]))
     return folder
+
+
+def grey(*levels):
+    return np.stack([np.full((48, 64, 3), level, np.uint8) for level in levels])
+
+
+def moves(count, seed=0):
+    actions = np.random.default_rng(seed).normal(0, 0.01, (count, 7)).astype(np.float32)
+    actions[:, 6] = np.arange(count) % 2
+    return actions
+
+
+def episodes(*lengths):
+    return [(grey(*(20 + 50 * e + 5 * np.arange(n))), moves(n, e), 0, None) for e, n in enumerate(lengths)]
+
+
+def levels(episode):
+    return [round(float(frame.mean())) for frame in episode.frames]
+
+
+def edit(path, change):
+    """Rewrite a JSON or Parquet file through `change`."""
+    if path.suffix == '.json':
+        values = json.loads(path.read_text())
+        change(values)
+        path.write_text(json.dumps(values))
+    else:
+        rows = pq.read_table(path).to_pylist()
+        pq.write_table(pa.Table.from_pylist(change(rows) or rows), path)
+
+
+def edit_info(folder, change):
+    edit(folder / 'meta/info.json', change)
+
+
+def edit_windows(folder, change):
+    def each(rows):
+        for row in rows:
+            start, stop = change(row['episode_index'], row[f'{ROW}from_timestamp'], row[f'{ROW}to_timestamp'])
+            row[f'{ROW}from_timestamp'], row[f'{ROW}to_timestamp'] = start, stop
+    edit(folder / 'meta/episodes/chunk-000/file-000.parquet', each)
+
+
+def edit_lines(path, change):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        change(line)
+    path.write_text('\n'.join(map(json.dumps, lines)))

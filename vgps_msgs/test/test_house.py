@@ -10,7 +10,9 @@ LINES = {path: len(path.read_text(encoding='utf-8').splitlines())
 
 
 def test_no_file_is_longer_than_350_lines():
-    assert not {str(path.relative_to(WORKSPACE)): lines for path, lines in LINES.items() if lines > 350}
+    tests = {path: len(path.read_text(encoding='utf-8').splitlines())
+             for package in PACKAGES for path in sorted((WORKSPACE / package).parent.glob('test/**/*.py'))}
+    assert not {str(path.relative_to(WORKSPACE)): lines for path, lines in (LINES | tests).items() if lines > 350}
 
 
 def test_no_node_is_longer_than_250_lines():

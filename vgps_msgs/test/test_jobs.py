@@ -42,6 +42,22 @@ def test_five_kills_among_two_workers_give_the_journal_of_one_process(tmp_path):
     assert one == two and len(one) == 200 and not list((tmp_path / 'two').glob('kill_*'))
 
 
+def test_a_worker_that_dies_between_two_jobs_costs_no_job_and_doubles_none(monkeypatch):
+    recorded, pools = [], []
+    make = jobs.ProcessPoolExecutor
+    monkeypatch.setattr(jobs, 'ProcessPoolExecutor', lambda *arguments: pools.append(make(*arguments)) or pools[-1])
+
+    def record(name, process):
+        recorded.append(name)
+        if len(recorded) == 3:
+            os.kill(process, signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while not pools[-1]._broken and time.monotonic() < deadline:  # so that the next job finds it dead
+                time.sleep(0.01)
+    jobs.run(jobs_to_do.process_of, {str(n): n for n in range(8)}, engine=Engine(processes=2), record=record)
+    assert sorted(recorded) == [str(n) for n in range(8)] and len(pools) == 2
+
+
 def test_what_is_recorded_is_not_done_again(tmp_path):
     path = tmp_path / 'journal.jsonl'
     one = journal(path, Engine())

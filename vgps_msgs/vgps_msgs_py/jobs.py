@@ -160,9 +160,12 @@ def _on_this_machine(function: Callable[[Any], Any], jobs: Mapping[str, Any], wa
         try:
             while not killed:
                 # no more than there are workers, or a kill would be held against all of them
-                while len(running) < processes and (begun := waiting.take()) is not None:
-                    with _one_thread():
-                        running[pool.submit(_work, function, jobs[begun])] = begun
+                while len(running) < processes and not killed and (begun := waiting.take()) is not None:
+                    try:
+                        with _one_thread():
+                            running[pool.submit(_work, function, jobs[begun])] = begun
+                    except BrokenProcessPool:  # a worker died between two jobs
+                        killed.append(begun)
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -173,8 +176,6 @@ def _on_this_machine(function: Callable[[Any], Any], jobs: Mapping[str, Any], wa
                         killed.append(name)
                     else:
                         yield name, result
-        except BrokenProcessPool:  # a worker died between two jobs
-            killed.append(name)
         finally:
             _end(pool, bool(running))
         killed += running.values()

@@ -7,10 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 import rlds_factory
 from bag_factory import BagFactory
-from lerobot_factory import CAMERA, write_v2, write_v3
+from lerobot_factory import CAMERA, edit, edit_info, edit_lines, episodes, write_v2, write_v3
 from PIL import Image
 from rlds_factory import example, steps
-from test_lerobot import edit, edit_info, edit_lines, episodes
 
 from vgps_training.data import lerobot, rlds
 from vgps_training.data.bags import read as read_bag
@@ -93,8 +92,9 @@ def test_a_gripper_that_its_name_calls_no_openness_is_refused(tmp_path, name, sc
     assert isinstance(episode, Episode) if word is None else word in episode.reason
 
 
-@pytest.mark.parametrize('prefix, taken', [('left_', True), ('panda_eef_', True), ('tool_', False),
-                                           ('joystick_', False), ('prev_', False), ('ee_frame_', False), ('norm_', False), ('force_', False)])
+@pytest.mark.parametrize('prefix, taken', [
+    ('left_', True), ('panda_eef_', True), ('tool_', False), ('joystick_', False), ('prev_', False),
+    ('ee_frame_', False), ('norm_', False), ('force_', False)])
 def test_a_word_that_is_not_known_makes_another_number_of_an_axis(tmp_path, prefix, taken):
     folder = write_v2(tmp_path / 'set', episodes(4), ['x'])
     given = [*(prefix + name for name in MOTION), 'gripper']

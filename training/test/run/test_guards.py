@@ -2,28 +2,24 @@
 import dataclasses
 import errno
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+from processes import start, together, train
 from synthetic import config, make
 
 from vgps_critic import checkpoint
 from vgps_training.data.table import read_table, save
-from vgps_training.run import config as configuration, guards, storage
+from vgps_training.run import guards, storage
 from vgps_training.run.learner import Learner, fewest_parts
 from vgps_training.run.loop import Run
 from vgps_training.run.storage import RunError, Storage, checkpoints, load_state
-
-ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
 
 def steps(folder):
@@ -204,71 +200,49 @@ def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
     assert (guards.place().rank, guards.place().world) == (1, 4)
 
 
+def train_on_data_of_its_own(settings, paths):
+    data = dataclasses.replace(settings.data, paths=(paths[int(os.environ['RANK'])],))
+    try:
+        train(dataclasses.replace(settings, data=data))
+    except RunError as error:
+        print(f'STOPPED {error}')
+
+
 def test_processes_with_other_data_are_stopped_by_name(tmp_path):
     make(tmp_path)
     (tmp_path / 'other').mkdir()
     make(tmp_path / 'other', seed=1)
     settings = config(tmp_path, steps=4)
-    (tmp_path / 'c.json').write_text(configuration.to_json(settings))
-    script = tmp_path / 'ranks.py'
-    script.write_text(f'''
-import dataclasses, os, pathlib, sys
-from vgps_training.run.config import from_json
-from vgps_training.run.loop import Run
-from vgps_training.run.storage import RunError
-config = from_json(pathlib.Path({str(tmp_path / 'c.json')!r}).read_text())
-if os.environ['RANK'] == '1':
-    other = dataclasses.replace(config.data, paths=(pathlib.Path({str(tmp_path / 'other/table')!r}),))
-    config = dataclasses.replace(config, data=other)
-try:
-    Run(config, quiet=True)
-except RunError as error:
-    sys.stdout.write(f'STOPPED {{error}}\\n')
-''')
-    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
-                           str(21000 + os.getpid() % 20000), str(script)], env=ENVIRONMENT, text=True,
-                          capture_output=True, timeout=300)
-    assert done.stdout.count('STOPPED the data or the configuration of process 1 differ') == 2, done.stderr[-2000:]
+    _, said = together(tmp_path, train_on_data_of_its_own, settings, [tmp_path / 'table', tmp_path / 'other/table'])
+    assert all('STOPPED the data or the configuration of process 1 differ' in text for text in said), said
+
+
+def hang_in_the_fourth_update(settings):
+    update = Learner.update
+
+    def hanging(learner, *arguments):
+        if os.environ['RANK'] == '1' and learner.step == 3:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return update(learner, *arguments)
+
+    Learner.update = hanging
+    train(settings)
 
 
 def test_process_that_hangs_ends_the_job_by_name(tmp_path):
     make(tmp_path)
-    settings = config(tmp_path, steps=1000, save_every=1000, hang_after=15.0)
-    (tmp_path / 'c.json').write_text(configuration.to_json(settings))
-    script = tmp_path / 'hang.py'
-    script.write_text(f'''
-import os, pathlib, signal
-from vgps_training.run.config import from_json
-from vgps_training.run.learner import Learner
-from vgps_training.run.loop import Run
-update = Learner.update
-def hanging(learner, *arguments):
-    if os.environ['RANK'] == '1' and learner.step == 3:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    return update(learner, *arguments)
-Learner.update = hanging
-Run(from_json(pathlib.Path({str(tmp_path / 'c.json')!r}).read_text()), quiet=True).train()
-''')
-    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
-                           str(22000 + os.getpid() % 20000), str(script)], env=ENVIRONMENT, text=True,
-                          capture_output=True, timeout=400)
-    assert done.returncode != 0
-    assert 'process 1 on' in done.stderr and 'does not answer, its last word was "update 4"' in done.stderr, done.stderr
-
-
-def train_quietly(settings):
-    Run(settings, quiet=True).train()
+    codes, (said, _) = together(
+        tmp_path, hang_in_the_fourth_update, config(tmp_path, steps=1000, save_every=1000, hang_after=8.0))
+    assert codes == [1, None]
+    assert 'process 1 on' in said and 'does not answer, its last word was "update 4"' in said, said
 
 
 def kill_at_random_instants(tmp_path, times, seed=0):
     make(tmp_path)
     settings = config(tmp_path, out='killed', steps=100_000, save_every=1, validate_every=7)
     instants, last = random.Random(seed), 0
-    context = multiprocessing.get_context('forkserver')  # which has imported torch once, not for every kill
-    context.set_forkserver_preload(['vgps_training.run.loop'])
     for _ in range(times):
-        process = context.Process(target=train_quietly, args=(settings,))
-        process.start()
+        process = start(train, settings)
         deadline = time.monotonic() + 300
         # the first critic follows the first state: before it there is nothing to leave
         while (max(steps(settings.out), default=0) <= last or not (settings.out / 'critic').exists()) \

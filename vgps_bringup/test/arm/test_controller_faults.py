@@ -196,11 +196,12 @@ def test_an_error_in_our_own_code_stops_the_arm(world):
     assert world.send(0.01) is Reason.FAULT
 
 
-def test_ten_thousand_hostile_messages_never_leave_the_limits():
+@pytest.mark.parametrize('count', [2_000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_thousands_of_hostile_messages_never_leave_the_limits(count):
     rng = np.random.default_rng(5)
     world = World(step_config=StepControllerConfig(max_joint_step=0.4))
     before, checked = NEUTRAL, 0
-    for i in range(10_000):
+    for i in range(count):
         action = rng.normal(0, 10.0 ** rng.integers(-3, 3), 7)
         if i % 4 == 0:
             action[rng.integers(0, 7)] = rng.choice([np.nan, np.inf, -np.inf, 1e300])
@@ -221,7 +222,7 @@ def test_ten_thousand_hostile_messages_never_leave_the_limits():
             assert openness in (0.0, 1.0)
             before = joints
         checked = len(world.arm.commands)
-    assert world.controller.accepted > 500      # else the test shows nothing
+    assert world.controller.accepted > 0.05 * count      # else the test shows nothing
 
 
 def test_a_single_bad_frame_between_good_ones_is_never_used():

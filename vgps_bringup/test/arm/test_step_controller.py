@@ -166,13 +166,14 @@ def assert_safe(controller, before, result):
     assert result.gripper in (0.0, 1.0)
 
 
-def test_ten_thousand_hostile_actions_stay_within_limits_and_steps():
+@pytest.mark.parametrize('count', [2_000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_thousands_of_hostile_actions_stay_within_limits_and_steps(count):
     rng = np.random.default_rng(4)
     controller = StepController()
     controller.reset(START)
     hostile = np.array([np.nan, np.inf, -np.inf, 1e308, -1e308, 1e-308, 0.0, -0.0, 1e6])
     accepted = 0
-    for i in range(10_000):
+    for i in range(count):
         drawn = rng.normal(0, 10.0 ** rng.integers(-3, 3), 7)
         if i % 3 == 0:
             drawn[rng.integers(0, 7, rng.integers(1, 4))] = rng.choice(hostile)
@@ -183,7 +184,7 @@ def test_ten_thousand_hostile_actions_stay_within_limits_and_steps():
         result = controller.step(drawn, measured)
         assert_safe(controller, before, result)
         accepted += result.accepted
-    assert 1_000 < accepted < 9_000    # else the test shows nothing
+    assert 0.1 * count < accepted < 0.9 * count    # else the test shows nothing
 
 
 @settings(max_examples=300, deadline=None)

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from evaluation_bags import FRAME, START, Messages, episode_messages
+from evaluation_bags import FRAME, LASTS, START, Messages, episode_messages
 
 from vgps_bringup.episode_pages.facts import VALUE_BAND, describe
 from vgps_bringup.episode_pages.latency import latency_table
@@ -116,7 +116,7 @@ def test_values_within_the_band_need_no_remark(tmp_path, messages):
 
 
 def test_the_duration_is_that_between_the_announcements_whenever_they_were_recorded(tmp_path, messages):
-    seconds = 8 * 6 * FRAME * 1e-9
+    seconds = ((8 * 6 - 1) * FRAME + LASTS) * 1e-9
 
     def corrected(folder):
         writer = BagWriter(folder, messages.types)
@@ -137,10 +137,28 @@ def test_the_duration_is_that_between_the_announcements_whenever_they_were_recor
 
 
 def test_a_step_under_way_at_the_end_is_not_counted_as_finished(tmp_path, messages):
-    # in these recordings success is announced while the arm still moves for the last of 8 steps
+    early = -100_000_000  # success is announced while the arm still moves for the last of 8 steps
     counted = {name: Bag(write(tmp_path / name, messages, late=late, outcome=outcome)).episodes[0].control_steps
-               for name, late, outcome in (('moving', 0, 1), ('over', 1_000_000_000, 1), ('timeout', 0, 3))}
+               for name, late, outcome in (('moving', early, 1), ('over', 0, 1), ('timeout', early, 3))}
     assert counted == {'moving': 7, 'over': 8, 'timeout': 8}  # time is up only when every step is over
+
+
+def test_every_count_leaves_out_the_step_that_was_under_way_at_the_end(tmp_path, messages):
+    def beyond(message):
+        if message.__msgtype__.endswith('SteeringDecision') and len(message.q_values):
+            message.q_values[:] = 9.75
+        return message
+
+    folder = write(tmp_path / 'bag', messages, beyond, late=-100_000_000)
+    summary = episode_report(folder)
+    html = (folder / 'report/index.html').read_text()
+    assert (summary['steps'], summary['under_way'], summary['commands'], summary['judged_steps']) == (7, 1, 7, 6)
+    assert sum(summary['reasons'].values()) == summary['image_to_command_ms']['n'] == 7  # 6 steered, 1 fallback
+    assert '6 of 6 judged steps hold values outside' in html and 'One more step was under way' in html
+    assert 'SUCCESS, 7 steps' in describe('episode', summary)
+    episode, = Bag(folder).episodes
+    assert {row.count for row in latency_table(episode) if row.name == 'encode'} == {7}
+    assert len(episode.steps) == 8  # nothing is lost: the step itself is still there, and drawn
 
 
 def test_every_page_says_where_it_comes_from_and_what_nobody_said(tmp_path, messages):

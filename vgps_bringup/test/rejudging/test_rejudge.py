@@ -90,6 +90,11 @@ def test_a_step_with_fewer_candidates_counts_under_no_larger_k(bag, critic):
     assert counts() == {few: 1, K: 7}  # as recorded
 
 
+def test_a_step_under_way_at_the_end_is_not_judged(bag):
+    episode = dataclasses.replace(bag.episodes[0], ended=bag.episodes[0].ended - 100_000_000)  # while the arm moved
+    assert [judged.step.index for judged in Rejudge({}).run(bag, episode)] == list(range(7))
+
+
 def test_choices_are_those_of_the_steerer_on_that_frame_with_the_recorded_seed(bag, critic):
     rows = {(r.step, r.beta): r for r in rows_of(bag, Rejudge({'a': critic}, (K,), (0.0, 1.0)))}
     for beta in (0.0, 1.0):

@@ -1,5 +1,6 @@
-"""A study without robot, light to import: processes that are killed on purpose start it often."""
+"""A study without robot, for processes that are killed on purpose."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -7,7 +8,7 @@ import time
 import numpy as np
 
 from vgps_bringup.trials.plan import Condition, Study, TaskItem
-from vgps_bringup.trials.trials import TrialResult
+from vgps_bringup.trials.trials import TrialResult, run_study
 
 BASELINE = Condition('baseline', 'flow', selection='first', k=1)
 STEERED = Condition('steered', 'flow', 'critic', 'value', 10, 0.0)
@@ -34,3 +35,16 @@ class CoinRunner:
 
     def close(self):
         pass
+
+
+def play(folder, delay):
+    run_study(STUDY, CoinRunner(delay), folder, say=lambda text: None)
+
+
+def start(folder, delay):
+    """Play the study in another process, which need not import anything any more."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['vgps_bringup.trials.trials'])
+    process = context.Process(target=play, args=(folder, delay))
+    process.start()
+    return process

@@ -2,15 +2,12 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_coin import STEERED, STUDY, CoinRunner
+from evaluation_coin import STEERED, STUDY, CoinRunner, start
 
 from vgps_bringup.trials.journal import Journal, JournalError, read_lines
 from vgps_bringup.trials.plan import (
@@ -54,38 +51,27 @@ def test_a_finished_study_is_not_run_again(tmp_path):
     assert (tmp_path / 'journal-0.jsonl').read_bytes() == before
 
 
-WORKER = '''
-import sys
-from pathlib import Path
-from evaluation_coin import STUDY, CoinRunner
-from vgps_bringup.trials.trials import run_study
-run_study(STUDY, CoinRunner(0.02), Path(sys.argv[1]), say=lambda text: None)
-'''
-
-
 def test_ten_kills_at_random_moments_lose_and_double_nothing(tmp_path):
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(
-        [str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')])}
     journal, rng, kills = tmp_path / 'journal-0.jsonl', np.random.default_rng(0), 0
 
     def finished():
         return journal.read_bytes().count(b'\n') - 1 if journal.exists() else 0
 
     while True:
-        process = subprocess.Popen([sys.executable, '-c', WORKER, str(tmp_path)], env=environment)
+        process = start(tmp_path, 0.02)
         if kills < 10:
             goal = min(finished() + int(rng.integers(1, 5)), 38)
-            while process.poll() is None and finished() < goal:
+            while process.is_alive() and finished() < goal:
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.03))
         else:
-            process.wait(200)
-        if process.poll() is not None:
+            process.join(200)
+        if not process.is_alive():
             break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         kills += 1
-    assert kills == 10 and process.returncode == 0
+    assert kills == 10 and process.exitcode == 0
     rows = collect(tmp_path)[1]
     assert sorted(r['trial'] for r in rows) == sorted(t.identity for t in plan(STUDY))
     assert sorted(p.name for p in (tmp_path / 'bags').iterdir()) == sorted(r['trial'] for r in rows)

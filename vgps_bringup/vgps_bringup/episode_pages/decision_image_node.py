@@ -21,7 +21,8 @@ from vgps_bringup.episode_pages.overlay import Overlay
 from vgps_bringup.episode_pages.projection import CameraCalibration, draw_directions
 from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision
 from vgps_msgs_py import images, node_main, parameters, qos, stamps
-from vgps_msgs_py.bags.reader import Step, contradiction
+from vgps_msgs_py.bags.message_types import contradiction
+from vgps_msgs_py.bags.reader import Step
 
 RECORDER_SILENT = 5.0  # s after which a recorder that spoke every second is gone
 FRAMES_KEPT = 90   # 3 s at 30 Hz: longer than a decision may take on the robot

@@ -30,7 +30,7 @@ def refusal(step: Step) -> str:
 
 def refusals(episode: EpisodeRecord) -> dict[str, int]:
     """Return how many commands were refused or held, by the controller's reason, most frequent first."""
-    return dict(Counter(filter(None, map(refusal, episode.steps))).most_common())
+    return dict(Counter(filter(None, map(refusal, episode.finished_steps))).most_common())
 
 
 def refusal_sentence(commands: int, refused: dict[str, int]) -> str:
@@ -45,7 +45,7 @@ def refusal_sentence(commands: int, refused: dict[str, int]) -> str:
 def outside_band(episode: EpisodeRecord) -> int:
     """Return in how many steps a candidate's value (ensemble minimum) is one that no discounted return can have."""
     low, high = VALUE_BAND
-    minima = [step.q_values.min(axis=0) for step in episode.steps if step.q_values is not None]
+    minima = [step.q_values.min(axis=0) for step in episode.finished_steps if step.q_values is not None]
     return sum(bool(np.any((q < low) | (q > high))) for q in minima)
 
 
@@ -59,7 +59,7 @@ def band_sentence(outside: int, scored: int) -> str:
 
 def reason_counts(episode: EpisodeRecord) -> dict[str, int]:
     """Return how often each reason stood behind a decision, most frequent first."""
-    return dict(Counter(words(SteeringReason, s.decision.reason) for s in episode.steps
+    return dict(Counter(words(SteeringReason, s.decision.reason) for s in episode.finished_steps
                         if s.decision is not None).most_common())
 
 
@@ -73,21 +73,22 @@ def condition(summary: dict) -> str:
 
 
 def summarize(bag: Bag, episode: EpisodeRecord) -> dict:
-    """Return the facts of an episode as plain values."""
-    decisions = [s.decision for s in episode.steps if s.decision is not None]
-    periods = np.diff([s.stamp for s in episode.steps]) * 1e-9
-    whole = [x for x in map(image_to_command, episode.steps) if x is not None]
-    added = [x for x in map(added_latency, episode.steps) if x is not None]
-    commands = sum(s.command is not None for s in episode.steps)
+    """Return the facts of an episode as plain values; every count is one of its finished steps."""
+    steps = episode.finished_steps
+    decisions = [s.decision for s in steps if s.decision is not None]
+    periods = np.diff([s.stamp for s in steps]) * 1e-9
+    whole = [x for x in map(image_to_command, steps) if x is not None]
+    added = [x for x in map(added_latency, steps) if x is not None]
+    commands = sum(s.command is not None for s in steps)
     refused, outside = refusals(episode), outside_band(episode)
-    scored = sum(s.q_values is not None for s in episode.steps)
+    scored = sum(s.q_values is not None for s in steps)
     last_state = episode.task_states[-1] if episode.task_states else None
     return {
         'episode_id': episode.episode_id, 'instruction': episode.instruction, 'task': episode.task,
         'seed': episode.seed, 'outcome': episode.outcome, 'message': episode.message,
         'failure': words(TaskFailure, last_state.failure) if last_state is not None and last_state.failure
                    and not last_state.success else '',
-        'steps': episode.control_steps, 'seconds': round(episode.duration, 3),
+        'steps': len(steps), 'under_way': len(episode.steps) - len(steps), 'seconds': round(episode.duration, 3),
         'steps_per_second': float(1 / np.median(periods)) if len(periods) and np.median(periods) > 0 else None,
         'policy': next((s.candidates.policy for s in episode.steps if s.candidates is not None), ''),
         'critic_hash': next((d.critic_hash for d in decisions), ''),

@@ -59,7 +59,7 @@ def latency_table(episode: EpisodeRecord) -> list[LatencyRow]:
     """Return one row per stage, in the order of a control step."""
     samples: dict[tuple[str, str], list[float]] = defaultdict(list)
     previous = None
-    for step in episode.steps:
+    for step in episode.finished_steps:
         for part, message in (('policy', step.candidates), ('critic', step.decision)):
             for name, value in stages(message).items():
                 samples[part, name].append(value)

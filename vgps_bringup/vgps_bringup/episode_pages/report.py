@@ -26,7 +26,7 @@ def pick_episode(bag: Bag, episode_id: str | None = None) -> EpisodeRecord:
     """
     usable = [e for e in bag.episodes if e.steps and (episode_id is None or e.episode_id == episode_id)]
     if not usable:
-        known = ', '.join(f'{e.episode_id} ({len(e.steps)} steps)' for e in bag.episodes) or 'none'
+        known = ', '.join(f'{e.episode_id} ({e.control_steps} steps)' for e in bag.episodes) or 'none'
         wanted = f'episode {episode_id}' if episode_id else 'an episode with control steps'
         raise BagError(f'{bag.path} does not hold {wanted}; episodes: {known}; topics: {", ".join(sorted(bag.counts))}'
                        + ''.join(f'; {p}' for p in bag.problems))
@@ -96,6 +96,7 @@ def _write_episode_page(bag: Bag, episode: EpisodeRecord, summary: dict, folder:
         latency=page.Table(('part', 'stage', 'p50 [ms]', 'p95 [ms]', 'largest [ms]', 'n'),
                            [(r.part, r.name, r.p50, r.p95, r.largest, r.count) for r in rows],
                            tuple(i for i, r in enumerate(rows) if r.name.startswith(('image stamp', 'added')))),
+        under_way=summary['under_way'],
         configurations=sorted(bag.configurations.items()), uncommanded=_without_command(summary),
         provenance=provenance(bag, summary))
 

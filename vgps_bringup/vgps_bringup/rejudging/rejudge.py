@@ -129,7 +129,7 @@ class Rejudge:
         self.policy = policy
 
     def run(self, bag: Bag, episode: EpisodeRecord, topic: str | None = None):
-        """Yield a JudgedStep per step, in order.
+        """Yield a JudgedStep per finished step, in order.
 
         Raises:
             BagError: no candidates and no policy to propose them, or more candidates asked for than recorded.
@@ -154,7 +154,7 @@ class Rejudge:
             if not self.ks:
                 raise BagError('say with --k how many candidates the policy shall propose')
             return self.ks
-        recorded = [s.candidates.num_candidates for s in episode.steps if s.candidates is not None]
+        recorded = [s.candidates.num_candidates for s in episode.finished_steps if s.candidates is not None]
         if not recorded:
             raise BagError(f'{bag.path}: episode {episode.episode_id} holds no candidates; propose them anew with '
                            '--policy, or see its value curve only (no --k)')
@@ -172,7 +172,7 @@ class Rejudge:
         states = sorted(((stamps.nanoseconds(m.header.stamp), m) for _, m, _ in bag.of_type('ControllerState')),
                         key=lambda item: item[0]) if self.policy is not None else []
         waiting: dict[int, list[Step]] = {}
-        for step in episode.steps:
+        for step in episode.finished_steps:
             waiting.setdefault(step.stamp, []).append(step)
         for frame in bag.frames(topic, wanted=set(waiting)) if bag.image_stamps else ():
             try:

@@ -89,8 +89,8 @@ def judge_bags(paths: list[Path], rejudge: Rejudge, instruction: str = '', camer
 
 def _judge_bag(bag: Bag, rejudge: Rejudge, collected: Collected, instruction: str, camera: str | None,
                joints: str | None) -> None:
-    episodes = [e for e in bag.episodes if any(s.candidates is not None for s in e.steps)
-                or (rejudge.policy is not None and e.steps)]
+    episodes = [e for e in bag.episodes if any(s.candidates is not None for s in e.finished_steps)
+                or (rejudge.policy is not None and e.finished_steps)]
     if not episodes:
         spoken = instruction or next((e.instruction for e in bag.episodes), '')
         if rejudge.policy is not None:
@@ -107,9 +107,9 @@ def _judge_bag(bag: Bag, rejudge: Rejudge, collected: Collected, instruction: st
         collected.recorded_seconds += points[-1].seconds
         return
     for episode in episodes:
-        collected.recorded_seconds += (episode.steps[-1].stamp - episode.steps[0].stamp) * 1e-9
+        collected.recorded_seconds += episode.duration
         collected.outcomes[str(bag.path), episode.episode_id] = episode.outcome
-        every = max(1, len(episode.steps) // SHEET_FRAMES)
+        every = max(1, episode.control_steps // SHEET_FRAMES)
         for position, judged in enumerate(rejudge.run(bag, episode, camera)):
             collected.add(judged, every, position, episode.episode_id)
 

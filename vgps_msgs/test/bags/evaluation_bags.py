@@ -7,6 +7,7 @@ from vgps_msgs_py.bags.writer import BagWriter, Topic
 
 START = 1_700_000_000_000_000_000  # [ns]
 FRAME = 33_333_333
+LASTS = 300_000_000  # [ns] from a frame until its step is over and reported
 K, E, H = 6, 2, 4
 INSTRUCTION = 'put the eggplant in the basket'
 
@@ -126,7 +127,7 @@ def episode_messages(messages, episode_id='episode-1', steps=8, outcome=1, start
                 'vgps_msgs/msg/ControllerState', header=messages.header(stamp + delay, 'base'), episode_id=episode_id,
                 step=step, state=state, image_to_command_ms=61.0, inverse_kinematics_ms=1.5), stamp + delay
     if outcome:
-        yield announce(outcome, start + number * FRAME, 'the eggplant lies in the basket')
+        yield announce(outcome, stamp + LASTS, 'the eggplant lies in the basket')
 
 
 def write_bag(folder, compressed=False, messages=None, **options):

@@ -85,11 +85,19 @@ class EpisodeRecord:
         return (ended - started) * 1e-9
 
     @property
+    def finished_steps(self) -> tuple[Step, ...]:
+        """The steps that the arm was done with when the outcome came: what the action's result and every page count.
+
+        A verdict may fall while one more step is decided or carried out: that one is in `steps` alone.
+        """
+        if self.outcome == 'timeout' or not any(step.states for step in self.steps):  # or no controller was recorded
+            return self.steps
+        return self.steps if self.steps[-1].finished_before(self.ended) else self.steps[:-1]
+
+    @property
     def control_steps(self) -> int:
         """Return how many steps the arm finished, as the action's result has it."""
-        if self.outcome == 'timeout' or not self.steps:
-            return len(self.steps)
-        return len(self.steps) - (not self.steps[-1].finished_before(self.ended))
+        return len(self.finished_steps)
 
 
 @dataclass(frozen=True)
