@@ -33,6 +33,8 @@ from vgps_msgs_py.bags.reader import Bag, Frame
 from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.bags.writer import BagWriter
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = {'num_filters': 8, 'image_size': 64}  # the live node's untrained critic
 
 
