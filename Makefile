@@ -12,6 +12,7 @@ help: ## what can be made
 
 setup: ## install into .venv and build (both only when something changed)
 	@vgps_bringup/workspace/setup.sh
+	@$(ACTIVATE) && python vgps_bringup/workspace/bytecode.py
 
 demo: setup ## the same seed with the plain policy and steered, recorded, with a report
 	@$(ACTIVATE) && vgps-demo
