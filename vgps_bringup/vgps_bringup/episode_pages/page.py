@@ -71,3 +71,8 @@ def video(path: Path) -> str:
     if path.stat().st_size > LARGEST_INLINE_VIDEO:
         return quote(path.name)
     return 'data:video/mp4;base64,' + b64encode(path.read_bytes()).decode()
+
+
+def jpeg(path: Path) -> str:
+    """Return the source of an image element."""
+    return 'data:image/jpeg;base64,' + b64encode(path.read_bytes()).decode()

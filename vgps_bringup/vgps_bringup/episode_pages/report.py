@@ -142,9 +142,11 @@ def comparison_report(bags: dict[str, Path], output: Path | str, note: str = '',
     curves = {name: (np.array([s.index for s in e.steps]),
                      np.array([s.decision.value if s.decision is not None else np.nan for s in e.steps]))
               for name, e in episodes.items()}
+    strip = folder / 'filmstrip.jpg'
     page.write(folder / 'index.html', 'comparison', title=first['instruction'], task=first['task'] or '–',
                seed=first['seed'], conditions=len(bags), notices=sorted(notices), note=note, outcomes=outcomes,
                film=page.video(folder / 'video.mp4') if parts else None,
+               strip=page.jpeg(strip) if parts and strip.exists() else None,  # a video cannot be printed
                curves=plots.svg(plots.curves_figure(curves, 'Q (discounted return)', band=True)),
                provenance=provenance(opened[next(iter(bags))], first))
     return '\n'.join([*(describe(name, s) for name, s in summaries.items()), *filter(None, [note]),
