@@ -24,7 +24,7 @@ ENCODINGS = {
 }
 DEPTH = ('16UC1', '32FC1', '16SC1', '64FC1')  # drivers use these for distances
 MAX_PIXELS = 64_000_000  # a few bytes can claim more than any memory holds
-FLAT, SMALLEST_SCENE = 8, 1024  # colours: a mask has as many or fewer; pixels: fewer say nothing
+FLAT, SMALLEST_SCENE = 4, 1024  # colours: a mask has as many or fewer; pixels: fewer say nothing
 
 
 class ImageError(ValueError):
