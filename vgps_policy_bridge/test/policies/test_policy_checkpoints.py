@@ -118,6 +118,7 @@ def test_actions_in_other_units_are_no_candidates(action, units):
         Candidates(np.array(action).reshape(1, 1, 7), policy='x')
 
 
+@pytest.mark.slow
 def test_loading_a_small_policy_does_not_import_the_compiler():
     code = ('import sys; from vgps_policy_bridge.policy import load_policy; load_policy("flow"); '
             'load_policy("binned"); sys.exit("torch._dynamo" in sys.modules)')
