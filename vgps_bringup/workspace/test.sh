@@ -11,18 +11,24 @@ started=$SECONDS
 status=0
 tests() {
     local package=$1 code; shift
-    (cd "$package" && python -m pytest test -q -p no:cacheprovider "$@"); code=$?
+    (cd "$package" && python -m pytest -q -p no:cacheprovider "$@"); code=$?
     [ $code -eq 5 ] || [ $code -eq 0 ] || { status=1; failed+=("$package: pytest $*"); }  # 5: none of this kind
 }
 failed=()
-beside() { for package in "${packages[@]}"; do tests "$package" -m "$1" -n "${TEST_WORKERS:-auto}" --dist worksteal; done; }
-alone() { for package in "${packages[@]}"; do tests "$package" -m "$@"; done; }
+beside() { for package in "${packages[@]}"; do tests "$package" test -m "$1" -n "${TEST_WORKERS:-auto}" --dist worksteal; done; }
+alone() {  # only the files that hold such tests are read: to import all would take half a minute
+    local package files
+    for package in "${packages[@]}"; do
+        files="$(cd "$package" && grep -rlE "mark\.${1##* }\b" --include='test_*.py' test)"
+        [ -z "$files" ] || tests "$package" $files -m "$@"
+    done
+}
 case "${1:-}" in
     fast) beside 'not ros and not slow and not long' ;;
     long) alone long ;;
     *)    beside 'not ros and not long'
           # a starved machine may take a live test past a deadline: it gets one more try, and the summary names it (RERUN)
-          alone 'ros and not long' --reruns 1 --reruns-delay 5 -rR ;;
+          alone 'not long and ros' --reruns 1 --reruns-delay 5 -rR ;;
 esac
 printf 'tests took %s s\n' "$((SECONDS - started))"
 [ ${#failed[@]} -eq 0 ] || printf 'FAILED %s\n' "${failed[@]}"

@@ -154,6 +154,7 @@ def test_configuration_and_network_must_agree_when_saving(critic, tmp_path):
         checkpoint.save(tmp_path, critic.network, CriticConfig(ActionSpace.named('bridge'), NetworkConfig()))
 
 
+@pytest.mark.slow
 def test_a_hub_id_loads_from_the_local_cache_without_a_network(saved, tmp_path_factory):
     cache, revision = tmp_path_factory.mktemp('hub'), '0' * 40
     repo = cache / 'models--lab--critic'
@@ -230,6 +231,7 @@ def run_python(code, **environment):
                           env={**os.environ, 'OMP_NUM_THREADS': '1', **environment}).stdout
 
 
+@pytest.mark.slow
 def test_the_same_frame_actions_beta_and_seed_give_the_same_choice_in_another_process(saved):
     code = f"""
 import numpy as np
@@ -247,6 +249,7 @@ print([select(q, 0.1, np.random.default_rng(seed)).index for seed in range(20)],
     assert len(set(choices)) > 5
 
 
+@pytest.mark.slow
 def test_the_core_imports_no_ros_and_the_importer_no_torch():
     code = ("import sys, pkgutil, vgps_critic\n"
             "import vgps_critic.import_reference\nprint('torch' in sys.modules)\n"

@@ -20,6 +20,7 @@ def scores(critic):
     return critic.score(critic.encode(image, language), generator.uniform(-0.05, 0.05, (20, 7)))
 
 
+@pytest.mark.slow
 def test_onnxruntime_scores_as_torch():
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnx')
@@ -47,6 +48,7 @@ def test_impossible_choices_are_refused(options):
         Critic.untrained(options=options, **SMALL)
 
 
+@pytest.mark.slow
 def test_a_step_costs_the_same_for_one_and_for_a_hundred_candidates():
     critic = Critic.untrained()  # the published width
     image, language = np.zeros((256, 256, 3), np.uint8), np.zeros(512, np.float32)
@@ -67,6 +69,7 @@ def test_a_step_costs_the_same_for_one_and_for_a_hundred_candidates():
     assert (encode + score[1000]) / (encode + score[1]) <= 1.25  # measured 1.05
 
 
+@pytest.mark.slow
 def test_loading_a_critic_does_not_import_the_compiler():
     code = ('import sys; from vgps_critic import Critic; Critic.load("default"); '
             'sys.exit("torch._dynamo" in sys.modules)')

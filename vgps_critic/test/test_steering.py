@@ -154,6 +154,7 @@ def test_step_seeds_are_fixed_and_apart():
     assert len(seeds) == 300 and all(0 <= seed < 2**64 for seed in seeds)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='resident memory is read from /proc')
 def test_memory_stays_flat_over_many_frames(critic):
     steerer, actions = Steerer(critic, SteeringConfig(beta=0.1)), some_actions(10, 1)

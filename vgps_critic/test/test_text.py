@@ -85,6 +85,7 @@ def test_a_pickle_in_a_table_is_not_executed(tmp_path):
         text.table(tmp_path / 'table.npz')
 
 
+@pytest.mark.slow
 def test_the_twin_is_announced_and_a_stranger_refused(tmp_path, muse):
     with pytest.warns(text.TwinEncoderWarning, match='near-identical'):
         load_instruction_encoder(MUSE)

@@ -193,6 +193,18 @@ def test_an_episode_begins_with_a_scene_not_with_a_single_level():
         images.first_picture(source)
 
 
+@pytest.mark.parametrize('colours, refused', [(2, True), (4, True), (9, False)])
+def test_a_mask_is_no_scene(colours, refused):
+    levels = np.arange(40 * 40).reshape(40, 40) % colours * 25
+    source = SimpleNamespace(encoding='mono8', height=40, width=40, step=40, is_bigendian=0,
+                             data=levels.astype(np.uint8).tobytes())
+    if not refused:
+        assert images.first_picture(source).shape == (40, 40, 3)
+        return
+    with pytest.raises(images.ImageError, match=f'{colours} flat colours: a mask'):
+        images.first_picture(source)
+
+
 @pytest.mark.parametrize('topic, transport, published, expected', [
     ('/c/image_raw', 'auto', (), '/c/image_raw'),
     ('/c/image_raw', 'auto', ('/c/image_raw', '/c/image_raw/compressed'), '/c/image_raw'),

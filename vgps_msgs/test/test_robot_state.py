@@ -59,6 +59,6 @@ def test_openness_beyond_its_range_is_kept_within():
 def test_the_formula_stands_in_one_file():
     formula = re.compile(r'arctan2\(\w*[rR]otation\w*\[2, 1\]|arcsin\(.*\[2, 0\]|\[0(?:\.0)?, 0(?:\.0)?, 1(?:\.0)?\], '
                          r'\[0(?:\.0)?, 1(?:\.0)?, 0(?:\.0)?\], \[-1(?:\.0)?, 0(?:\.0)?, 0(?:\.0)?\]')
-    found = [path for path in WORKSPACE.rglob('*.py') if formula.search(path.read_text(encoding='utf-8'))
-             and not {'test', 'build', 'install', '.venv'} & set(path.relative_to(WORKSPACE).parts)]
+    found = [path for tests in WORKSPACE.glob('*/test') for path in tests.parent.rglob('*.py')
+             if 'test' not in path.relative_to(WORKSPACE).parts and formula.search(path.read_text(encoding='utf-8'))]
     assert found == [WORKSPACE / 'vgps_msgs' / 'vgps_msgs_py' / 'robot_state.py']

@@ -24,6 +24,7 @@ ENCODINGS = {
 }
 DEPTH = ('16UC1', '32FC1', '16SC1', '64FC1')  # drivers use these for distances
 MAX_PIXELS = 64_000_000  # a few bytes can claim more than any memory holds
+FLAT, SMALLEST_SCENE = 4, 1024  # colours: a mask has as many or fewer; pixels: fewer say nothing
 
 
 class ImageError(ValueError):
@@ -71,14 +72,28 @@ def first_picture(message: Any) -> np.ndarray:
     """Return what ``to_array`` does, for the frame an episode begins with.
 
     Raises:
-        ImageError: as ``to_array``; or the picture has one level throughout, which no scene has.
+        ImageError: as ``to_array``; or the picture has one level throughout, or a mask's few, which no scene has.
 
     """
     picture = to_array(message)
     if picture.min() == picture.max():
         raise ImageError(f'the camera sends a picture of a single level ({picture.flat[0]}): a depth topic, a covered '
                          'lens or a camera that has not started')
+    if complaint := mask(picture):
+        raise ImageError(f"the camera sends {complaint}; give the camera's colour topic")
     return picture
+
+
+def mask(picture: np.ndarray) -> str:
+    """Say what a picture ``(H, W, 3) uint8`` is where it has a few flat colours and no scene, else nothing."""
+    pixels = picture.reshape(-1, 3)
+    for every in (len(pixels) // 499 or 1, 1):  # a scene is told by a few hundred of its pixels
+        codes = pixels[::every].astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+        if (count := len(np.unique(codes))) > FLAT:
+            return ''
+    if len(pixels) < SMALLEST_SCENE or count < 2:
+        return ''
+    return f'a picture of {count} flat colours: a mask or a segmentation, not what a camera sees'
 
 
 def decode(data: bytes, format: str = '') -> np.ndarray:
@@ -103,6 +118,8 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
         turned = picture.getexif().get(0x0112, 1) != 1
         if turned:
             picture = ImageOps.exif_transpose(picture)
+        if picture.mode == '1':
+            raise ImageError(f"picture of 1 bit a pixel, format '{format}': a mask, not what a camera sees")
         if picture.mode == 'F':
             raise ImageError(f"picture of floating-point numbers, format '{format}': distances, not colours; give the "
                              "camera's colour topic")

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PYPROJECT = """
 [build-system]
 requires = ['setuptools']
@@ -48,6 +50,7 @@ print(session.identity, len(candidates), candidates.temperature)
 """
 
 
+@pytest.mark.slow
 def test_installed_package_is_found_by_name_alone(tmp_path):
     source, target = tmp_path / 'source', tmp_path / 'target'
     source.mkdir()

@@ -9,6 +9,8 @@ from state_task import make_learner, q_values, train
 from vgps_training.algorithms.cal_ql import CalQL, CalQLConfig
 from vgps_training.algorithms.iql import IQL, IQLConfig
 
+pytestmark = pytest.mark.slow
+
 DISCOUNT, LENGTH = 0.9, 5
 
 

@@ -37,24 +37,28 @@ def header(stamp):
 
 
 def teleoperation(folder, seconds=4, rate=40, cameras=('cam',), back_at=None, broken=(), plugin=StoragePlugin.MCAP,
-                  behind=0, encoding='rgb8', finger=0.0225, start=0.3):
+                  behind=0, encoding='rgb8', finger=0.0225, start=0.3, drift=0.0, travel=None, names=('left_finger',),
+                  still=None, topic='image_raw'):
     """Write an arm that moves at 0.1 m/s; frame n of 10 a second is grey level n."""
     writer = Writer(folder, version=9, storage_plugin=plugin)
     with writer:
         joints = writer.add_connection('/arm/joint_states', 'sensor_msgs/msg/JointState', typestore=STORE)
-        images = {name: writer.add_connection(f'/{name}/image_raw', 'sensor_msgs/msg/Image', typestore=STORE)
+        images = {name: writer.add_connection(f'/{name}/{topic}', 'sensor_msgs/msg/Image', typestore=STORE)
                   for name in cameras}
         for i in range(seconds * rate):
             real = START + i * 10**9 // rate
             stamp = real if back_at is None or i < back_at * rate else real - 3 * 10**9
-            position = np.array([start + 0.1 * i / rate, 0.05, 0.2, finger])
+            x = 0.1 * i / rate if travel is None else travel(i)
+            position = np.array([start + x, 0.05, 0.2, finger, *[0.0] * (len(names) - 1)])
             message = STORE.types['sensor_msgs/msg/JointState'](
-                header(stamp), [*Gantry.joint_names, 'left_finger'], position, np.zeros(4), np.zeros(4))
+                header(stamp), [*Gantry.joint_names, *names], position, np.zeros(0), np.zeros(0))
             writer.write(joints, real, STORE.serialize_cdr(message, message.__msgtype__))
             if i % (rate // 10) == 0:
                 number = i // (rate // 10)
-                pixels = np.full(32 * 32 * 3, number, np.uint8)[:100 if number in broken else None]
-                message = STORE.types['sensor_msgs/msg/Image'](header(stamp - behind), 32, 32, encoding, 0, 96, pixels)
+                shown = number if still is None else min(number, still)
+                pixels = np.full(32 * 32 * 3, shown, np.uint8)[:100 if number in broken else None]
+                seen = header(stamp - behind - int(drift * (real - START)))
+                message = STORE.types['sensor_msgs/msg/Image'](seen, 32, 32, encoding, 0, 96, pixels)
                 for name in cameras:
                     writer.write(images[name], real + 1, STORE.serialize_cdr(message, message.__msgtype__))
     return folder
@@ -160,3 +164,48 @@ def test_a_depth_topic_is_refused_with_the_reason(tmp_path, capsys):
     with pytest.raises(DataError):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', encoding='16UC1')))
     assert 'no continuous part' in (text := capsys.readouterr().out) and 'depth picture' in text
+
+
+@pytest.mark.parametrize('reading, words', [
+    ({'travel': lambda i: 0.1 * i / 40 + 0.05 * (i % 2)}, 'two arms seem to publish to it'),
+    ({'travel': lambda i: 0.1 * i / 40 + 0.1 * (i // 3 % 2)}, 'two arms seem to publish to it'),
+    ({'travel': lambda i: 0.0}, 'nothing moves in it'), ({'finger': 0.0}, 'reads 0 throughout'),
+    ({'finger': -0.0225}, 'which is no travel in metres'), ({'names': ('left_finger', 'x')}, 'name a joint twice'),
+    ({'drift': 0.1}, 'drift by 0.30 s against those of the joints'), ({'still': 12}, 'the camera stood still'),
+    ({'topic': 'depth/image_rect'}, "'depth' in its name")])
+def test_readings_and_cameras_that_only_look_whole_are_refused(tmp_path, reading, words, capsys):
+    with pytest.raises(DataError, match='no recording could be converted'):
+        convert(config(tmp_path, teleoperation(tmp_path / 'a', **reading)))
+    assert words in capsys.readouterr().out
+
+
+def test_a_single_reading_off_its_neighbours_is_left_out(tmp_path, capsys):
+    convert(config(tmp_path, teleoperation(tmp_path / 'a', travel=lambda i: 0.1 * i / 40 + 0.2 * (i == 64))))
+    assert 'stand out from both of their neighbours: 1' in capsys.readouterr().out
+    (episode,) = read(tmp_path / 'out/a')
+    np.testing.assert_allclose(episode.actions[:, 0], 0.02, atol=1e-6)
+
+
+def test_a_recording_that_mostly_waits_says_so(tmp_path, capsys):
+    convert(config(tmp_path, teleoperation(tmp_path / 'a', travel=lambda i: 0.1 * max(i - 120, 0) / 40)))
+    assert 'nothing moves in 15 of 19 steps' in capsys.readouterr().out
+
+
+def test_commands_of_two_robots_need_a_choice(tmp_path, capsys):
+    from bag_factory import BagFactory
+    bag = BagFactory(tmp_path / 'two')
+    topics = [bag.writer.add_connection(f'/{name}/command', 'vgps_msgs/msg/EndEffectorCommand', typestore=bag.store)
+              for name in 'ab']
+    for step in range(6):
+        stamp = bag.now + 200_000_000 * (step + 1)
+        bag.image(stamp, np.full((32, 32, 3), step + 1, np.uint8))
+        for number, topic in enumerate(topics):
+            bag.connections['command'] = topic
+            bag.command(stamp + number, 'e', step, [0.01 - 0.03 * number, 0, 0, 0, 0, 0, 1])
+    bag.close()
+    with pytest.raises(DataError):
+        convert(config(tmp_path, tmp_path / 'two', actions='commands'))
+    assert 'commands of several robots' in capsys.readouterr().out
+    convert(config(tmp_path, tmp_path / 'two', actions='commands', joint_topic='b'))
+    (episode,) = read(tmp_path / 'out/two')
+    np.testing.assert_allclose(episode.actions[:, 0], -0.02, atol=1e-6)

@@ -85,6 +85,7 @@ def level(value):
     """Return a picture of about this level, which no other step has."""
     picture = np.full((32, 48, 3), value, np.uint8)
     picture[:2] += 40
+    picture[-8:] += np.arange(48, dtype=np.uint8)[:, None]  # a scene has more colours than a mask
     return picture
 
 

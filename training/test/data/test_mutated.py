@@ -2,6 +2,8 @@
 import fuzz_readers
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize('reader', list(fuzz_readers.READERS))
 def test_mutated_data_raise_nothing_but_named_errors(reader, tmp_path):

@@ -16,6 +16,8 @@ from vgps_policy_bridge.policy import Observation  # noqa: E402
 from vgps_training.policies import train  # noqa: E402
 from vgps_training.policies.data import PolicyData, load_bags, load_npz  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 LIMITS = {'action_low': (-0.05,) * 3 + (-0.25,) * 3 + (0.0,), 'action_high': (0.05,) * 3 + (0.25,) * 3 + (1.0,)}
 TINY = {'image_size': 32, 'channels': 8, 'width': 64}

@@ -12,6 +12,8 @@ from vgps_training.data.table import StepTable
 from vgps_training.run import readout
 from vgps_training.run.loop import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def trained(tmp_path):

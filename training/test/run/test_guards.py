@@ -21,6 +21,8 @@ from vgps_training.run.learner import Learner, fewest_parts
 from vgps_training.run.loop import Run
 from vgps_training.run.storage import RunError, Storage, checkpoints, load_state
 
+pytestmark = pytest.mark.slow
+
 
 def steps(folder):
     return [int(path.name) for path in checkpoints(folder)]

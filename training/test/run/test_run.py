@@ -19,6 +19,8 @@ from vgps_training.run import config as configuration
 from vgps_training.run.loop import Run
 from vgps_training.run.storage import load_state
 
+pytestmark = pytest.mark.slow
+
 
 def same(a, b):
     """Compare nested states bit by bit."""

@@ -18,6 +18,8 @@ from vgps_training.run.push import PushConfig, push
 from vgps_training.run.train import parse
 from vgps_training.run.validation import Validation
 
+pytestmark = pytest.mark.slow
+
 
 class KnownCritic(nn.Module):
     """Values by a formula of (image, language, action)."""

@@ -5,11 +5,13 @@ other seven numbers to a network, so their sizes are held against what arms can 
 like.
 """
 import ast
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from vgps_msgs_py.images import mask
 from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Frames, Malformed, Reading
 
 MIN_STEPS = 2        # a shorter episode holds no transition
@@ -20,8 +22,11 @@ TURN = 4 * np.pi     # [rad/s]
 REACH = 2.5          # [m] how far the steps of an episode may lead from where it began: a mobile arm's workspace
 TURNS = 4 * np.pi    # [rad] likewise
 FAR, ANGLE = 5.0, 2 * np.pi + 0.1  # [m], [rad] of a hand from its base
+FAR_ENOUGH = 0.05    # [m] from the first to the last state: from when on their direction says something
 SCALE, MOVED, LONG = 4.0, 0.02, 8  # times, [m], steps: from when on states tell that actions are of another measure
 MARGIN = 0.05        # of openness beyond 0..1: overshoot of a measured finger
+NO_COLOURS = {'depth', 'disparity', 'mask', 'masks', 'seg', 'segm', 'segmentation', 'semantic', 'normals', 'heatmap'}
+COLOURS = {'color', 'colour', 'rgb', 'bgr'}
 
 
 def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None = None) -> Episode | Malformed:
@@ -46,9 +51,22 @@ def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None
         episode = replace(episode, notes=(*episode.notes, 'without an instruction'))
     if reason is None:
         actions = converted(actions, reading)
-        reason = (implausible(actions, episode.rate) or _inverted(actions, episode, fingers)
-                  or _unlike(actions, episode.states) or _first_frame(episode))
-    return Malformed(episode.source, reason) if reason else replace(episode, actions=actions)
+        reason = (no_colours(episode.camera) or implausible(actions, episode.rate)
+                  or _inverted(actions, episode, fingers) or _against_states(actions, episode.states)
+                  or _unlike(actions, episode.states))
+    if reason is None:
+        frame, reason = _first_frame(episode)
+    if reason is not None:
+        return Malformed(episode.source, reason)
+    return replace(episode, actions=actions, notes=(*episode.notes, *_odd(actions, episode.states, frame)))
+
+
+def no_colours(camera: str) -> str | None:
+    """Return why a camera's name says that its pictures are no colours, or None."""
+    words = set(re.findall('[a-z]+', camera.lower()))
+    found = sorted(words & NO_COLOURS)
+    return None if not found or words & COLOURS else (
+        f"the camera {camera} has '{found[0]}' in its name: distances or a mask, not colours")
 
 
 def converted(actions: np.ndarray, reading: Reading) -> np.ndarray:
@@ -169,6 +187,43 @@ def _inverted(actions: np.ndarray, episode: Episode, fingers: np.ndarray | None)
             '(--gripper closedness)')
 
 
+def _against_states(actions: np.ndarray, states: np.ndarray | None) -> str | None:
+    """Return a reason where the actions are the very states, or the motion before their frame."""
+    if states is None or len(actions) < 4:
+        return None
+    said, where = actions[:, :3].astype(np.float64), np.asarray(states, np.float64)[:, :3]
+    done = np.diff(where, axis=0)
+    size = np.abs(done).mean()
+    if size < 1e-3:
+        return None
+
+    def alike(one: np.ndarray, other: np.ndarray) -> bool:
+        return bool(np.abs(one - other).mean() < 0.05 * size)
+    if not alike(done, where[1:]) and (alike(said, where) or alike(said[:-1], where[1:])):
+        return 'the actions are the poses that the states hold, not motions from one to the next'
+    if alike(said[1:], done) and np.abs(said[:-1] - done).mean() > 0.25 * size:
+        return ('each action is the motion that led to its frame, not the one after it: the actions are one row late '
+                'against the states')
+    return None
+
+
+def _odd(actions: np.ndarray, states: np.ndarray | None, frame: np.ndarray) -> list[str]:
+    """Return what a person should know of an episode that can be used."""
+    notes = []
+    if not actions[:, :6].any():
+        notes.append('the arm never moves in it')
+    if states is not None:
+        said = actions[:-1, :3].sum(0, np.float64)
+        done = np.asarray(states[-1, :3], np.float64) - states[0, :3]
+        far = np.linalg.norm(said) * np.linalg.norm(done)
+        if min(np.linalg.norm(said), np.linalg.norm(done)) > FAR_ENOUGH and said @ done < 0.5 * far:
+            notes.append('the hand moved in another direction by its states than by its actions: are both about the '
+                         "axes of the arm's base?")
+    if np.ptp(frame) and (frame == frame[..., :1]).all():
+        notes.append('its pictures have no colours: a depth or infrared camera?')
+    return notes
+
+
 def _unlike(actions: np.ndarray, states: np.ndarray | None) -> str | None:
     """Return a reason where the hand moved as the actions say, but by another measure."""
     if states is None or len(actions) < LONG:
@@ -184,16 +239,19 @@ def _unlike(actions: np.ndarray, states: np.ndarray | None) -> str | None:
             f'velocities or another unit (--translation-unit {scale:.3g})')
 
 
-def _first_frame(episode: Episode) -> str | None:
+def _first_frame(episode: Episode) -> tuple[np.ndarray, str | None]:
+    """Return the first frame and why it is none that a camera sees, or None."""
+    frame = np.zeros((0, 0, 3), np.uint8)
     try:
         frame = np.asarray(episode.frames[0])
     except Exception as error:  # a decoder raises whatever its library has; the data set goes on without this episode
-        return f'frame cannot be decoded: {type(error).__name__}: {error}'
+        return frame, f'frame cannot be decoded: {type(error).__name__}: {error}'
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        return f'frame is {frame.dtype} {frame.shape}, not uint8 (H, W, 3)'
+        return frame, f'frame is {frame.dtype} {frame.shape}, not uint8 (H, W, 3)'
     if not frame.any() and not np.any(episode.frames[len(episode.frames) // 2]):
-        return 'its pictures are black: a camera that was not there (BridgeData fills such up)'
-    return None
+        return frame, 'its pictures are black: a camera that was not there (BridgeData fills such up)'
+    complaint = mask(frame)
+    return frame, f'its first frame is {complaint}' if complaint else None
 
 
 def suspicious(actions: np.ndarray, names: tuple[str, ...]) -> list[str]:

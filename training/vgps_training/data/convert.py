@@ -17,10 +17,12 @@ from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.bags.teleoperation import PERIOD, Motion
 from vgps_msgs_py.bags.writer import BagWriter, Topic
-from vgps_training.data.checks import MIN_STEPS, implausible
+from vgps_msgs_py.images import mask
+from vgps_training.data.checks import MIN_STEPS, implausible, no_colours
 from vgps_training.data.episode import DataError
 
 OUTCOMES = {'unjudged': 0, 'success': 1, 'failure': 2}  # vgps_msgs/Episode.outcome
+STOOD, TRAVELLED = 4, 0.04  # frames, [m]: no camera that works sends as many alike while the hand moves as far
 BREAK = 10 * PERIOD  # [ns] between the parts of a recording, whose own clock need not be whole
 
 
@@ -34,7 +36,7 @@ class ConvertConfig:
     outcome: Literal['success', 'failure', 'unjudged', 'ask']  # of all of them, or asked for one by one
     actions: Literal['joint_states', 'commands'] = 'joint_states'  # motions between reached poses, or recorded commands
     camera: str = ''                 # image topic or its end; needed where there are several
-    joint_topic: str = ''            # joint states or their topic's end; needed where there are several arms
+    joint_topic: str = ''            # of joint states or commands, or its end; needed where there are several arms
     arm: str = 'wx250s'              # whose joints they are, by its name in the entry-point group vgps.arms
 
 
@@ -50,10 +52,14 @@ def convert(config: ConvertConfig) -> None:
         try:
             bag = Bag(path)
             camera = bag.image_topic(config.camera or None)
-            motions, left_out = (teleoperation.from_commands(bag, camera) if config.actions == 'commands' else
-                                 teleoperation.from_joint_states(bag, load_arm(config.arm), camera,
-                                                                 config.joint_topic or None))
-            broken = {frame.arrival: why for frame in _frames(bag, camera, motions) if (why := _damage(frame))}
+            if complaint := no_colours(camera):
+                raise DataError(f'{path}: {complaint}')
+            topic = config.joint_topic or None
+            motions, left_out = (teleoperation.from_commands(bag, camera, topic) if config.actions == 'commands' else
+                                 teleoperation.from_joint_states(bag, load_arm(config.arm), camera, topic))
+            broken, stood = _damages(bag, camera, motions)
+            if stood:
+                raise DataError(f'{path}: {stood}')
             runs = _runs([m for m in motions if m.arrival not in broken])
             for text in [*bag.problems, *left_out, *_told(broken)]:
                 print(f'{path}: left out: {text}')
@@ -62,6 +68,7 @@ def convert(config: ConvertConfig) -> None:
             reason = implausible(np.stack([m.action for run in runs for m in run]), 5.0) if len(runs) == 1 else None
             if reason:
                 raise DataError(f'{path}: {reason}')
+            _tell_rest(path, [m for run in runs for m in run])
             outcome = ask(path) if config.outcome == 'ask' else config.outcome
             _write(bag, camera, runs, config.out / path.stem, config.instruction, OUTCOMES[outcome])
         except (BagError, DataError, FileExistsError) as error:
@@ -72,6 +79,17 @@ def convert(config: ConvertConfig) -> None:
         print(f'{path}: camera {camera}, {steps} steps of 0.2 s, {outcome}: {config.out / path.stem}')
     if not written:
         raise DataError('no recording could be converted')
+
+
+def _tell_rest(path: Path, motions: list[Motion]) -> None:
+    """Say where most of a recording is waiting; raises DataError where nothing moves in it."""
+    actions = np.stack([motion.action for motion in motions])
+    rest = (np.abs(actions[:, :6]).max(1) < 1e-4) & (np.abs(np.diff(actions[:, 6], prepend=actions[0, 6])) < 0.02)
+    if rest.all():
+        raise DataError(f'{path}: nothing moves in it: joint states that were not updated?')
+    if rest.mean() > 0.5:
+        print(f'{path}: nothing moves in {rest.sum()} of {len(rest)} steps; cut it, or a critic learns that waiting '
+              'leads there')
 
 
 def load_arm(name: str):
@@ -96,12 +114,26 @@ def _frames(bag: Bag, camera: str, motions: list[Motion]):
     return (f for f in bag.frames(camera, {motion.stamp for motion in motions}) if f.arrival in wanted)
 
 
-def _damage(frame) -> str:
-    """Return why a frame is no picture, or nothing."""
-    try:
-        return '' if frame.image().size else 'empty'
-    except ValueError as error:
-        return str(error)
+def _damages(bag: Bag, camera: str, motions: list[Motion]) -> tuple[dict[int, str], str]:
+    """Return (why a frame is no picture, by arrival; why the camera cannot have seen the motions, or nothing)."""
+    broken: dict[int, str] = {}
+    moved = {motion.arrival: np.linalg.norm(motion.action[:3]) for motion in motions}
+    before, same, travelled, longest = None, 0, 0.0, (0, 0.0)
+    for frame in _frames(bag, camera, motions):
+        try:
+            picture = frame.image()
+        except ValueError as error:
+            broken[frame.arrival] = str(error)
+            continue
+        if not broken and before is None and (complaint := mask(picture)):
+            return broken, f'{camera} shows {complaint}'
+        same, travelled = (same + 1, travelled) if before is not None and np.array_equal(picture, before) else (0, 0.0)
+        travelled += float(moved[frame.arrival])
+        longest, before = max(longest, (same, travelled)), picture
+    count, way = longest
+    return broken, '' if count < STOOD or way < TRAVELLED else (
+        f'{count + 1} frames of {camera} in a row are the same to the last bit while the hand moves {way:.2f} m: the '
+        'camera stood still')
 
 
 def _told(broken: dict[int, str]) -> list[str]:

@@ -61,12 +61,16 @@ def read_indexed(paths: Sequence[str | Path], image_size: int, *, split: str = '
 
 
 def _rlds_folders(path: Path) -> Iterator[Path | None]:
-    """Yield the RLDS folders under a path as `sources` finds them, and None for anything of another kind."""
+    """Yield the RLDS folders under a path as `sources` finds them, and None for anything of another kind.
+
+    Raises as `rlds.one_version`.
+    """
     if rlds.is_rlds(path):
         yield path
     elif lerobot.is_lerobot(path) or bags.is_bag(path) or table.is_saved(path):
         yield None
     elif path.is_dir():
+        rlds.one_version(path)
         for child in sorted(path.iterdir()):
             if child.is_dir() and not child.is_symlink():
                 yield from _rlds_folders(child)
@@ -76,7 +80,7 @@ def _key(folders: list[list[Path]], options: dict) -> str:
     files = [[(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
               for folder in group for file in sorted(folder.iterdir())] for group in folders]
     digest = hashlib.sha256(json.dumps([files, {**options, 'reading': asdict(options['reading'])}]).encode())
-    for source in sorted(Path(episode.__file__).parent.glob('*.py')):  # another reader may find other things
+    for source in sorted(Path(episode.__file__).parent.rglob('*.py')):  # another reader may find other things
         digest.update(source.read_bytes())
     return digest.hexdigest()[:32]
 

@@ -9,6 +9,7 @@ import numpy as np
 from vgps_training.data.checks import check
 from vgps_training.data.encoded import decode, read as read_bytes
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
+from vgps_training.data.lerobot import columns
 from vgps_training.data.lerobot.meta import read_json
 from vgps_training.data.standardise import Standard, standard
 from vgps_training.data.tfrecord import TFRecordError, map_file, parse_example, records
@@ -38,6 +39,14 @@ class EncodedFrames(Frames):
 def is_rlds(folder: Path) -> bool:
     """Tell whether a folder is one version of a TFDS data set."""
     return (folder / 'dataset_info.json').exists() and (folder / 'features.json').exists()
+
+
+def one_version(folder: Path) -> None:
+    """Raise DataError where a folder holds several versions of a data set, which are the same episodes again."""
+    found = [c.name for c in sorted(folder.iterdir()) if re.fullmatch(r'\d+\.\d+\.\d+', c.name) and is_rlds(c)]
+    if len(found) > 1:
+        raise DataError(f'{folder} holds several versions of one data set, the same episodes again: give one of '
+                        f'{", ".join(found)}')
 
 
 def read(folder: Path, split: str = 'train', reading: Reading = PLAIN) -> Iterator[Episode | Malformed]:
@@ -79,7 +88,9 @@ def _shard_episodes(shard: Path, expected: int | str | None, name: str,
     except (TFRecordError, OSError) as error:
         yield Malformed(str(shard), str(error))
     if expected is not None and count != expected:
-        yield Malformed(str(shard), f'{count} of the {expected} episodes that dataset_info.json lists are here')
+        yield Malformed(str(shard), f'{count} of the {expected} episodes that dataset_info.json lists are here'
+                        if count < expected else
+                        f'{count} episodes are here where dataset_info.json lists {expected}: another download?')
 
 
 def _shards(folder: Path, info: dict, name: str, split: str) -> list[tuple[Path, int | str | None]]:
@@ -119,6 +130,8 @@ def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
         features = parse_example(data, offset, length)
         camera = _camera(features, data, rule, reading)
         slices = features[f'steps/{camera}']
+        if isinstance(slices, np.ndarray):
+            raise DataError(f"'{camera}' holds numbers, not encoded pictures: write it with tfds.features.Image")
         total, steps = len(slices), {}
         if not total:
             raise DataError('it has no steps')
@@ -129,13 +142,17 @@ def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
             if name in steps and (told := np.flatnonzero(steps[name])).size and (told != place).any():
                 raise DataError(f'{name} is set at step {told[told != place][0]} of {total}: two episodes in one '
                                 'record')
+        over = steps['is_terminal'].ravel() == 1 if 'is_terminal' in steps else np.zeros(total, bool)
+        if len(again := np.flatnonzero(over[:-1] & ~over[1:])):
+            raise DataError(f'is_terminal is set at step {again[0]} of {total}, and steps go on: two episodes in one '
+                            'record')
         texts = {bytes(data[start:start + size]) for start, size in features[f'steps/{rule.instruction}']}
         if len(texts) != 1:
             raise DataError(f'{len(texts)} instructions within one episode')
         instruction = texts.pop().decode()
         actions = rule.actions(steps)
         states = _states(steps, rule)
-        success = _success(steps.get(rule.success, features.get('success')))
+        success = _success(features, f'steps/{rule.success}')
     except KeyError as error:
         misfit = f'steps/{error.args[0]}' in features
         return Malformed(source, f'feature {error} ' + (
@@ -166,10 +183,19 @@ def _camera(features: dict, data, rule: Standard, reading: Reading) -> str:
     return found[0]
 
 
-def _success(judged) -> bool:
+def _success(features: dict, ruled: str) -> bool:
     """Return an outcome, the last where there is one for every step; raises DataError for what is none."""
-    if not isinstance(judged, np.ndarray) or not judged.size:
+    own = [key for key in features if '/' not in key or (
+        key.count('/') == 1 and key.startswith(('steps/', 'episode_metadata/')))]  # deeper ones judge skills
+    by_word = {key.rpartition('/')[2]: key for key in sorted(own, key=lambda key: -key.count('/'))}
+    name, others = columns.judging(list(by_word))
+    if ruled not in features and name is None and others:
+        raise DataError(f"'{by_word[others[0]]}' tells how it ended, in a way that is not known; write it as 'success'")
+    judged = features.get(ruled, features.get(by_word.get(name)))
+    if judged is None or not len(judged):
         return True
+    if not isinstance(judged, np.ndarray):
+        raise DataError(f'its success is a text ({len(judged)} times), neither true nor false')
     if (last := judged.ravel()[-1]) not in (0, 1):
         raise DataError(f'its success is {last:g}, neither true nor false')
     return bool(last)

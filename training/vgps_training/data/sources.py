@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vgps_training.data import bags, lerobot, rlds
-from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
+from vgps_training.data.episode import PLAIN, DataError, Episode, Malformed, Reading
 
 
 def read_episodes(path: str | Path, split: str = 'train', reading: Reading = PLAIN,
@@ -17,6 +17,8 @@ def read_episodes(path: str | Path, split: str = 'train', reading: Reading = PLA
     path = Path(path).expanduser()
     readers = list(_readers(path, split, reading, wrist))
     if not readers:
+        if path.suffix == '.bag' or (path.is_dir() and any(path.glob('*.bag'))):
+            raise DataError(f'{path} holds ROS 1 bags: rosbags-convert --src X.bag --dst X makes rosbag2 of one')
         raise FileNotFoundError(f'{path}: no RLDS folder (dataset_info.json), LeRobot data set (meta/info.json) or '
                                 'rosbag2 recording (metadata.yaml) here or below')
     for reader in readers:
@@ -32,6 +34,7 @@ def _readers(path: Path, split: str, reading: Reading,
     elif bags.is_bag(path):
         yield bags.read(path, reading, wrist)
     elif path.is_dir():
+        rlds.one_version(path)
         for child in sorted(path.iterdir()):
             if child.is_dir() and not child.is_symlink():
                 yield from _readers(child, split, reading, wrist)

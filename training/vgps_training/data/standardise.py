@@ -9,6 +9,7 @@ import numpy as np
 
 from vgps_training.data.episode import DataError
 
+COMMANDED = 0.03  # [m] of motion that a working arm would have shown
 Steps = dict[str, np.ndarray]  # numeric features of an episode by name without 'steps/', each (T, ...)
 
 
@@ -61,6 +62,14 @@ def _bridge(steps: Steps) -> np.ndarray:
     # Reached-state differences replace the commanded motion; the last step has none and is dropped. The authors leave
     # the jump of 2 pi where an angle wraps around, which no arm made: it is taken out.
     state, action = steps['observation/state'], steps['action']
+    lost = np.flatnonzero(~state.any(1))
+    if len(lost) and len(lost) < len(state):
+        raise DataError(f'the state of step {lost[0]} is zero throughout: a reading that was lost, between two leaps')
+    if len(state) > 4 and not np.ptp(state, axis=0).any() and np.abs(action[1:, :3].sum(0)).max() > COMMANDED:
+        raise DataError('its states never change while motions were commanded: readings that were not updated')
+    if action[:, 6].min() < -0.05 or action[:, 6].max() > 1.05:
+        raise DataError(f'gripper commands from {action[:, 6].min():.3g} to {action[:, 6].max():.3g} are no openness '
+                        '0..1')
     motion = state[1:, :6] - state[:-1, :6]
     around = np.abs(motion[:, 3:]) > np.pi
     motion[:, 3:][around] = (motion[:, 3:][around] + np.pi) % (2 * np.pi) - np.pi

@@ -97,6 +97,7 @@ def test_a_link_that_is_below_the_table_already_may_come_up_and_is_not_leapt_out
     assert MODEL.look(up.joint_command).height > MODEL.look(START).height
 
 
+@pytest.mark.slow
 def test_a_way_home_that_would_sweep_the_table_goes_up_first():
     for start in hard_starts():
         motion = Motion(start, NEUTRAL, 1.0, floor=0.0, collision=MODEL)
@@ -112,6 +113,7 @@ def test_without_a_safe_way_it_is_refused_and_says_which_link_would_be_where():
     assert refusal.value.reason is Reason.TABLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('speed', [0.1, 0.25])
 def test_the_gripper_is_never_faster_than_its_bound_nor_a_joint(speed):
     rng = np.random.default_rng(5)
@@ -187,6 +189,7 @@ def test_the_wrist_is_its_reach_behind_the_gripper():
     np.testing.assert_allclose(bounded_points(START)[2], data.body('wrist').xpos, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seed', range(6))
 def test_no_walk_of_steps_takes_gripper_fingertips_or_wrist_out_of_the_box(seed):
     rng, steps, config = np.random.default_rng(seed), StepController(TABLE), TABLE

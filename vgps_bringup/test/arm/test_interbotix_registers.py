@@ -146,6 +146,7 @@ def test_servo_errors_and_temperatures_are_read_in_turn(arm):
     assert arm.health[-1].errors[-1] == 32
 
 
+@pytest.mark.slow
 def test_servos_are_asked_while_commands_come_without_a_pause(arm, monkeypatch):
     rclpy = pytest.importorskip('rclpy')
     arm._prepare()

@@ -187,6 +187,7 @@ def test_thousands_of_hostile_actions_stay_within_limits_and_steps(count):
     assert 0.1 * count < accepted < 0.9 * count    # else the test shows nothing
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.lists(st.floats(width=64), min_size=7, max_size=7), min_size=1, max_size=10))
 def test_no_sequence_of_floats_gets_past_the_guards(actions):

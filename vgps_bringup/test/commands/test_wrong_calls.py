@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MAINS = {
     'vgps-demo': 'vgps_bringup.commands.demo:main', 'vgps-run': 'vgps_bringup.commands.run:main',
     'vgps-episode': 'vgps_bringup.commands.episode:main', 'vgps-report': 'vgps_bringup.commands.report:main',

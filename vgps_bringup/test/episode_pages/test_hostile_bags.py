@@ -11,6 +11,8 @@ from vgps_bringup.episode_pages.report import comparison_report, episode_report
 from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.bags.writer import BagWriter
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = ['<script>alert(1)</script>', '<a x><script>alert(1)</script>',
            '<span class="tag"><img src=x onerror=alert(1)>',
            '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", 'javascript:alert(1)', '{{ 7 * 7 }}{% raw %}',

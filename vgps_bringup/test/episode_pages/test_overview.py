@@ -10,6 +10,8 @@ from evaluation_bags import Messages, write_bag
 from vgps_bringup.commands import report
 from vgps_bringup.episode_pages.report import episode_report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):

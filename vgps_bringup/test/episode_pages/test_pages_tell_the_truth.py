@@ -16,6 +16,8 @@ from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.bags.writer import BagWriter
 from vgps_msgs_py.vocabulary import ArmState, ControllerReason
 
+pytestmark = pytest.mark.slow
+
 REFUSED = (2, 3, 4, 7)  # steps whose image was stale
 
 

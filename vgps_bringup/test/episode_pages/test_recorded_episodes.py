@@ -15,6 +15,8 @@ from vgps_bringup.episode_pages.overlay import Values, absence
 from vgps_bringup.episode_pages.report import comparison_report, episode_report
 from vgps_msgs_py.bags.reader import Bag
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def messages():

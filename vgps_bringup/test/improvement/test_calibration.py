@@ -15,6 +15,8 @@ from vgps_bringup.improvement.report import write_report
 from vgps_critic.config import CheckpointError
 from vgps_critic.outlook import FILE, Outlook, Probes, Tracker, auc
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def world():

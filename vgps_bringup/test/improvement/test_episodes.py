@@ -13,6 +13,8 @@ from vgps_bringup.improvement.registry import Registry
 from vgps_critic import Critic
 from vgps_msgs_py.bags.storage import BagError
 
+pytestmark = pytest.mark.slow
+
 SUCCESS, FAILURE, TIMEOUT, CANCELLED = 1, 2, 3, 4
 
 

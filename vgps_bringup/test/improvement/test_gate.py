@@ -9,6 +9,8 @@ from small_world import STEPS, flipped, learn, outlook_of, record
 from vgps_bringup.improvement import calibration, gate
 from vgps_bringup.improvement.gate import check_data
 
+pytestmark = pytest.mark.slow
+
 
 def judged(episodes, features, in_use=None, **options):
     """Return the gate's verdict on a candidate learnt from these episodes."""

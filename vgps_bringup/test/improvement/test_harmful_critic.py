@@ -11,6 +11,8 @@ from vgps_critic.outlook import FEATURES, Outlook, Probes
 from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.vocabulary import SteeringReason
 
+pytestmark = pytest.mark.slow
+
 TASK, STEPS = 'put_carrot_on_plate', 5
 
 

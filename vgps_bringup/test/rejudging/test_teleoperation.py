@@ -16,6 +16,8 @@ from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.bags.writer import BagWriter
 from vgps_policy_bridge.policies.random_policy import RandomPolicy
 
+pytestmark = pytest.mark.slow
+
 START, SECOND = 1_700_000_000_000_000_000, 1_000_000_000
 NEUTRAL = np.array([0.0, -0.3, 0.3, 0.0, 1.5, 0.0])
 FINGERS = 0.0225  # half open

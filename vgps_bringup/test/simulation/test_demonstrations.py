@@ -13,6 +13,8 @@ from vgps_bringup.simulation.environment import LockstepEnvironment
 from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.vocabulary import ControllerReason as Reason
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize('task', TASKS)
 def test_expert_without_errors_always_succeeds(task):

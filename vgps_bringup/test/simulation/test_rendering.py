@@ -92,6 +92,7 @@ def test_without_opengl_rays_stand_in_and_the_log_names_the_packages(monkeypatch
         rendering.probe.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_driver_that_crashes_or_hangs_is_only_a_reason(monkeypatch):
     monkeypatch.setattr(rendering.ctypes.util, 'find_library', lambda name: 'libEGL.so.1')
     monkeypatch.delenv('PYOPENGL_PLATFORM', raising=False)

@@ -126,6 +126,7 @@ def test_machine_faults(tmp_path):
     assert 'rqt_image_view' in workstation.rqt(str(tmp_path)).found
 
 
+@pytest.mark.slow
 def test_models_that_are_not_there_are_faults():
     assert workstation.critic('/no/such/folder').status == FAULT
     assert workstation.policy_server('ws://127.0.0.1:1').status == FAULT

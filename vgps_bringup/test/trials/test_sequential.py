@@ -12,6 +12,8 @@ from vgps_bringup.trials.plan import StudyError
 from vgps_bringup.trials.sequential import SequentialComparison, Verdict
 from vgps_bringup.trials.trials import run_study
 
+pytestmark = pytest.mark.slow
+
 HEADLINE = 172 / 400, 22 / 400  # chances that only the steered, only the plain policy succeeds: doc/results.md, flow
 
 

@@ -25,6 +25,8 @@ from vgps_bringup.trials.simpler.runner import FRACTAL, SimplerRunner, critic_fo
 from vgps_bringup.trials.simpler.scripted import attitude
 from vgps_critic.action_space import ActionSpace
 
+pytestmark = pytest.mark.slow
+
 PICK, NEAR = 'google_robot_pick_coke_can', 'google_robot_move_near'
 
 

@@ -51,6 +51,7 @@ def test_a_finished_study_is_not_run_again(tmp_path):
     assert (tmp_path / 'journal-0.jsonl').read_bytes() == before
 
 
+@pytest.mark.slow
 def test_ten_kills_at_random_moments_lose_and_double_nothing(tmp_path):
     journal, rng, kills = tmp_path / 'journal-0.jsonl', np.random.default_rng(0), 0
 
@@ -101,6 +102,7 @@ def test_a_result_cannot_be_recorded_twice_and_a_journal_not_shared(tmp_path):
     assert len(read_lines(tmp_path / 'j')) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_of_which_one_is_killed_give_the_journal_of_one(tmp_path, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]))
     (tmp_path / 'two').mkdir()
@@ -239,6 +241,7 @@ def test_the_paper_s_task_lists_ship():
     assert {t.name for t in task_list(['simulation'])} == set(TASKS)
 
 
+@pytest.mark.slow
 def test_a_lockstep_trial_is_the_live_composition_and_leaves_a_bag_that_can_be_judged_again(tmp_path):
     from vgps_bringup.rejudging.rejudge import Rejudge, agreement
     from vgps_bringup.trials.lockstep import LockstepRunner

@@ -58,8 +58,9 @@ def run_bag(options) -> None:
     same = summary['live_and_offline_agree']
     if same['of']:
         print(f'live and offline choices agree on {same["same"]} of {same["of"]} steps')
+    table = 'steps.parquet' if summary['settings'] else 'summary.json'  # value curves are not judged step by step
     print(f'{summary["times_real_time"]:.1f} times faster than real time. Report: {options.output / "index.html"}; '
-          f'every judged step: {options.output / "steps.parquet"}\nNext, play it: vgps-evaluate trials --critic '
+          f'every judged step: {options.output / table}\nNext, play it: vgps-evaluate trials --critic '
           f'{options.critic[0]} --tasks simulation, or on the robot: vgps-run robot critic:={options.critic[0]}')
 
 

@@ -201,3 +201,12 @@ def test_messages_without_a_field_of_theirs_are_refused_by_name(tmp_path):
         writer.finish()
     with pytest.raises(BagError, match=r'episode_id.*definitions in the recording are damaged'):
         Bag(path).episodes  # noqa: B018
+
+
+@pytest.mark.parametrize('plugin', [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_whole_files_with_fewer_messages_than_were_recorded_are_named(tmp_path, plugin):
+    long, short = write(tmp_path / 'long', 60, plugin), write(tmp_path / 'short', 20, plugin)
+    suffix = '.mcap' if plugin is StoragePlugin.MCAP else '.db3'  # an old copy, or one without its -wal
+    next(long.glob(f'*{suffix}')).write_bytes(next(short.glob(f'*{suffix}')).read_bytes())
+    (problem,) = Bag(long).problems
+    assert 'promises 60 messages, the files hold 20' in problem and Bag(short).problems == []

@@ -2,6 +2,8 @@
 
 Definitions come from the ``.msg`` files of the installed packages (comments included: Foxglove shows them and
 turns constants into enum names) and from the standard set of ``rosbags``. Type hashes (RIHS01) are computed.
+
+A bag is somebody else's file: what a message says that cannot be is named here too.
 """
 
 import contextlib
@@ -11,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
 from vgps_msgs_py.vocabulary import Outcome, SteeringReason, TaskFailure
@@ -19,6 +22,7 @@ SEPARATOR = '=' * 80
 ADDED = '# Fields below were added later'  # in a .msg file: what stands above is what older recordings hold
 # The oldest ROS we support; the standard messages used here are the same in every later one.
 BASE_STORE = Stores.ROS2_HUMBLE
+COMPARED = {'command': 'action', 'decision': 'action', 'candidates': 'actions'}  # part of a step -> what must agree
 
 
 class UnknownTypeError(LookupError):
@@ -165,8 +169,16 @@ def _dependencies(definition: Any) -> list[str]:
     return found
 
 
+def differ(part: str, one: Any, other: Any) -> bool:
+    """Tell whether two messages for the same part of the same step would move the arm differently."""
+    field = COMPARED.get(part)
+    if field is None or getattr(one, 'kind', 0) or getattr(other, 'kind', 0):  # a hold may follow an action
+        return False
+    return not np.array_equal(getattr(one, field), getattr(other, field), equal_nan=True)
+
+
 def contradiction(type_name: str, message: Any) -> str:
-    """Say what in a message cannot be, or nothing: a bag is somebody else's file."""
+    """Say what in a message cannot be, or nothing."""
     if type_name == 'vgps_msgs/msg/Episode':
         return _unknown('outcome', message.outcome, Outcome)
     if type_name == 'vgps_msgs/msg/TaskState':

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vgps_msgs_py import images, stamps
-from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError, contradiction
+from vgps_msgs_py.bags.message_types import MessageTypes, UnknownTypeError, contradiction, differ
 from vgps_msgs_py.bags.storage import BagError, BagStorage, RawMessage
 from vgps_msgs_py.vocabulary import ArmState, Outcome, words
 
@@ -75,6 +75,7 @@ class EpisodeRecord:
     ended: int                       # [ns]
     steps: tuple[Step, ...]
     task_states: tuple[Any, ...] = ()    # TaskState of a simulation
+    contradiction: str = ''          # why its messages cannot all be of one run, which nothing should be learned from
     announced: tuple[int, int] | None = None  # policy_node's stamps of start and first outcome [ns]
 
     @property
@@ -224,7 +225,8 @@ class Bag:
                            ('decision', 'SteeringDecision'), ('command', 'EndEffectorCommand')):
             for received, message, _ in self.of_type(kind):
                 part = parts[message.episode_id, message.step]
-                part.setdefault(name, message)
+                if differ(name, part.setdefault(name, message), message):
+                    part['twice'] = kind
                 part['received'].setdefault(name, received)
         for received, message, _ in self.of_type('ControllerState'):
             if (message.episode_id, message.step) in parts:  # states between episodes belong to no step
@@ -275,8 +277,15 @@ class Bag:
         over = last is not None and last.outcome != Outcome.RUNNING
         first_end = next((stamps.nanoseconds(m.header.stamp) for _, m in announced if m.outcome != 0), None)
         begun = stamps.nanoseconds(announced[0][1].header.stamp) if announced else 0
+        texts = list(dict.fromkeys(message.instruction for _, message in announced))
+        twice = [(index, part['twice']) for (episode, index), part in parts.items()
+                 if episode == identity and 'twice' in part]
+        wrong = f"it was announced as '{texts[0]}' and as '{texts[1]}'" if len(texts) > 1 else '' if not twice else (
+            f'step {twice[0][0]} has two different {twice[0][1]}s: two robots or two controllers under one episode id')
+        if wrong:
+            self.problems.append(f'episode {identity}: {wrong}')
         return EpisodeRecord(
-            episode_id=identity, steps=tuple(steps), started=started,
+            episode_id=identity, steps=tuple(steps), started=started, contradiction=wrong,
             instruction=last.instruction if last else steps[0].instruction,
             task=last.task if last else '', seed=int(last.seed) if last else 0,
             outcome=words(Outcome, last.outcome if last else Outcome.RUNNING),

@@ -46,6 +46,7 @@ class BagStorage:
     def __init__(self, path: Path | str):
         self.path = Path(path)
         self.problems: list[str] = []
+        self._promised = 0   # messages, by the metadata
         self.files = self._locate()
 
     def _locate(self) -> list[Path]:
@@ -62,6 +63,7 @@ class BagStorage:
             text = (folder / 'metadata.yaml').read_text(encoding='utf-8')
             information = yaml.load(text, Loader=_LOADER)['rosbag2_bagfile_information']
             listed = [folder / Path(name).name for name in information['relative_file_paths']]
+            self._promised = int(information.get('message_count') or 0)
             if missing := (information.get('custom_data') or {}).get('missing'):
                 self.problems.append(f'the recorder could not write everything: {str(missing)[:500]}')
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError):
@@ -79,6 +81,7 @@ class BagStorage:
 
     def messages(self, types: MessageTypes) -> Iterator[RawMessage]:
         """Yield every message in the order of the files, teaching ``types`` the definitions found on the way."""
+        count = 0
         for file in self.files:
             with tempfile.TemporaryDirectory(prefix='vgps_bag_') as scratch:
                 if file.suffix == '.zstd':
@@ -86,6 +89,7 @@ class BagStorage:
                 reader = _read_mcap if file.suffix == '.mcap' else _read_sqlite3
                 damaged = 0
                 for message in reader(file, types, self.problems):
+                    count += 1
                     if message.data[:4] == COMPRESSED:  # each by itself; CDR never begins like this
                         try:
                             message = replace(message, data=decompress(message.data))
@@ -95,6 +99,9 @@ class BagStorage:
                     yield message
                 if damaged:
                     self.problems.append(f'{file.name}: {damaged} messages do not decompress and were left out')
+        if count < self._promised and not self.problems:  # whole files, but not those that were recorded
+            self.problems.append(f'metadata.yaml promises {self._promised} messages, the files hold {count}: a file of '
+                                 'another recording, or a sqlite3 file that was copied without its -wal')
 
     def _decompress(self, file: Path, scratch: Path) -> Path:
         target = scratch / file.stem

@@ -21,9 +21,13 @@ PERIOD = 200_000_000           # [ns] BridgeData's 5 Hz
 GAP = 450_000_000              # [ns] longer without a reading: nothing is interpolated across
 FRAME_AGE = 300_000_000        # [ns] an older frame does not show where a step began
 CLOCKS = 500_000_000           # [ns] between camera and joints: more is two clocks, not a delay
+DRIFT = 150_000_000            # [ns] by which their delay may change from one quarter of a recording to another
 JOINT_SPEED, JOINT_SLACK = 8.0, 0.3  # [rad/s], [rad] between two readings: more is no motion of this arm
 FINGER, FINGER_RANGE = 'left_finger', (0.010, 0.035)  # [m] closed, open: the BridgeData robots' finger travel
-FINGER_FURTHEST = 0.06         # [m] no reading of this gripper is larger
+FINGER_FURTHEST, FINGER_LEAST = 0.06, -0.005  # [m] no reading of this gripper is larger, or further below zero
+ALONE, ALONE_SPEED = 0.05, 4.0  # [rad], [rad/s]: a reading off both of its neighbours by more was not measured
+SHAKE, SHARE = 0.02, 0.2       # [rad], of the readings: so many that leap to and fro are those of two arms
+ACCELERATION = 30.0            # [rad/s^2] more than these joints have
 TURNED = 7.0                   # [rad] no joint of an arm has turned further
 
 
@@ -81,17 +85,24 @@ def from_joint_states(bag: Bag, arm: Any, camera: str | None = None, topic: str 
     return motions, [f'{text}: {count}' for text, count in left_out.items()]
 
 
-def from_commands(bag: Bag, camera: str | None = None) -> tuple[list[Motion], list[str]]:
+def from_commands(bag: Bag, camera: str | None = None, topic: str | None = None) -> tuple[list[Motion], list[str]]:
     """Return (motions, what was left out) of recorded EndEffectorCommands; faster ones are put together over 0.2 s.
 
     Raises:
-        BagError: no such commands, or a camera that has to be chosen.
+        BagError: no such commands, or a camera or a robot that has to be chosen.
 
     """
     left_out: Counter[str] = Counter()
     frames = _Frames(bag, camera, np.zeros(0, np.int64), {}, left_out)
+    commands = bag.of_type('EndEffectorCommand')
+    robots = sorted({name for *_, name in commands})
+    if topic:
+        robots = _chosen(robots, topic) or robots[:0]
+    if len(robots) > 1 or (topic and not robots):
+        raise BagError(f'{bag.path} has commands of several robots, say with --joint-topic which one the camera shows '
+                       f'at work: {", ".join(sorted({name for *_, name in commands}))}')
     given = sorted(((stamps.nanoseconds(m.header.stamp), np.asarray(m.action, np.float64))
-                    for _, m, _ in bag.of_type('EndEffectorCommand') if m.kind == 0), key=lambda item: item[0])
+                    for _, m, name in commands if m.kind == 0 and name in robots), key=lambda item: item[0])
     finite = [(moment, action) for moment, action in given if moment and np.isfinite(action).all()]
     left_out['commands without a stamp or with NaN'] += len(given) - len(finite)
     if not finite:
@@ -123,7 +134,7 @@ def joint_topic(bag: Bag, names: tuple[str, ...], topic: str | None = None) -> s
     """Return the topic of the arm's joint states; raises BagError where there is none, or several and no choice."""
     found = sorted({name for _, message, name in bag.messages.get(JOINT_STATE, ()) if set(names) <= set(message.name)})
     if topic:
-        chosen = [n for n in found if n == topic] or [n for n in found if f'/{topic.strip("/")}/' in f'{n}/']
+        chosen = _chosen(found, topic)
         if len(chosen) != 1:
             raise BagError(f'{bag.path} has no joint states {topic} of this arm; topics: {", ".join(found) or "none"}')
         return chosen[0]
@@ -134,6 +145,10 @@ def joint_topic(bag: Bag, names: tuple[str, ...], topic: str | None = None) -> s
         raise BagError(f'{bag.path} has joint states of several arms, say with --joint-topic which one the camera '
                        f'shows at work: {", ".join(found)}')
     return found[0]
+
+
+def _chosen(found: list[str], topic: str) -> list[str]:
+    return [n for n in found if n == topic] or [n for n in found if f'/{topic.strip("/")}/' in f'{n}/']
 
 
 def difference(before: np.ndarray, after: np.ndarray, openness: float) -> np.ndarray:
@@ -151,16 +166,19 @@ def _turns(actions: list[np.ndarray]) -> np.ndarray:
 
 
 def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
-           ) -> tuple[list[Part], np.ndarray, dict[int, float]]:
-    """Return (continuous parts, arrivals at which the stamps went back, usual delay of receipt by clock [ns])."""
+           ) -> tuple[list[Part], np.ndarray, dict[int, np.ndarray]]:
+    """Return (continuous parts, arrivals at which the stamps went back, (n, 2) receipts and delays by clock [ns])."""
     readings: list[tuple[int, int, np.ndarray, float]] = []
-    backs, delays = list[int](), defaultdict[int, list[int]](list)
+    backs, delays = list[int](), defaultdict[int, list[tuple[int, int]]](list)
     clock = previous = 0
     # an arm that stands at zero reads zero; among other readings, zero or -pi throughout is a bus that did not answer
     elsewhere = any(np.ptp([p for n, p in zip(m.name, m.position) if n in names] or [0.0]) > 0
                     for _, m, name in bag.messages[JOINT_STATE] if name == topic)
     for arrival, (received, message, name) in zip(bag.arrivals[JOINT_STATE], bag.messages[JOINT_STATE]):
-        if name != topic or not set(names) <= set(message.name) or len(message.position) != len(message.name):
+        if name != topic or not set(names) <= set(message.name):
+            continue
+        if len(message.position) != len(message.name) or len(set(message.name)) < len(message.name):
+            left_out['joint states that name a joint twice, or have not one position for each name'] += 1
             continue
         position = dict(zip(message.name, message.position))
         if FINGER not in position:
@@ -180,14 +198,18 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
                 backs.append(arrival)
                 left_out[f'times the stamps went back, by {(previous - moment) * 1e-9:.1f} s'] += 1
             previous = moment
-            delays[clock].append(received - moment)
+            delays[clock].append((received, received - moment))
             readings.append((clock, moment, joints, position[FINGER]))
+    readings = _measured(readings, f'{bag.path}: {topic}', left_out)
     if len(readings) < 2:
         raise BagError(f'{bag.path}: {topic} holds {len(readings)} joint states that can be used; {_told(left_out)}')
     clocks, times = np.array([r[0] for r in readings]), np.array([r[1] for r in readings], np.int64)
     joints = np.stack([r[2] for r in readings])
     fingers, (low, high) = np.array([r[3] for r in readings]), FINGER_RANGE
-    if fingers.min() < -FINGER_FURTHEST or fingers.max() > FINGER_FURTHEST:
+    if not fingers.any():
+        raise BagError(f'{bag.path}: {FINGER} of {topic} reads 0 throughout, which is no reading of this gripper '
+                       f'({low:g} closed, {high:g} open): whether it is open is unknown')
+    if fingers.min() < FINGER_LEAST or fingers.max() > FINGER_FURTHEST:
         raise BagError(f'{bag.path}: {FINGER} of {topic} reads {fingers.min():.3g} to {fingers.max():.3g}, which is no '
                        f'travel in metres ({low:g} closed, {high:g} open)')
     if (most := np.abs(joints).max()) > TURNED:
@@ -206,13 +228,33 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
     cuts = np.flatnonzero(~same | gaps | jumps) + 1
     parts = [Part(int(clocks[p[0]]), times[p], joints[p], openness[p]) for p in np.split(np.arange(len(times)), cuts)
              if len(p) > 1 and times[p[-1]] - times[p[0]] >= PERIOD]
-    return parts, np.array(backs, np.int64), {number: float(np.median(of)) for number, of in delays.items()}
+    return parts, np.array(backs, np.int64), {number: np.array(of) for number, of in delays.items()}
+
+
+def _measured(readings: list[tuple[int, int, np.ndarray, float]], where: str, left_out: Counter[str]
+              ) -> list[tuple[int, int, np.ndarray, float]]:
+    """Return the readings without single ones that no arm can have made; raises BagError where two arms alternate."""
+    if len(readings) < 8:
+        return readings
+    joints, clocks = np.stack([r[2] for r in readings]), np.array([r[0] for r in readings])
+    seconds = np.diff([r[1] for r in readings]) * 1e-9
+    steps, within = np.diff(joints, axis=0), np.diff(clocks) == 0
+    dt, fits = np.minimum(seconds[:-1], seconds[1:])[:, None], (within[:-1] & within[1:])[:, None]
+    bends = (np.abs(np.diff(steps, axis=0)) > SHAKE + ACCELERATION * np.maximum(dt, 1e-3)**2) & fits & (
+        steps[:-1] * steps[1:] < 0)
+    if (share := bends.any(1).mean()) > SHARE:
+        raise BagError(f'{where} leaps to and fro in {share:.0%} of its readings: two arms seem to publish to it')
+    far = np.maximum(ALONE, ALONE_SPEED * dt)
+    alone = np.flatnonzero((bends & (np.abs(steps[:-1]) > far) & (np.abs(steps[1:]) > far)).any(1)) + 1
+    if len(alone):
+        left_out['joint states that stand out from both of their neighbours'] += len(alone)
+    return [reading for i, reading in enumerate(readings) if i not in set(alone.tolist())]
 
 
 class _Frames:
     """Which frame was the newest at a moment."""
 
-    def __init__(self, bag: Bag, camera: str | None, backs: np.ndarray, delays: dict[int, float],
+    def __init__(self, bag: Bag, camera: str | None, backs: np.ndarray, delays: dict[int, np.ndarray],
                  left_out: Counter[str]):
         topic = bag.image_topic(camera)
         moments, arrivals = np.array(bag.image_stamps[topic], np.int64), np.array(bag.arrivals[topic], np.int64)
@@ -220,11 +262,14 @@ class _Frames:
         self._by_clock = {}
         for clock in np.unique(clocks):
             here = np.flatnonzero((clocks == clock) & (moments > 0))
-            if len(here) and clock in delays and abs(
-                    apart := float(np.median(received[here] - moments[here])) - delays[clock]) > CLOCKS:
+            late = np.median(delays[clock][:, 1]) if clock in delays else np.nan
+            if len(here) and abs(apart := float(np.median(received[here] - moments[here]) - late)) > CLOCKS:
                 raise BagError(f'{bag.path}: the stamps of {topic} are {abs(apart) * 1e-9:.1f} s '
                                f'{"behind" if apart > 0 else "ahead of"} those of the joints: two clocks, so which '
                                'frame shows which motion cannot be told')
+            if clock in delays and (drift := _drift(received[here], moments[here], delays[clock])) > DRIFT:
+                raise BagError(f'{bag.path}: the stamps of {topic} drift by {drift * 1e-9:.2f} s against those of the '
+                               'joints: two clocks, so which frame shows which motion cannot be told')
             # a frame of before the clock was set back may come after: it is newer than all that follow
             ordered = here[moments[here] <= np.minimum.accumulate(moments[here][::-1])[::-1]] if len(here) else here
             left_out['frames out of the order of their stamps'] += len(here) - len(ordered)
@@ -242,6 +287,17 @@ class _Frames:
         if index < 0 or moment - moments[index] > FRAME_AGE:
             return None
         return int(moments[index]), int(arrivals[index])
+
+
+def _drift(received: np.ndarray, moments: np.ndarray, joints: np.ndarray) -> float:
+    """Return by how much the delay of frames against joint states (n, 2) changes between quarters [ns]."""
+    apart = []
+    for part in np.array_split(np.arange(len(received)), 4):
+        if len(part) > 1:
+            near = joints[(joints[:, 0] >= received[part[0]]) & (joints[:, 0] <= received[part[-1]]), 1]
+            if len(near):
+                apart.append(float(np.median(received[part] - moments[part]) - np.median(near)))
+    return max(apart) - min(apart) if apart else 0.0
 
 
 def _told(left_out: Counter[str]) -> str:

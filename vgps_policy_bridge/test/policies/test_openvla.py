@@ -24,6 +24,8 @@ from vgps_policy_bridge.policies.openvla import (  # noqa: E402
 from vgps_policy_bridge.policies.shared_prefix import restrict, sample_shared_prefix  # noqa: E402
 from vgps_policy_bridge.policy import load_policy  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 BRIDGE = {'q01': [-.028727, -.041703, -.026094, -.080921, -.092887, -.207183, 0],
           'q99': [.028310, .040855, .040162, .081920, .077929, .203826, 1], 'mask': [True] * 6 + [False]}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vgps_policy_bridge.errors import CandidatesError, PolicyError
-from vgps_policy_bridge.policies.checkpoints import pinned_revision, split_revision
+from vgps_policy_bridge.policies.checkpoints import choose_statistics, pinned_revision, split_revision
 from vgps_policy_bridge.policies.openvla import OpenVLAPolicy, unnormalise
 from vgps_policy_bridge.policy import Candidates
 
@@ -118,7 +118,22 @@ def test_actions_in_other_units_are_no_candidates(action, units):
         Candidates(np.array(action).reshape(1, 1, 7), policy='x')
 
 
+@pytest.mark.slow
 def test_loading_a_small_policy_does_not_import_the_compiler():
     code = ('import sys; from vgps_policy_bridge.policy import load_policy; load_policy("flow"); '
             'load_policy("binned"); sys.exit("torch._dynamo" in sys.modules)')
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0  # it would take several seconds
+
+
+@pytest.mark.parametrize('changed, word', [
+    ({}, None), ({'q01': [0.1] * 7, 'q99': [-0.1] * 7}, 'q01 is above q99 in dimension 0'),
+    ({'mean': [0.1] * 7, 'std': [-0.1] * 7}, 'mean and std swapped'), ({'std': [float('nan')] * 7}, 'std holds NaN'),
+    ({'mean': [2.0] * 7, 'max': [1.0] * 7}, 'mean is above max'), ({'mean': [0.0] * 6}, 'different lengths'),
+    ({'q99': ['a'] * 7}, 'q99 is not a list of numbers'), ({'std': [0.0] * 7, 'mean': [0.0] * 7}, None)])
+def test_statistics_that_cannot_be_are_refused_before_they_scale_a_motion(changed, word):
+    edited = {'mine': {'action': {**statistics(0.01)['action'], **changed}}}
+    if word is None:
+        assert choose_statistics('folder', '', edited, {}, '') == ('mine', edited['mine'])
+        return
+    with pytest.raises(PolicyError, match=f"'mine' were damaged or edited: .*{word}"):
+        choose_statistics('folder', '', edited, {}, '')

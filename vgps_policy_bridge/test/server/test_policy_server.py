@@ -124,6 +124,7 @@ def test_bad_policy_costs_one_named_error(client, mood, name):
     assert Moody.built == (2 if mood == 'hangs' else 1)
 
 
+@pytest.mark.slow
 def test_first_answer_with_each_number_of_candidates_may_take_longer_because_it_compiles(client):
     Moody.mood = 'hangs'  # for three times the server's timeout
     assert len(client.propose(OBSERVATION, 3)) == 3

@@ -15,6 +15,8 @@ from vgps_policy_bridge.loop.session import PolicySession
 from vgps_policy_bridge.policies.server_client import ServerPolicy
 from vgps_policy_bridge.policy import Observation, load_policy
 
+pytestmark = pytest.mark.slow
+
 INSTRUCTION = 'put the eggplant in the yellow basket'
 ROUNDING = 1e-6  # m, rad: two processes may use different numbers of threads; draws differ by centimetres
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from vgps_msgs_py.safetensors_header import regular_file
 from vgps_policy_bridge.errors import PolicyError
 
@@ -94,7 +96,33 @@ def choose_statistics(checkpoint: str, asked: str, own: Mapping, inherited: Mapp
                               f'{", ".join(own or known) or "none at all"}')
     if asked not in known:
         raise PolicyError(f'{checkpoint} has no statistics {asked!r}; it has {", ".join(known) or "none"}')
+    if complaint := impossible_statistics(known[asked].get('action')):
+        raise PolicyError(f'{checkpoint}: the statistics {asked!r} were damaged or edited: {complaint}')
     return asked, known[asked]
+
+
+def impossible_statistics(action: object) -> str:
+    """Say what in the statistics of actions cannot be, or nothing: each number scales every motion."""
+    if not isinstance(action, Mapping):
+        return 'there are none of its actions'
+    known: dict[str, np.ndarray] = {}
+    for name in ('q01', 'q99', 'mean', 'std', 'min', 'max'):
+        try:
+            if action.get(name) is not None:
+                known[name] = np.asarray(action[name], np.float64)
+        except (TypeError, ValueError):
+            return f'{name} is not a list of numbers'
+    if len({values.shape for values in known.values()}) > 1:
+        return 'their lists have different lengths'
+    for name, values in known.items():
+        if not np.isfinite(values).all():
+            return f'{name} holds NaN or infinity'
+    if 'std' in known and (known['std'] < 0).any():
+        return 'std is negative (mean and std swapped?)'
+    for low, high in (('q01', 'q99'), ('min', 'max'), ('min', 'mean'), ('mean', 'max')):
+        if low in known and high in known and (known[low] > known[high] + 1e-6).any():
+            return f'{low} is above {high} in dimension {int((known[low] > known[high] + 1e-6).argmax())}'
+    return ''
 
 
 def physical_action_width(policy: str, width: int) -> None:

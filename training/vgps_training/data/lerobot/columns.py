@@ -17,13 +17,20 @@ _SLOT_WORDS = {
 _FILLER = {'action', 'delta', 'd', 'eef', 'ee', 'end', 'effector', 'tcp', 'hand', 'cmd', 'command', 'world', 'vector',
            'translation', 'trans', 'position', 'pos', 'rotation', 'rot', 'orientation', 'rel', 'relative', 'arm',
            'robot', 'state', 'value', 'val', 'motors', 'axes', 'euler',
-           'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs', 'm', 'meters', 'metres', 'rad', 'radians',
+           'is', 'width', 'cartesian', 'pose', 'angle', 'absolute', 'abs', 'm', 'meters', 'metres', 'rad', 'radians',
            'linear', 'angular'}
+# whose hand it is, where an arm has a name
+_WHOSE = {'left', 'right', 'main', 'follower', 'leader', 'single', 'bot', 'panda', 'franka', 'ur', 'xarm', 'widowx',
+          'wx', 'viperx', 'kinova', 'sawyer', 'iiwa', 'so', 'koch', 'aloha', 'camera', 'cam', 'image', 'pixel'}
 # what a name says of the measure, and the option that converts it
 _SECOND = '--translation-unit and --rotation-unit with the seconds of a step'
 _MEASURES = {'mm': '--translation-unit 0.001', 'cm': '--translation-unit 0.01', 'deg': '--rotation-unit 0.0174533',
              'degree': '--rotation-unit 0.0174533', 'degrees': '--rotation-unit 0.0174533', 'vel': _SECOND,
              'velocity': _SECOND, 'speed': _SECOND}
+# of a gripper: a length, an angle or a speed, whose ends no name tells
+_NO_OPENNESS = {*_MEASURES, 'm', 'meters', 'metres', 'meter', 'metre', 'rad', 'radians', 'angle', 'torque', 'effort',
+                'linear', 'angular'}
+NARROW = 0.2  # [m] no gripper of these arms opens wider: a 'width' below it is metres
 _JOINTS = {'joint', 'joints', 'waist', 'shoulder', 'elbow', 'forearm', 'wrist', 'finger', 'qpos', 'j', 'base', 'lift',
            'pan', 'flex'}
 # what a feature that does not name its numbers one by one calls them
@@ -32,6 +39,10 @@ _UNTOLD = {'action', 'actions', 'a', 'act', 'dim', 'dimension', 'value', 'values
 _TURNS = {'rot', 'rotation', 'orientation', 'euler', 'angular'}
 _ABSOLUTE = {'abs', 'absolute', 'target', 'goal', 'next', 'future', 'desired', 'qw', 'quat', 'quaternion', 'qx',
              'qy', 'qz'}
+
+_SUCCESS = {'success', 'successful', 'succeeded'}
+_OF_AN_EPISODE = {'next', 'is', 'was', 'episode', 'task', 'trial', 'demo', 'rollout', 'final', 'overall'}
+_ENDED = {'failure', 'failed', 'fail', 'outcome', 'verdict', 'unsuccessful'}
 
 
 def names(feature: dict) -> list[str]:
@@ -52,8 +63,11 @@ def names(feature: dict) -> list[str]:
 def slot(name: str) -> str | None:
     """Return which of SLOTS a name means, None where it means none of them."""
     words = _words(name)
+    known = {*_FILLER, *_MEASURES, *_WHOSE, *_SLOT_WORDS}
     for word in reversed(words):  # 'gripper_x' names the axis of a hand, 'x_gripper' does not exist
         if word in _SLOT_WORDS and not (_JOINTS & set(words)):
+            if not known.issuperset(words):  # 'tool_x', 'not_open', 'force_x'
+                return None
             meant = _SLOT_WORDS[word]
             return SLOTS[3 + SLOTS.index(meant)] if meant in SLOTS[:3] and _TURNS & set(words) else meant
         if word not in _FILLER and word not in _MEASURES:
@@ -90,6 +104,9 @@ def action_places(feature: dict, width: int, converted: bool = False) -> tuple[l
                                 'converts it)')
             if slot(name) == 'gripper' and {'delta', 'rel', 'relative'} & set(_words(name)):
                 raise DataError(f'the gripper is a change by its name ({name}), not an openness 0..1')
+            if slot(name) == 'gripper' and _NO_OPENNESS & set(_words(name)):
+                raise DataError(f'the gripper is named {name}: a length, an angle or a speed, not an openness 0..1; '
+                                'divide it by what the open gripper reads')
             if {'camera', 'cam', 'image', 'pixel'} & set(_words(name)):
                 raise DataError(f"the action is named {name}: motions in a camera's axes, not in the base's")
         if set(SLOTS) <= set(slots):
@@ -110,6 +127,13 @@ def action_places(feature: dict, width: int, converted: bool = False) -> tuple[l
                         'a gripper')
     return list(range(7)), ('the data do not name their actions: taken as x y z roll pitch yaw gripper by their sizes',
                             ), False
+
+
+def metres_of_gripper(feature: dict, places: list[int], actions: np.ndarray) -> bool:
+    """Tell whether the gripper of actions (T, 7), taken from these places, is a width in metres by name and size."""
+    given = names(feature)
+    return (max(places) < len(given) and 'width' in _words(given[places[6]])
+            and 0 <= actions[:, 6].min() and actions[:, 6].max() < NARROW)
 
 
 def state_places(feature: dict, width: int) -> tuple[list[int] | None, list[int]]:
@@ -154,6 +178,15 @@ def vector(column: pa.ChunkedArray) -> np.ndarray:
         return np.array([np.nan if value is None else float(value) for value in values])
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f'cannot be read as numbers: {error}') from error
+
+
+def judging(given: list[str]) -> tuple[str | None, list[str]]:
+    """Return (which of these columns says whether the episode succeeded, those that judge in ways of their own)."""
+    told = {name: set(_words(name)) for name in given}
+    good = [name for name in ('next.success', 'success') if name in told] or [
+        name for name, words in told.items() if words & _SUCCESS and words <= _SUCCESS | _OF_AN_EPISODE]
+    others = [n for n, words in told.items() if words & (_SUCCESS | _ENDED) and n not in good]
+    return (good[0] if good else None), others
 
 
 def outcome(column: pa.ChunkedArray) -> tuple[bool | None, tuple[str, ...]]:

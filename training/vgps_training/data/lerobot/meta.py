@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vgps_training.data.checks import no_colours
 from vgps_training.data.episode import CameraChoiceError, DataError
+from vgps_training.data.lerobot import columns
 from vgps_training.data.lerobot.video import Window
 
 VERSIONS = ('v2.0', 'v2.1', 'v3.')
@@ -22,7 +24,7 @@ class Entry:
     index: int
     length: int | None              # rows, None where the metadata do not say
     tasks: tuple[str, ...]          # texts, where the metadata give them
-    success: object = None          # where the metadata judge the episode
+    judged: tuple[tuple[str, object], ...] = ()  # what the metadata say of its outcome, by name; null where they do not
     file: Path | None = None        # with its rows; v3: where the metadata say they are
     video: Path | None = None       # None for images in the table
     window: Window = field(default=Window(0.0, None))
@@ -70,11 +72,12 @@ class Info:
         return found[0]
 
     def is_depth(self, camera: str) -> bool:
-        """Tell whether a camera's pictures are distances."""
+        """Tell whether a camera's pictures are distances or a mask."""
         feature = self.features[camera]
         details = {**feature, **{k: v for part in ('info', 'video_info') if isinstance(feature.get(part), dict)
                                  for k, v in feature[part].items()}}
-        return any(details.get(k) is True for k in ('is_depth_map', 'video.is_depth_map')) or 'depth' in camera.lower()
+        return (any(details.get(k) is True for k in ('is_depth_map', 'video.is_depth_map'))
+                or 'depth' in camera.lower() or no_colours(camera.rpartition('.')[2]) is not None)
 
     def place(self, template, **values) -> Path:
         """Return a file of the data set by its path template; raises DataError for one that leads out of it."""
@@ -130,7 +133,10 @@ def tasks(info: Info) -> dict[int, str]:
 def entries(info: Info, camera: str) -> Iterator[Entry | DataError]:
     """Yield the episodes in the order of the metadata."""
     seen = set()
-    for row in _episode_rows(info):
+    rows = list(_episode_rows(info))
+    success, others = columns.judging(list(dict.fromkeys(name for row in rows for name in row)))
+    judging = [success] * (success is not None) + [n for n in others if any(row.get(n) is not None for row in rows)]
+    for row in rows:
         try:
             index, length = row['episode_index'], row.get('length')
             if isinstance(index, bool) or int(index) != index or not 0 <= index < 2**31 or index in seen:
@@ -140,7 +146,7 @@ def entries(info: Info, camera: str) -> Iterator[Entry | DataError]:
             listed = [listed] if isinstance(listed, str) else listed
             common = {'index': int(index), 'length': None if length is None else int(length),
                       'tasks': tuple(text for text in listed if isinstance(text, str)),
-                      'success': row.get('success', row.get('next.success'))}
+                      'judged': tuple((name, row.get(name)) for name in judging)}
             video = info.features[camera]['dtype'] == 'video'
             if info.old:
                 values = {'episode_chunk': int(index) // info.chunks, 'episode_index': int(index)}

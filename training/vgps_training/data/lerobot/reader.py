@@ -113,6 +113,10 @@ class _Source:
         if closed and self.gripper == 'openness':  # otherwise the user said what it is, and it is converted later
             actions[:, 6] = 1 - actions[:, 6]
             notes = (*notes, 'the gripper is a closedness by its name: turned into openness')
+        if columns.metres_of_gripper(self.info.features.get('action', {}), places, actions):
+            raise DataError(f'the gripper is a width of at most {actions[:, 6].max():.3g}: metres, not an openness '
+                            '0..1; divide it by what the open gripper reads')
+        self._whole(table)
         times = self._times(table)
         if entry.video is None:
             if self.camera not in table.column_names:
@@ -124,6 +128,8 @@ class _Source:
         success, judged = self._success(table, entry)
         states, fingers = self._states(table)
         rate = 1 / float(np.median(np.diff(times))) if len(times) > 1 else self.info.fps
+        if entry.video is None and not 0.95 < rate / self.info.fps < 1.05:
+            notes = (*notes, f'timestamps run at {rate:.3g} Hz where info.json says {self.info.fps:g}: believed')
         episode = Episode(frames, actions, self._instruction(table, entry), success, source, states, self.camera, rate,
                           (*notes, *unnamed, *judged))
         return episode, fingers
@@ -160,6 +166,16 @@ class _Source:
         if path not in self._tables:
             self._tables = {path: meta.read_parquet(path)}  # one at a time: they may be large
         return self._tables[path]
+
+    @staticmethod
+    def _whole(table: pa.Table) -> None:
+        """Raise DataError where an episode ends before its last row and another begins."""
+        if 'next.done' in table.column_names:
+            done = columns.vector(table.column('next.done')) == 1
+            again = np.flatnonzero(done[:-1] & ~done[1:])
+            if len(again):
+                raise DataError(f'next.done is set at row {again[0]} of {len(done)}, and rows go on: two episodes in '
+                                'one')
 
     def _times(self, table: pa.Table) -> np.ndarray:
         """Return the rows' times (T,) [s]."""
@@ -201,12 +217,22 @@ class _Source:
             if count != table.num_rows:
                 raise DataError(f"'{self.labels}' judges {count} of its {table.num_rows} steps")
             return success, (f"its outcome is by '{self.labels}'",)
-        for name in ('next.success', 'success'):
-            if name in table.column_names:
-                return columns.outcome(table.column(name))
-        if entry.success is not None:
-            return columns.outcome(pa.chunked_array([pa.array([entry.success])]))
-        return True, ('no success column: counted as a demonstration that succeeded',)
+        rows = {name: table.column(name) for name in table.column_names if not name.startswith('observation')}
+        told = {name: pa.chunked_array([pa.array([value])]) for name, value in entry.judged}
+        judged = {name: column for name, column in rows.items() if column.null_count < table.num_rows}
+        for values in (judged, told, rows):
+            name, _ = columns.judging(list(values))  # the rows count more than the metadata, which count more than null
+            if name is not None:
+                success, notes = columns.outcome(values[name])
+                usual = name in ('next.success', 'success')
+                return success, notes if usual else (*notes, f"its outcome is by '{name}'")
+        if others := columns.judging([*judged, *told])[1]:
+            raise DataError(f"'{others[0]}' tells how it ended, in a way that is not known; write it as 'success', "
+                            'true or false')
+        notes = ('no success column: counted as a demonstration that succeeded',)
+        if 'next.reward' in rows and not columns.vector(rows['next.reward']).any():
+            notes = (*notes, 'its rewards are 0 throughout, which may mean that it failed')
+        return True, notes
 
     def _states(self, table: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None]:
         name = 'observation.state'
@@ -229,6 +255,8 @@ class _Source:
             text = self.texts.get(values[0]) if name == 'task_index' else values[0]
             if not isinstance(text, str):
                 raise DataError(f'task {values[0]} is not in the list of tasks')
+            if entry.tasks and text not in entry.tasks:
+                raise DataError(f"its rows say '{text[:80]}', the metadata of the episode '{entry.tasks[0][:80]}'")
             return text
         if len(entry.tasks) == 1:
             return entry.tasks[0]

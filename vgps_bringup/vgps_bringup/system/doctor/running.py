@@ -15,7 +15,6 @@ ONE_PUBLISHER = ('command', 'candidates', 'episode')
 FRESH = 1.0  # [s] older images are refused by the controller's default
 SLOWEST_CAMERA = 5.0  # [Hz] one frame per step
 SLOWEST_JOINTS = 20.0  # [Hz] the controller calls readings stale after 0.25 s
-NOTHING_MOVES = 0.05  # [m] the gripper's frame is lower than this over the base plane: resting on the table?
 
 
 @dataclass
