@@ -172,7 +172,8 @@ def _dependencies(definition: Any) -> list[str]:
 def differ(part: str, one: Any, other: Any) -> bool:
     """Tell whether two messages for the same part of the same step would move the arm differently."""
     field = COMPARED.get(part)
-    if field is None or getattr(one, 'kind', 0) or getattr(other, 'kind', 0):  # a hold may follow an action
+    held = any(getattr(message, 'kind', 0) != 0 for message in (one, other))
+    if field is None or held:  # a hold may follow an action
         return False
     return not np.array_equal(getattr(one, field), getattr(other, field), equal_nan=True)
 
