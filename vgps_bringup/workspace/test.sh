@@ -16,19 +16,19 @@ tests() {
 }
 failed=()
 beside() { for package in "${packages[@]}"; do tests "$package" test -m "$1" -n "${TEST_WORKERS:-auto}" --dist worksteal; done; }
-alone() {  # only the files that hold such tests are read: to import all would take half a minute
-    local package files
+alone() {  # MARK EXPRESSION: only the files that hold the mark are read, to import all would take half a minute
+    local package files mark=$1; shift
     for package in "${packages[@]}"; do
-        files="$(cd "$package" && grep -rlE "mark\.${1##* }\b" --include='test_*.py' test)"
+        files="$(cd "$package" && grep -rlE "mark\.$mark\b" --include='test_*.py' test)"
         [ -z "$files" ] || tests "$package" $files -m "$@"
     done
 }
 case "${1:-}" in
     fast) beside 'not ros and not slow and not long' ;;
-    long) alone long ;;
+    long) alone long long ;;
     *)    beside 'not ros and not long'
           # a starved machine may take a live test past a deadline: it gets one more try, and the summary names it (RERUN)
-          alone 'not long and ros' --reruns 1 --reruns-delay 5 -rR ;;
+          alone ros 'ros and not long' --reruns 1 --reruns-delay 5 -rR ;;
 esac
 printf 'tests took %s s\n' "$((SECONDS - started))"
 [ ${#failed[@]} -eq 0 ] || printf 'FAILED %s\n' "${failed[@]}"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vgps_msgs_py import stamps
+from vgps_msgs_py.bags.camera import one_frame, stood_still
 from vgps_msgs_py.bags.reader import Bag, CameraError, EpisodeRecord, Frame
 from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.robot_state import measured_state
@@ -20,7 +21,6 @@ from vgps_training.data.episode import PLAIN, CameraChoiceError, DataError, Epis
 
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 SUCCESS = {'success': True, 'failure': False, 'timeout': False}  # what else an episode ended with was never judged
-SAME, SEEN = 4, 0.04  # frames, [m]: no camera sends as many alike while the hand moves as far
 APART = 100_000_000  # [ns] half a step: a picture of a second camera further from the frame shows another moment
 
 
@@ -118,7 +118,7 @@ def _episodes(bag: Bag, camera: str, reading: Reading, wrist: str | None) -> Ite
         if not steps:
             yield Malformed(f'{bag.path}#{episode.episode_id}', 'no action was recorded')
             continue
-        if wrong := episode.contradiction or _one_frame([stamp for stamp, _ in steps]):
+        if wrong := episode.contradiction or one_frame([stamp for stamp, _ in steps]):
             yield Malformed(f'{bag.path}#{episode.episode_id}', wrong)
             continue
         waiting[episode.episode_id] = (episode, steps, gaps, {stamp for stamp, _ in steps})
@@ -182,27 +182,10 @@ def _actions(episode: EpisodeRecord, commanded: bool) -> tuple[list[tuple[int, n
                 for i in moved if i >= begin], notes
 
 
-def _one_frame(moments: list[int]) -> str:
-    """Return why these stamps of commands' frames [ns] cannot each show a step, or nothing."""
-    if not all(moments):
-        return 'commands carry a stamp of 0: which frame they were chosen for is not recorded'
-    (_, count), = Counter(moments).most_common(1)
-    return f'one frame stands behind {count} of its {len(moments)} steps: a camera that stood still' if (
-        count > max(2, len(moments) // 4)) else ''
-
-
 def _stood(frames: list[Frame], states: list[np.ndarray | None]) -> str:
     """Return why the camera cannot have seen the hand move, or nothing: fresh stamps on one picture."""
-    first = 0
-    for at in range(1, len(frames) + 1):
-        if at < len(frames) and frames[at].data[12:] == frames[first].data[12:]:  # all behind the stamp
-            continue
-        here = [state[:3] for state in states[first:at] if state is not None]
-        if at - first > SAME and len(here) > SAME and (way := float(np.ptp(here, axis=0).max())) > SEEN:
-            return (f'{at - first} frames from step {first} on are the same to the last bit while the hand moves '
-                    f'{way:.2f} m: the camera stood still')
-        first = at
-    return ''
+    same = [one.data[12:] == after.data[12:] for one, after in pairwise(frames)]  # all behind the stamp
+    return stood_still(same, np.array([np.full(3, np.nan) if s is None else s[:3] for s in states]))
 
 
 def _candidates(episode: EpisodeRecord, moments: list[int]) -> tuple[tuple[str, np.ndarray], ...]:

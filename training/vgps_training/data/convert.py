@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from vgps_msgs_py.bags import teleoperation
+from vgps_msgs_py.bags.camera import stood_still
 from vgps_msgs_py.bags.message_types import MessageTypes
 from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.bags.storage import BagError
@@ -22,7 +23,6 @@ from vgps_training.data.checks import MIN_STEPS, implausible, no_colours
 from vgps_training.data.episode import DataError
 
 OUTCOMES = {'unjudged': 0, 'success': 1, 'failure': 2}  # vgps_msgs/Episode.outcome
-STOOD, TRAVELLED = 4, 0.04  # frames, [m]: no camera that works sends as many alike while the hand moves as far
 BREAK = 10 * PERIOD  # [ns] between the parts of a recording, whose own clock need not be whole
 
 
@@ -117,23 +117,22 @@ def _frames(bag: Bag, camera: str, motions: list[Motion]):
 def _damages(bag: Bag, camera: str, motions: list[Motion]) -> tuple[dict[int, str], str]:
     """Return (why a frame is no picture, by arrival; why the camera cannot have seen the motions, or nothing)."""
     broken: dict[int, str] = {}
-    moved = {motion.arrival: np.linalg.norm(motion.action[:3]) for motion in motions}
-    before, same, travelled, longest = None, 0, 0.0, (0, 0.0)
+    moved = {motion.arrival: motion.action[:3] for motion in motions}
+    before, same, places = None, [], [np.zeros(3)]
     for frame in _frames(bag, camera, motions):
         try:
             picture = frame.image()
         except ValueError as error:
             broken[frame.arrival] = str(error)
             continue
-        if not broken and before is None and (complaint := mask(picture)):
+        if before is not None:
+            same.append(np.array_equal(picture, before))
+        elif not broken and (complaint := mask(picture)):
             return broken, f'{camera} shows {complaint}'
-        same, travelled = (same + 1, travelled) if before is not None and np.array_equal(picture, before) else (0, 0.0)
-        travelled += float(moved[frame.arrival])
-        longest, before = max(longest, (same, travelled)), picture
-    count, way = longest
-    return broken, '' if count < STOOD or way < TRAVELLED else (
-        f'{count + 1} frames of {camera} in a row are the same to the last bit while the hand moves {way:.2f} m: the '
-        'camera stood still')
+        places.append(places[-1] + moved[frame.arrival])
+        before = picture
+    stood = stood_still(same, np.stack(places[:-1] if len(places) > 1 else places))
+    return broken, f'{camera}: {stood}' if stood else ''
 
 
 def _told(broken: dict[int, str]) -> list[str]:

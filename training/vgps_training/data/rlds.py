@@ -9,8 +9,8 @@ import numpy as np
 from vgps_training.data.checks import check
 from vgps_training.data.encoded import decode, read as read_bytes
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
-from vgps_training.data.lerobot import columns
 from vgps_training.data.lerobot.meta import read_json
+from vgps_training.data.naming import judging
 from vgps_training.data.standardise import Standard, standard
 from vgps_training.data.tfrecord import TFRecordError, map_file, parse_example, records
 
@@ -188,7 +188,7 @@ def _success(features: dict, ruled: str) -> bool:
     own = [key for key in features if '/' not in key or (
         key.count('/') == 1 and key.startswith(('steps/', 'episode_metadata/')))]  # deeper ones judge skills
     by_word = {key.rpartition('/')[2]: key for key in sorted(own, key=lambda key: -key.count('/'))}
-    name, others = columns.judging(list(by_word))
+    name, others = judging(list(by_word))
     if ruled not in features and name is None and others:
         raise DataError(f"'{by_word[others[0]]}' tells how it ended, in a way that is not known; write it as 'success'")
     judged = features.get(ruled, features.get(by_word.get(name)))

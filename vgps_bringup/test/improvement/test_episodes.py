@@ -4,14 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_bags import K, write_bag
+from evaluation_bags import K, Messages, episode_messages, write_bag
 from small_world import record
 
+from vgps_bringup.improvement import episodes
 from vgps_bringup.improvement.episodes import find_bags, learnable, read, save_table
 from vgps_bringup.improvement.pipeline import Recipe, improve
 from vgps_bringup.improvement.registry import Registry
 from vgps_critic import Critic
 from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.bags.writer import BagWriter
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +41,24 @@ def test_unjudged_episodes_and_recordings_given_twice_are_left_out_and_counted(t
     assert not found.episodes and not found.bags
     assert found.skipped == {'never judged: cancelled': 1, 'never judged: running': 1,
                              'the same recording was given twice': 1}
+
+
+def test_an_episode_of_two_robots_or_of_a_camera_that_stood_still_teaches_nothing(tmp_path, monkeypatch):
+    messages = Messages()
+    writer = BagWriter(tmp_path / 'two', messages.types)
+    for seed in (3, 4):  # other commands for the same steps of the same episode
+        for topic, message, received in episode_messages(messages, seed=seed):
+            writer.write(topic, messages.serialize(message), received)
+    writer.close()
+    found = read([tmp_path / 'two'], 32, tmp_path / 'cache')
+    assert not found.episodes and any('two different' in reason for reason in found.skipped)
+    one = write_bag(tmp_path / 'one')
+    assert len(read([one], 32, tmp_path / 'cache').episodes) == 1
+    monkeypatch.setattr(episodes, 'resize', lambda image, size: np.zeros((size, size, 3), np.uint8))
+    moving = iter(np.linspace(0, 20, 1000))
+    monkeypatch.setattr(episodes, 'measured_state', lambda pose, openness: np.full(7, next(moving), np.float32))
+    still = read([one], 16, tmp_path / 'cache')  # of another size: not what was kept
+    assert not still.episodes and any('the camera stood still' in reason for reason in still.skipped)
 
 
 def test_what_was_read_once_is_not_read_again_and_a_changed_recording_is(tmp_path):

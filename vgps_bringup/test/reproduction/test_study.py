@@ -54,3 +54,16 @@ def test_every_stage_needs_only_stages_that_come_before_it(study, tmp_path):
         assert seen.issuperset(stage.needs), stage.name
         seen.add(stage.name)
     assert {f'trials-{name}' for name in study.studies(tmp_path, study.Scale())} <= seen
+
+
+@pytest.mark.parametrize('study', [stages, simpler])
+@pytest.mark.parametrize('small', [False, True])
+def test_every_critic_that_steers_is_made_before_by_a_stage_that_its_trials_need(study, small, tmp_path):
+    scale = study.SMOKE if small else study.Scale()
+    plan = {stage.name: stage for stage in study.stages(tmp_path, scale)}
+    for name, comparison in study.studies(tmp_path, scale).items():
+        needed = plan[f'trials-{name}'].needs
+        commands = [plan[need].command for need in needed if '--out' in plan[need].command]
+        made = {command[command.index('--out') + 1] + ('' if 'calibrate' in command else '/critic')
+                for command in commands}
+        assert {condition['critic'] for condition in comparison['conditions']} - {''} <= made, name

@@ -18,6 +18,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ import numpy as np
 from vgps_critic.images import resize
 from vgps_critic.whole_files import whole
 from vgps_msgs_py import stamps
+from vgps_msgs_py.bags.camera import one_frame, stood_still
 from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 from vgps_msgs_py.bags.storage import BagError, BagStorage
 from vgps_msgs_py.robot_state import measured_state
@@ -32,6 +34,7 @@ from vgps_msgs_py.vocabulary import CommandKind, SteeringReason, Verdict
 
 JUDGED = {'success': True, 'failure': False, 'timeout': False}
 SHORTEST = 2  # steps
+READER = 2    # raised where a recording is read otherwise than before: what was kept of it is not used then
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def read(bags: Iterable[Path], image_size: int, cache: Path, say=lambda text: No
             result.skipped['the same recording was given twice'] += 1
             continue
         seen.add(sha)
-        kept = cache / f'{sha[:16]}-{image_size}.npz'
+        kept = cache / f'{sha[:16]}-{image_size}-{READER}.npz'
         if not kept.exists():
             try:
                 episodes, facts = _read_bag(bag, sha, image_size)
@@ -185,8 +188,15 @@ def _read_bag(path: Path, sha: str, image_size: int) -> tuple[list[Recorded], di
         elif len(steps) < SHORTEST:
             skipped[f'fewer than {SHORTEST} steps'] += 1
         else:
-            episodes.append(_recorded(record, steps, frames, measured, f'{path.name}/{record.episode_id}', sha,
-                                      max(most_steps.get(record.episode_id, 0), len(steps))))
+            states = _states(steps, measured)
+            episode = _recorded(record, steps, frames, states, f'{path.name}/{record.episode_id}', sha,
+                                max(most_steps.get(record.episode_id, 0), len(steps)))
+            same = [np.array_equal(one, after) for one, after in pairwise(episode.frames)]
+            where = [np.full(3, np.nan) if state is None else state[:3] for state in states]
+            if stood := stood_still(same, np.array(where)):
+                skipped[stood] += 1
+            else:
+                episodes.append(episode)
     simulated = bool(bag.of_type('TaskState'))
     return episodes, {'skipped': dict(skipped), 'judged_by': "the simulation's oracle" if simulated else 'the operator'}
 
@@ -194,7 +204,11 @@ def _read_bag(path: Path, sha: str, image_size: int) -> tuple[list[Recorded], di
 def _usable(record: EpisodeRecord, skipped: Counter) -> bool:
     if record.outcome not in JUDGED:
         skipped[f'never judged: {record.outcome}'] += 1
-    return record.outcome in JUDGED
+    elif wrong := record.contradiction or one_frame([s.stamp for s in record.steps if _action(s) is not None] or [1]):
+        skipped[wrong] += 1
+    else:
+        return True
+    return False
 
 
 def _action(step) -> np.ndarray | None:
@@ -206,10 +220,14 @@ def _action(step) -> np.ndarray | None:
     return None
 
 
-def _recorded(record, steps, frames, measured, name: str, sha: str, max_steps: int) -> Recorded:
+def _states(steps, measured) -> list[np.ndarray | None]:
+    """Return the state (7,) before each step, None where none was measured."""
     times = np.array([time for time, _ in measured])
-    states = [measured[at][1] if (at := int(np.searchsorted(times, step.stamp, 'right')) - 1) >= 0 else None
-              for step in steps]
+    return [measured[at][1] if (at := int(np.searchsorted(times, step.stamp, 'right')) - 1) >= 0 else None
+            for step in steps]
+
+
+def _recorded(record, steps, frames, states, name: str, sha: str, max_steps: int) -> Recorded:
     most = max([step.candidates.num_candidates for step in steps if step.candidates is not None], default=1)
     candidates = np.full((len(steps), most, 7), np.nan, np.float32)
     chances, chosen = np.full((len(steps), most), np.nan, np.float32), np.full(len(steps), -1)

@@ -157,7 +157,7 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
 
 
 def condition(out: Path, name: str, policy: str = 'flow', selection: str = 'value', k: int = 10, beta: float = 1.0,
-              critic: str = SHIPPED, checkpoint: str = '') -> dict:
+              critic: str = MAIN, checkpoint: str = '') -> dict:
     """Return a row of a study in the folder `out`; `checkpoint`: stage that trained the policy, if not its name."""
     options = {'random-policy': {}, 'server': {'url': f'ws://127.0.0.1:{SERVER_PORT}', 'connect_timeout': 120}
                }.get(policy, {'checkpoint': str(out / f'{checkpoint or policy}.safetensors')})
@@ -167,7 +167,7 @@ def condition(out: Path, name: str, policy: str = 'flow', selection: str = 'valu
 
 def studies(out: Path, scale: Scale) -> dict[str, dict]:
     """Return the comparisons by name, as ``vgps-evaluate trials --study`` reads them."""
-    row = functools.partial(condition, out)
+    row = functools.partial(condition, out, critic=SHIPPED)
 
     def study(rows: list[dict], trials: int) -> dict:
         return {'tasks': list(TASKS), 'conditions': rows, 'trials': trials, 'first_seed': FIRST_SEED, 'max_steps': 60}

@@ -248,7 +248,8 @@ def _measured(readings: list[tuple[int, int, np.ndarray, float]], where: str, le
     alone = np.flatnonzero((bends & (np.abs(steps[:-1]) > far) & (np.abs(steps[1:]) > far)).any(1)) + 1
     if len(alone):
         left_out['joint states that stand out from both of their neighbours'] += len(alone)
-    return [reading for i, reading in enumerate(readings) if i not in set(alone.tolist())]
+    spikes = set(alone.tolist())
+    return [reading for i, reading in enumerate(readings) if i not in spikes]
 
 
 class _Frames:

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 
 from vgps_training.data.episode import DataError
+from vgps_training.data.naming import words_of
 
 SLOTS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'gripper')
 _SLOT_WORDS = {
@@ -40,9 +41,6 @@ _TURNS = {'rot', 'rotation', 'orientation', 'euler', 'angular'}
 _ABSOLUTE = {'abs', 'absolute', 'target', 'goal', 'next', 'future', 'desired', 'qw', 'quat', 'quaternion', 'qx',
              'qy', 'qz'}
 
-_SUCCESS = {'success', 'successful', 'succeeded'}
-_OF_AN_EPISODE = {'next', 'is', 'was', 'episode', 'task', 'trial', 'demo', 'rollout', 'final', 'overall'}
-_ENDED = {'failure', 'failed', 'fail', 'outcome', 'verdict', 'unsuccessful'}
 
 
 def names(feature: dict) -> list[str]:
@@ -62,7 +60,7 @@ def names(feature: dict) -> list[str]:
 
 def slot(name: str) -> str | None:
     """Return which of SLOTS a name means, None where it means none of them."""
-    words = _words(name)
+    words = words_of(name)
     known = {*_FILLER, *_MEASURES, *_WHOSE, *_SLOT_WORDS}
     for word in reversed(words):  # 'gripper_x' names the axis of a hand, 'x_gripper' does not exist
         if word in _SLOT_WORDS and not (_JOINTS & set(words)):
@@ -73,11 +71,6 @@ def slot(name: str) -> str | None:
         if word not in _FILLER and word not in _MEASURES:
             return None
     return None
-
-
-def _words(name: str) -> list[str]:
-    split = re.sub(r'([a-z])([A-Z])', r'\1_\2', name).lower()
-    return [word for word in re.split(r'[^a-z]+', split) if word]
 
 
 def action_places(feature: dict, width: int, converted: bool = False) -> tuple[list[int], tuple[str, ...], bool]:
@@ -91,34 +84,34 @@ def action_places(feature: dict, width: int, converted: bool = False) -> tuple[l
         slots = [slot(name) for name in given]
         listed = ', '.join(given[:16])
         joints = [name for name in given
-                  if _JOINTS & set(_words(name)) or re.fullmatch(r'(.*\.)?(motor|joint|j)_?\d+(\.pos)?', name)]
+                  if _JOINTS & set(words_of(name)) or re.fullmatch(r'(.*\.)?(motor|joint|j)_?\d+(\.pos)?', name)]
         if len(joints) >= 3 and not set(SLOTS) <= set(slots):
             raise DataError(f'the action is made of joints ({listed}), not of end-effector motions; record motions, or '
                             'take a bag of the same arm through `vgps-data convert --actions joint_states`')
-        if any(_ABSOLUTE & set(_words(name)) for name in given):
+        if any(_ABSOLUTE & set(words_of(name)) for name in given):
             raise DataError(f'the action is an absolute pose ({listed}), not an end-effector motion')
         for name in given:
-            option = next((_MEASURES[word] for word in _words(name) if word in _MEASURES), '')
+            option = next((_MEASURES[word] for word in words_of(name) if word in _MEASURES), '')
             if option and not converted and slot(name) in SLOTS[:6]:
                 raise DataError(f'the action is named {name}, which is not in metres and radians a step ({option} '
                                 'converts it)')
-            if slot(name) == 'gripper' and {'delta', 'rel', 'relative'} & set(_words(name)):
+            if slot(name) == 'gripper' and {'delta', 'rel', 'relative'} & set(words_of(name)):
                 raise DataError(f'the gripper is a change by its name ({name}), not an openness 0..1')
-            if slot(name) == 'gripper' and _NO_OPENNESS & set(_words(name)):
+            if slot(name) == 'gripper' and _NO_OPENNESS & set(words_of(name)):
                 raise DataError(f'the gripper is named {name}: a length, an angle or a speed, not an openness 0..1; '
                                 'divide it by what the open gripper reads')
-            if {'camera', 'cam', 'image', 'pixel'} & set(_words(name)):
+            if {'camera', 'cam', 'image', 'pixel'} & set(words_of(name)):
                 raise DataError(f"the action is named {name}: motions in a camera's axes, not in the base's")
         if set(SLOTS) <= set(slots):
             if len([s for s in slots if s]) > len(SLOTS):
                 raise DataError(f'the action holds two arms ({listed}); this project steers one')
             places = [slots.index(name) for name in SLOTS]
-            closed = any(word.startswith('clos') for word in _words(given[places[6]]))
+            closed = any(word.startswith('clos') for word in words_of(given[places[6]]))
             return places, (), closed
         if len([s for s in slots if s]) >= 3:
             missing = ', '.join(name for name in SLOTS if name not in slots)
             raise DataError(f'the action is ({listed}): {missing} is missing or has a name that is not known')
-    if any(not set(_words(name)) <= _UNTOLD for name in given):
+    if any(not set(words_of(name)) <= _UNTOLD for name in given):
         raise DataError(f'the action is named {", ".join(given[:16])}, which does not say x y z roll pitch yaw '
                         'gripper: if that is what they are, write it into meta/info.json (features, action, names)')
     if width != len(SLOTS):
@@ -132,7 +125,7 @@ def action_places(feature: dict, width: int, converted: bool = False) -> tuple[l
 def metres_of_gripper(feature: dict, places: list[int], actions: np.ndarray) -> bool:
     """Tell whether the gripper of actions (T, 7), taken from these places, is a width in metres by name and size."""
     given = names(feature)
-    return (max(places) < len(given) and 'width' in _words(given[places[6]])
+    return (max(places) < len(given) and 'width' in words_of(given[places[6]])
             and 0 <= actions[:, 6].min() and actions[:, 6].max() < NARROW)
 
 
@@ -141,10 +134,10 @@ def state_places(feature: dict, width: int) -> tuple[list[int] | None, list[int]
     given = names(feature)
     if len(given) != width:
         return None, []
-    slots = [None if _MEASURES.keys() & set(_words(name)) else slot(name) for name in given]
-    closed = {i for i, name in enumerate(given) if any(word.startswith('clos') for word in _words(name))}
+    slots = [None if _MEASURES.keys() & set(words_of(name)) else slot(name) for name in given]
+    closed = {i for i, name in enumerate(given) if any(word.startswith('clos') for word in words_of(name))}
     fingers = [i for i, name in enumerate(given) if i not in closed
-               and {'gripper', 'finger', 'openness', 'opening'} & set(_words(name))]
+               and {'gripper', 'finger', 'openness', 'opening'} & set(words_of(name))]
     places = [slots.index(name) for name in SLOTS] if set(SLOTS) <= set(slots) else None
     return (None if places is None or places[6] in closed else places), fingers
 
@@ -178,15 +171,6 @@ def vector(column: pa.ChunkedArray) -> np.ndarray:
         return np.array([np.nan if value is None else float(value) for value in values])
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f'cannot be read as numbers: {error}') from error
-
-
-def judging(given: list[str]) -> tuple[str | None, list[str]]:
-    """Return (which of these columns says whether the episode succeeded, those that judge in ways of their own)."""
-    told = {name: set(_words(name)) for name in given}
-    good = [name for name in ('next.success', 'success') if name in told] or [
-        name for name, words in told.items() if words & _SUCCESS and words <= _SUCCESS | _OF_AN_EPISODE]
-    others = [n for n, words in told.items() if words & (_SUCCESS | _ENDED) and n not in good]
-    return (good[0] if good else None), others
 
 
 def outcome(column: pa.ChunkedArray) -> tuple[bool | None, tuple[str, ...]]:

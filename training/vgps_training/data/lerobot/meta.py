@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from vgps_training.data.checks import no_colours
 from vgps_training.data.episode import CameraChoiceError, DataError
-from vgps_training.data.lerobot import columns
 from vgps_training.data.lerobot.video import Window
+from vgps_training.data.naming import judging
 
 VERSIONS = ('v2.0', 'v2.1', 'v3.')
 
@@ -134,8 +134,8 @@ def entries(info: Info, camera: str) -> Iterator[Entry | DataError]:
     """Yield the episodes in the order of the metadata."""
     seen = set()
     rows = list(_episode_rows(info))
-    success, others = columns.judging(list(dict.fromkeys(name for row in rows for name in row)))
-    judging = [success] * (success is not None) + [n for n in others if any(row.get(n) is not None for row in rows)]
+    success, others = judging(list(dict.fromkeys(name for row in rows for name in row)))
+    telling = [success] * (success is not None) + [n for n in others if any(row.get(n) is not None for row in rows)]
     for row in rows:
         try:
             index, length = row['episode_index'], row.get('length')
@@ -146,7 +146,7 @@ def entries(info: Info, camera: str) -> Iterator[Entry | DataError]:
             listed = [listed] if isinstance(listed, str) else listed
             common = {'index': int(index), 'length': None if length is None else int(length),
                       'tasks': tuple(text for text in listed if isinstance(text, str)),
-                      'judged': tuple((name, row.get(name)) for name in judging)}
+                      'judged': tuple((name, row.get(name)) for name in telling)}
             video = info.features[camera]['dtype'] == 'video'
             if info.old:
                 values = {'episode_chunk': int(index) // info.chunks, 'episode_index': int(index)}

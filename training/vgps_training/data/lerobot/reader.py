@@ -14,6 +14,7 @@ from vgps_msgs_py import images
 from vgps_training.data.checks import check
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot import columns, judged, meta, video
+from vgps_training.data.naming import judging
 
 STORED_RATE_SLACK = 1.5  # times the usual step: a longer one is a gap
 RATE_SLACK = 8           # times: tables are thinned out, but not seconds taken for milliseconds
@@ -221,12 +222,12 @@ class _Source:
         told = {name: pa.chunked_array([pa.array([value])]) for name, value in entry.judged}
         judged = {name: column for name, column in rows.items() if column.null_count < table.num_rows}
         for values in (judged, told, rows):
-            name, _ = columns.judging(list(values))  # the rows count more than the metadata, which count more than null
+            name, _ = judging(list(values))  # the rows count more than the metadata, which count more than null
             if name is not None:
                 success, notes = columns.outcome(values[name])
                 usual = name in ('next.success', 'success')
                 return success, notes if usual else (*notes, f"its outcome is by '{name}'")
-        if others := columns.judging([*judged, *told])[1]:
+        if others := judging([*judged, *told])[1]:
             raise DataError(f"'{others[0]}' tells how it ended, in a way that is not known; write it as 'success', "
                             'true or false')
         notes = ('no success column: counted as a demonstration that succeeded',)
