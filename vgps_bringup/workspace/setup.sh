@@ -16,7 +16,8 @@ fail() { printf '\033[31merror:\033[0m %s\n' "$*" >&2; exit 1; }
 
 # --- Debian packages, asked for by what is missing ----------------------------------------------------------------
 needed=(); wanted=()
-have_library() { /sbin/ldconfig -p 2>/dev/null | grep -q "$1"; }
+libraries="$(/sbin/ldconfig -p 2>/dev/null || true)"  # not into grep -q: it leaves early, and pipefail takes that for a miss
+have_library() { [[ "$libraries" == *"$1"* ]]; }
 command -v g++ >/dev/null || needed+=(g++)
 command -v make >/dev/null || needed+=(make)
 command -v cmake >/dev/null || needed+=(cmake)
