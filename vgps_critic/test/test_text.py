@@ -11,8 +11,10 @@ from vgps_critic.text import MUSE_NUMPY, InstructionEncoder, UnknownInstructionE
 
 
 @pytest.fixture(scope='module')
-def muse():
-    return text.muse_numpy()
+def muse(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:  # computed here, not read from the user's
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield text.muse_numpy()
 
 
 def test_numpy_muse_on_real_instructions_groups_what_means_the_same(muse):

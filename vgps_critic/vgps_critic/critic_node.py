@@ -29,6 +29,7 @@ from vgps_msgs_py.vocabulary import HEALTHY, PASSING, SteeringReason as Reason, 
 
 FRAMES_KEPT_NS = 2_000_000_000  # two seconds, measured by the frames' own stamps
 TICK_S = 0.02  # how finely deadlines are kept
+NEW_WORDS_MS = 3000.0  # to load the encoder for words it never embedded on this machine; policy_node waits for 5 s
 
 
 @dataclass
@@ -41,7 +42,8 @@ class Step:
     instruction: str
     encoded: Future[Any] | None = None  # of EncodedObservation | Failure
     candidates: Any = None  # ActionCandidates
-    arrived: float = 0.0  # monotonic s, of the candidates, or of the embedding that they had to wait for
+    arrived: float = 0.0  # monotonic s, of the candidates
+    grace: float = 0.0  # ms, added to their deadline
     actions: Any = None  # (K, H, 7) array, until it is decided
     scores: Future[Any] | None = None  # of Scores | Failure
     decided: bool = False
@@ -128,6 +130,7 @@ class CriticNode(Node):
             self.get_logger().warning(f'ignoring candidates of step {message.step}: the step is decided already')
             return
         step.candidates, step.arrived = message, time.monotonic()
+        step.grace = NEW_WORDS_MS * self._embedding.running()
         step.actions = np.frombuffer(message.actions, np.float32)
         if step.actions.size == message.num_candidates * message.horizon * 7:  # others are refused by name in steering
             step.actions = step.actions.reshape(message.num_candidates, message.horizon, 7)
@@ -159,8 +162,6 @@ class CriticNode(Node):
             step.encoded = self._submit(self._encode, self._frames[step.stamp], step.instruction)
         if step.candidates is None:
             return
-        if self._embedding.running():  # words new to this machine load the encoder, 1.6 s once: no deadline runs
-            step.arrived = time.monotonic()
         waited, deadline = 1e3 * (time.monotonic() - step.arrived), self._steerer.config.deadline_ms
         if step.encoded is None and waited > self.config.frame_wait_ms:
             self._decide(step, self._steerer.score(None, step.actions))
@@ -168,7 +169,7 @@ class CriticNode(Node):
             step.scores = self._submit(self._steerer.score, step.encoded.result(), step.actions)
         elif step.scores is not None and step.scores.done():
             self._decide(step, step.scores.result())
-        if not step.decided and waited > deadline:
+        if not step.decided and waited > deadline + step.grace:
             self._decide(step, Failure(Reason.DEADLINE_MISSED, (
                 f'no values after {waited:.0f} ms, deadline_ms is {deadline:.0f}')))
 
@@ -193,8 +194,7 @@ class CriticNode(Node):
         decision = self._corrections.apply(decision, time.monotonic(), self._steerer.config.after_correction)
         decision.stages['candidates_to_decision'] = 1e3 * (time.monotonic() - step.arrived)
         step.decided, step.actions = True, None
-        names = dict(episode_id=step.episode_id, step=step.step)
-        hold = decision.verdict == Verdict.HOLD
+        hold, names = decision.verdict == Verdict.HOLD, dict(episode_id=step.episode_id, step=step.step)
         self._commands.publish(EndEffectorCommand(
             **names, header=Header(stamp=message.header.stamp, frame_id=self.config.base_frame),
             kind=EndEffectorCommand.HOLD if hold else EndEffectorCommand.ACTION,
