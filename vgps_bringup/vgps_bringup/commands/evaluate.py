@@ -17,7 +17,7 @@ from vgps_policy_bridge.errors import PolicyError
 def check_bag(options) -> None:
     """Refuse what cannot be right before anything is loaded or written."""
     if not options.critic:
-        raise checks.ArgumentError('say who shall judge: --critic CHECKPOINT, e.g. --critic default')
+        raise checks.ArgumentError('say which critic re-scores them: --critic CHECKPOINT, e.g. --critic default')
     checks.recording(*options.bags)
     for name in options.critic:
         checks.critic(name)
