@@ -145,7 +145,7 @@ def _runner(study, options):
     from vgps_bringup.trials.trials import InEachProcess
     if options.runner == 'lockstep':
         from vgps_bringup.trials.lockstep import LockstepRunner
-        return InEachProcess(LockstepRunner, (study.max_steps, options.image_size, 'auto', options.looks, load_critic))
+        return InEachProcess(LockstepRunner, (study.max_steps, options.image_size, options.looks, load_critic))
     if options.runner == 'simpler':
         from vgps_bringup.trials.simpler.runner import SimplerRunner
         return InEachProcess(SimplerRunner, (study.max_steps, load_critic))
