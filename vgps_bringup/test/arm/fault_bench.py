@@ -36,7 +36,7 @@ class Bench:
     def __init__(self, namespace, **parameters):
         self.namespace, self.processes = namespace, {}
         self.context = rclpy.Context()
-        self.context.init(domain_id=int(os.environ['ROS_DOMAIN_ID']))
+        self.context.init()
         self.node = rclpy.create_node('bench', namespace=namespace, context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
@@ -222,7 +222,6 @@ class Bench:
 
 @pytest.fixture(scope='module')
 def running():
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 200)
     bench = Bench(f'/faults_{os.getpid()}')
     try:
         bench.wait_for_state(State.READY, timeout=STARTS_WITHIN)
