@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from bag_factory import BagFactory
 from lerobot_factory import write_v2, write_v3
-from rlds_factory import example, folder, steps
+from rlds_factory import example, folder, record, steps
 from rosbags.rosbag2 import StoragePlugin
 
 from vgps_critic import ActionSpace, Critic
@@ -201,7 +201,16 @@ def mutate(path: Path, random: np.random.Generator) -> None:
         for at in random.integers(0, max(len(data), 1), int(random.integers(1, 20))):
             if data:
                 data[at] = random.integers(256)
-    file.write_bytes(data)
+    file.write_bytes(sealed(data) if '.tfrecord-' in file.name and random.random() < 0.8 else data)
+
+
+def sealed(data: bytes) -> bytes:
+    """Return records with the checksums of what is in them now; else no mutation would get past the first check."""
+    out, at = b'', 0
+    while at + 16 <= len(data):
+        stop = at + 12 + struct.unpack('<Q', data[at:at + 8])[0]
+        out, at = out + record(bytes(data[at + 12:stop])), stop + 4
+    return out
 
 
 def outcome(read, path: Path) -> str:

@@ -60,6 +60,17 @@ def test_a_shard_with_fewer_episodes_than_listed_is_named(tmp_path):
     assert len(good) == 2 and bad == ['1 of the 3 episodes that dataset_info.json lists are here']
 
 
+def test_an_episode_whose_bytes_changed_on_the_way_costs_itself(tmp_path):
+    folder = sharded(tmp_path / 'a', [3], here=[0])
+    shard = folder / 'vgps-train.tfrecord-00000-of-00001'
+    data = bytearray(shard.read_bytes())
+    data[data.index(moves(3, 1).tobytes()) + 2] ^= 0x40  # one bit of the second episode's first action: a number still
+    shard.write_bytes(data)
+    good, bad = split(read(folder))
+    np.testing.assert_array_equal([e.actions[0] for e in good], [moves(3, 0)[0], moves(3, 2)[0]])
+    assert bad == ['its bytes do not have the checksum they were written with: fetch this shard again']
+
+
 def test_shards_of_two_downloads_without_a_list_are_refused(tmp_path):
     folder = rlds_factory.folder(tmp_path / 'a', 'vgps', [example(steps(pictures(3), moves(3)))])
     (folder / 'vgps-train.tfrecord-00000-of-00002').write_bytes(b'')

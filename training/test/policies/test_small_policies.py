@@ -14,7 +14,7 @@ from vgps_policy_bridge.policies.small.config import SmallConfig  # noqa: E402
 from vgps_policy_bridge.policies.small.encoder import shrink  # noqa: E402
 from vgps_policy_bridge.policy import Observation  # noqa: E402
 from vgps_training.policies import train  # noqa: E402
-from vgps_training.policies.data import PolicyData, load_bags, load_npz  # noqa: E402
+from vgps_training.policies.data import PolicyData, _places, load_bags, load_npz  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -102,8 +102,9 @@ def test_learns_where_to_go_from_the_picture_and_keeps_both_modes(kind, tmp_path
 
 def test_resumed_training_equals_uninterrupted(tmp_path):
     data, _ = demonstrations(64)
-    config = train.TrainConfig(kind='flow', steps=8, batch_size=8, horizon=2, save_every=3, threads=1,
-                               output=tmp_path / 'whole.safetensors', **TINY)
+    data = replace(data, places=np.random.default_rng(1).normal(0, 1, (64, 7)).astype(np.float32))
+    config = train.TrainConfig(kind='flow', steps=8, batch_size=8, horizon=2, save_every=3, threads=1, shift=2,
+                               places_weight=0.5, output=tmp_path / 'whole.safetensors', **TINY)
     whole = train.train(data, config, progress=False)
     cut = replace(config, output=tmp_path / 'cut.safetensors')
 
@@ -129,6 +130,27 @@ def test_resumed_training_equals_uninterrupted(tmp_path):
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=0, rtol=0)
     assert not (tmp_path / 'cut.safetensors.resume').exists()
+
+
+def test_places_are_those_of_the_own_episode_and_need_recordings(tmp_path):
+    data, _ = demonstrations(16)
+    with pytest.raises(PolicyError, match='--places-weight needs recordings'):
+        train.train(data, train.TrainConfig(places_weight=1.0, output=tmp_path / 'p', **TINY), progress=False)
+    states, actions = np.zeros((8, 7), np.float32), np.ones((8, 7), np.float32)
+    states[:, 0] = np.arange(8) / 100  # 1 cm along x per step
+    actions[[2, 3, 4], 6] = 0.0        # closes at step 2, holds at 4, has let go at 5; the second episode never closes
+    places = _places(states, actions, [6, 2], [True, False])
+    np.testing.assert_allclose(places[:5, 0], np.array([4, 3, 2, 1, 0]) / 3, atol=1e-6)  # in units of 3 cm
+    np.testing.assert_allclose(places[:6, 4], np.arange(5, -1, -1) / 5, atol=1e-6)
+    assert np.isnan(places[6:]).all()
+
+
+def test_a_shift_moves_the_picture_and_repeats_its_edge():
+    image = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1).repeat(3, 3)
+    np.testing.assert_array_equal(train._shifted(image, np.array([[1, 1]]), 1), image)
+    moved = train._shifted(image, np.array([[2, 0]]), 1)[0, :, :, 0]  # up by one, right by one
+    np.testing.assert_array_equal(moved[0], image[0, 1, [0, 0, 1, 2], 0])
+    np.testing.assert_array_equal(moved[3], moved[2])
 
 
 @pytest.mark.parametrize('kind', ['flow', 'binned'])

@@ -82,8 +82,10 @@ def _shard_episodes(shard: Path, expected: int | str | None, name: str,
         return
     rule, count = standard(name), 0
     try:
-        for index, (offset, length) in enumerate(records(shard)):
-            yield _episode(shard, offset, length, rule, f'{shard}#{index}', reading)
+        for index, (offset, length, whole) in enumerate(records(shard)):
+            source = f'{shard}#{index}'
+            yield (_episode(shard, offset, length, rule, source, reading) if whole else Malformed(
+                source, 'its bytes do not have the checksum they were written with: fetch this shard again'))
             count += 1
     except (TFRecordError, OSError) as error:
         yield Malformed(str(shard), str(error))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 
 from vgps_training.data.episode import DataError
@@ -18,24 +19,9 @@ class TFRecordError(DataError):
     """The file is not a TFRecord, or it is cut short."""
 
 
-def _crc_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return table
-
-
-_CRC = _crc_table()
-
-
 def masked_crc32c(data: bytes) -> int:
     """Return the checksum TFRecord stores (Castagnoli polynomial, rotated and offset)."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = (crc >> 8) ^ _CRC[(crc ^ byte) & 0xFF]
-    crc ^= 0xFFFFFFFF
+    crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -46,8 +32,10 @@ def map_file(path: str) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def records(path: str | Path) -> Iterator[tuple[int, int]]:
-    """Yield (offset, length) of every payload. Only the length's checksum is verified: it is what a cut file breaks.
+def records(path: str | Path) -> Iterator[tuple[int, int, bool]]:
+    """Yield (offset, length, whether the bytes are those that were written) of every payload.
+
+    A payload whose checksum is wrong costs itself; a wrong length costs what follows, which nothing finds any more.
 
     Raises TFRecordError with the file and the offset.
     """
@@ -60,10 +48,12 @@ def records(path: str | Path) -> Iterator[tuple[int, int]]:
         if len(header) < 12 or struct.unpack('<I', header[8:])[0] != masked_crc32c(header[:8]):
             raise TFRecordError(f'{path}: no valid record at byte {offset}')
         length = struct.unpack('<Q', header[:8])[0]
-        if offset + 16 + length > len(data):
+        start, stop = offset + 12, offset + 12 + length
+        if stop + 4 > len(data):
             raise TFRecordError(f'{path}: the record at byte {offset} is cut short')
-        yield offset + 12, length
-        offset += 16 + length
+        (checksum,) = struct.unpack('<I', data[stop:stop + 4])
+        yield start, length, checksum == masked_crc32c(data[start:stop])
+        offset = stop + 4
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vgps_policy_bridge.errors import PolicyError
+from vgps_training.data import hindsight
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class PolicyData:
     instruction_ids: np.ndarray  # (N,) int, row of `embeddings`
     embeddings: np.ndarray  # (M, 512) float32
     instructions: tuple[str, ...]  # M texts
+    places: np.ndarray | None = None  # (N, 7) float32, as `hindsight.RELATIVE`, NaN where unknown; None: nowhere known
 
     def __post_init__(self):
         n, m = len(self.images), len(self.embeddings)
         shapes = {'images': self.images.shape[1:] == (*self.images.shape[1:3], 3) and self.images.dtype == np.uint8,
                   'states': self.states is None or self.states.shape == (n, 7),
+                  'places': self.places is None or self.places.shape == (n, 7),
                   'actions': self.actions.shape == (n, 7), 'episodes': self.episodes.shape == (n,),
                   'instruction_ids': self.instruction_ids.shape == (n,) and self.instruction_ids.max(initial=0) < m,
                   'embeddings': self.embeddings.shape == (m, 512), 'instructions': len(self.instructions) == m}
@@ -95,12 +98,22 @@ def load_bags(folders: list[Path], image_size: int, successes_only: bool = False
         print(f'{skipped.total()} episodes are left out:{reasons}')
     texts = list(dict.fromkeys(steps['instruction'] for steps in usable))
     lengths = [len(steps['actions']) for steps in usable]
+    states = np.concatenate([steps['states'] for steps in usable]) if stateful else None
+    actions = np.concatenate([steps['actions'] for steps in usable])
+    places = None if states is None else _places(states, actions, lengths, [steps['success'] for steps in usable])
     return PolicyData(
-        np.concatenate([steps['images'] for steps in usable]),
-        np.concatenate([steps['states'] for steps in usable]) if stateful else None,
-        np.concatenate([steps['actions'] for steps in usable]), np.repeat(np.arange(len(usable)), lengths),
+        np.concatenate([steps['images'] for steps in usable]), states, actions,
+        np.repeat(np.arange(len(usable)), lengths),
         np.repeat([texts.index(steps['instruction']) for steps in usable], lengths),
-        np.stack([embed(text) for text in texts]), tuple(texts))
+        np.stack([embed(text) for text in texts]), tuple(texts), places)
+
+
+def _places(states: np.ndarray, actions: np.ndarray, lengths: list[int], success: list[bool | None]) -> np.ndarray:
+    """Return where each step's own episode grasps and releases, relative to its gripper (N, 7), NaN where unknown."""
+    starts, succeeded = np.cumsum([0, *lengths[:-1]]), np.array([outcome is True for outcome in success])
+    when = hindsight.events(actions, starts)
+    truth = hindsight.targets(states, when, hindsight.own_places(states, when, succeeded), starts, succeeded)
+    return np.where(truth.known > 0, truth.values, np.nan)[:, hindsight.RELATIVE].astype(np.float32)
 
 
 def _steps(episode, image_size: int) -> dict:
@@ -108,7 +121,7 @@ def _steps(episode, image_size: int) -> dict:
     from vgps_policy_bridge.policies.small.encoder import shrink
     return {'images': np.stack([shrink(np.asarray(frame), image_size) for frame in episode.frames]),
             'states': episode.states, 'actions': np.asarray(episode.actions, np.float32),
-            'instruction': episode.instruction}
+            'instruction': episode.instruction, 'success': episode.success}
 
 
 def _shrink_all(images: np.ndarray, size: int) -> np.ndarray:

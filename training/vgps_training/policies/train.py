@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional
 from tqdm import tqdm
 
 from vgps_critic.whole_files import whole
@@ -38,6 +39,8 @@ class TrainConfig:
     weight_decay: float = 1e-4
     averaging: float = 0.998  # of the weights that are kept, per step
     state_noise: float = 0.1  # standard deviations of noise on the state: rely on the image as well
+    shift: int = 0  # [pixels] largest random shift of the picture: few scenes are not learnt by heart
+    places_weight: float = 0.0  # against the actions' loss, of telling where the episode grasps and releases (bags)
     use_state: bool = True  # look at the robot state where the data hold it; --no-use-state: never
     image_size: int = 64  # [pixels] a multiple of 8
     channels: int = 32
@@ -72,17 +75,25 @@ def train(data: PolicyData, config: TrainConfig, progress: bool = True) -> torch
     torch.manual_seed(config.seed)
     network = build_network(describe(data, config)).train()
     average = copy.deepcopy(network).eval()
-    optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    places = _Places(network.config.width) if config.places_weight > 0 else None
+    if places is not None and data.places is None:
+        raise PolicyError('--places-weight needs recordings with the robot state: they tell where it grasped')
+    parameters = [*network.parameters(), *(places.parameters() if places else ())]
+    optimiser = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
     chunks = torch.from_numpy(data.chunks(network.config.horizon))
     resume = Path(f'{config.output}.resume')
-    step = _restore(resume, config, network, average, optimiser)
+    kept = {'network': network, 'average': average, 'optimiser': optimiser, **({'places': places} if places else {})}
+    step = _restore(resume, config, kept)
     bar = tqdm(total=config.steps, initial=step, disable=not progress, desc=config.kind, unit='step')
     while step < config.steps:
         batch, generator = _batch(data, chunks, config, network.config, step)
         rate = min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         for group in optimiser.param_groups:
             group['lr'] = config.learning_rate * rate
-        loss = network.loss(batch, generator)
+        context = network.encoder(batch['images'], batch['embeddings'], batch['states'])
+        loss = network.loss(context, batch['actions'], generator)
+        if places is not None:
+            loss = loss + config.places_weight * places.loss(context, batch['places'])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -90,17 +101,33 @@ def train(data: PolicyData, config: TrainConfig, progress: bool = True) -> torch
         step += 1
         decay = min(config.averaging, step / (step + 10))  # the first weights are forgotten quickly
         with torch.no_grad():
-            for kept, new in zip(average.parameters(), network.parameters()):
-                kept.lerp_(new, 1 - decay)
+            for slow, new in zip(average.parameters(), network.parameters()):
+                slow.lerp_(new, 1 - decay)
         bar.update()
         if step % 20 == 0:
             bar.set_postfix(loss=f'{loss.item():.4f}')
         if step % config.save_every == 0 and step < config.steps:
-            _keep(resume, config, step, network, average, optimiser)
+            _keep(resume, config, step, kept)
     bar.close()
     save(config.output, average)
     resume.unlink(missing_ok=True)
     return average
+
+
+class _Places(torch.nn.Linear):
+    """Reads off a context where its episode grasps and releases; it teaches the encoder and is then thrown away.
+
+    A step's action is noisy and says only which way; this says where to, in every frame of an episode alike.
+    """
+
+    def __init__(self, width: int):
+        super().__init__(width, 7)
+
+    def loss(self, context: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Return the mean smooth L1 error against places (B, 7), NaN where unknown."""
+        known = ~places.isnan()
+        error = functional.smooth_l1_loss(self(context), places.nan_to_num(), reduction='none', beta=0.3) * known
+        return error.sum() / known.sum().clamp(min=1)
 
 
 def _batch(data: PolicyData, chunks: torch.Tensor, config: TrainConfig, policy: SmallConfig,
@@ -108,7 +135,7 @@ def _batch(data: PolicyData, chunks: torch.Tensor, config: TrainConfig, policy: 
     """Return the batch of a step and the generator of its noise; both depend on (seed, step) alone."""
     rng = np.random.default_rng([config.seed, step])
     rows = rng.integers(0, len(data.images), config.batch_size)
-    # Light changes from day to day; position must not: no crops.
+    # Light changes from day to day; position must not by more than a camera is knocked about: no crops.
     gain = rng.uniform(0.85, 1.15, (len(rows), 1, 1, 1)).astype(np.float32)
     offset = rng.uniform(-15, 15, (len(rows), 1, 1, 3)).astype(np.float32)
     images = np.clip(data.images[rows] * gain + offset, 0, 255)
@@ -117,31 +144,41 @@ def _batch(data: PolicyData, chunks: torch.Tensor, config: TrainConfig, policy: 
         noise = rng.normal(0.0, config.state_noise, (len(rows), 7)) * policy.state_scale
         states = torch.from_numpy((data.states[rows] + noise).astype(np.float32))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    if config.shift:
+        images = _shifted(images, rng.integers(0, 2 * config.shift + 1, (len(rows), 2)), config.shift)
     return {'images': torch.from_numpy(images), 'states': states, 'actions': chunks[rows],
+            'places': None if data.places is None else torch.from_numpy(data.places[rows]),
             'embeddings': torch.from_numpy(data.embeddings[data.instruction_ids[rows]])}, generator
+
+
+def _shifted(images: np.ndarray, corners: np.ndarray, most: int) -> np.ndarray:
+    """Return images (B, S, S, 3) shifted by whole pixels; what comes in from beyond an edge repeats it."""
+    size = images.shape[1]
+    padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), 'edge')
+    return np.stack([picture[y:y + size, x:x + size] for picture, (y, x) in zip(padded, corners)])
 
 
 def _identity(config: TrainConfig) -> dict:
     return {name: str(value) for name, value in asdict(config).items() if name not in ('save_every', 'threads')}
 
 
-def _keep(path: Path, config: TrainConfig, step: int, network, average, optimiser) -> None:
+def _keep(path: Path, config: TrainConfig, step: int, parts: dict) -> None:
     with whole(path) as temporary:
-        torch.save({'config': _identity(config), 'step': step, 'network': network.state_dict(),
-                    'average': average.state_dict(), 'optimiser': optimiser.state_dict()}, temporary)
+        torch.save({'config': _identity(config), 'step': step,
+                    **{name: part.state_dict() for name, part in parts.items()}}, temporary)
 
 
-def _restore(path: Path, config: TrainConfig, network, average, optimiser) -> int:
+def _restore(path: Path, config: TrainConfig, parts: dict) -> int:
     if not path.exists():
         return 0
     kept = torch.load(path, weights_only=True)
-    then = {'successes_only': 'False', **kept['config']}  # what an earlier version did not know
+    # what an earlier version did not know
+    then = {'successes_only': 'False', 'shift': '0', 'places_weight': '0.0', **kept['config']}
     if then != _identity(config):
         changed = [name for name in then if then[name] != _identity(config).get(name)]
         raise PolicyError(f'{path} belongs to a run with other {", ".join(changed)}: delete it to start anew')
-    network.load_state_dict(kept['network'])
-    average.load_state_dict(kept['average'])
-    optimiser.load_state_dict(kept['optimiser'])
+    for name, part in parts.items():
+        part.load_state_dict(kept[name])
     return kept['step']
 
 

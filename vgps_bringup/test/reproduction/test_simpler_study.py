@@ -40,6 +40,12 @@ def test_demonstrations_are_drawn_continuously_from_the_box_of_the_benchmark(nam
     np.testing.assert_array_equal(layout.draw(7).positions, layout.draw(7).positions)
 
 
+def test_a_trial_s_seed_means_an_official_configuration_or_from_a_million_on_a_drawn_scene():
+    layout = LAYOUTS['widowx_stack_cube']
+    assert layout.is_official(layout.scene(23)) and layout.is_official(layout.scene(999_999))
+    np.testing.assert_array_equal(layout.scene(3_000_000).positions, layout.draw(3_000_000).positions)
+
+
 def test_a_scene_a_little_off_an_official_one_counts_as_official():
     layout = LAYOUTS['widowx_carrot_on_plate']
     scene = layout.official(5)

@@ -72,11 +72,12 @@ class ManiSkillTask:
         """Start an episode in SIMPLER's configuration number ``seed``, or in a ``scene`` of one's own.
 
         Returns:
-            What is seen, and the instruction. There are 24 configurations (64 of the eggplant); then they repeat.
+            What is seen, and the instruction. There are 24 configurations (64 of the eggplant); then they repeat, up to
+            ``scenes.FIRST_DRAWN``: from there on a seed means a scene as demonstrations have it.
 
         """
         import torch
-        scene = scene or self._layout.official(seed)
+        scene = scene or self._layout.scene(seed)
         for name, values in (('xyz_configs', scene.positions), ('quat_configs', scene.quaternions)):
             setattr(self.world, name, torch.tensor(values[None], dtype=torch.float32))
         observation, _ = self.env.reset(seed=seed, options={'episode_id': torch.tensor([0])})

@@ -50,10 +50,9 @@ class BinnedNetwork(nn.Module):
         position = torch.eye(7, device=tokens.device).expand(batch, 7, 7)
         return self.head(torch.cat([context[:, None].expand(batch, 7, -1), prefix, position], 2))
 
-    def loss(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-        """Return the mean cross-entropy of the data's tokens; batch as in FlowNetwork.loss, the first action counts."""
-        context = self.encoder(batch['images'], batch['embeddings'], batch['states'])
-        tokens = self.tokenise(batch['actions'][:, 0])
+    def loss(self, context: torch.Tensor, actions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return the mean cross-entropy of the data's tokens; as FlowNetwork.loss, but only the first action counts."""
+        tokens = self.tokenise(actions[:, 0])
         return F.cross_entropy(self.logits(context, tokens).flatten(0, 1), tokens.flatten())
 
     def sample(self, context: torch.Tensor, k: int, temperature: float,

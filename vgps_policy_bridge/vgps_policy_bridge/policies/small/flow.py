@@ -36,15 +36,15 @@ class FlowNetwork(nn.Module):
         angles = time[:, None] * self.frequencies
         return self.velocity(torch.cat([x, angles.sin(), angles.cos(), context], 1))
 
-    def loss(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+    def loss(self, context: torch.Tensor, actions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return mean |v(x_t, t) - (x_1 - x_0)|^2 with x_t = (1 - t) x_0 + t x_1, x_0 noise and x_1 data.
 
         Args:
-            batch: images (B, S, S, 3), embeddings (B, 512), states (B, 7), actions (B, H, 7) physical.
+            context: (B, width) of the encoder.
+            actions: (B, H, 7) physical.
             generator: of the noise.
         """
-        context = self.encoder(batch['images'], batch['embeddings'], batch['states'])
-        data = ((batch['actions'] - self.mean) / self.scale).flatten(1)
+        data = ((actions - self.mean) / self.scale).flatten(1)
         context, data = context.repeat(DRAWS_PER_IMAGE, 1), data.repeat(DRAWS_PER_IMAGE, 1)
         noise = torch.randn(data.shape, generator=generator)
         time = torch.rand(len(data), generator=generator)
