@@ -27,7 +27,7 @@ from vgps_training.data import hindsight
 from vgps_training.data.episode import Reading
 from vgps_training.data.hindsight import NAMES, Targets
 from vgps_training.data.splits import held_out
-from vgps_training.data.table import StepTable, read_table
+from vgps_training.data.table import read_table
 from vgps_training.run import frozen, readout, storage
 from vgps_training.run.loop import instruction_encoder
 
@@ -112,15 +112,14 @@ def errors(prediction: np.ndarray, truth: Targets, steps: np.ndarray) -> dict[st
 class Pretraining:
     """One run in its folder; `train` goes on where a killed one was saved."""
 
-    def __init__(self, config: PretrainConfig, table: StepTable | None = None):
-        """Read the data (or take `table`). Raises ValueError where they hold no robot states."""
+    def __init__(self, config: PretrainConfig):
+        """Read the data. Raises ValueError where they hold no robot states."""
         config.network.check_trainable()
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        if table is None:
-            table, report = read_table(config.paths, config.network.image_size, reading=config.reading)
-            print(report.text())  # what was skipped, and why
-        self.config, self.table = config, table
+        self.config = config
+        self.table, report = read_table(config.paths, config.network.image_size, reading=config.reading)
+        print(report.text())  # what was skipped, and why
         if self.table.states is None:
             raise ValueError(f'{", ".join(map(str, config.paths))}: no robot states recorded; pre-training needs them')
         if len(self.table.starts) < 2:

@@ -19,7 +19,7 @@ class Options(Experiment):
     With the defaults it takes many CPU hours. Next: read OUTPUT/experiment.md, which is written anew after every part.
     """
 
-    output: Path = Path('experiment')  # folder for everything that is made
+    output: Path = Path('experiment')  # folder for everything that is written
     start: str = 'default'             # critic whose encoder is kept: folder, hub id or 'default' (shipped)
     heads: str = 'fresh'               # learnt from these episodes alone; 'continue': on from the start critic's
 
