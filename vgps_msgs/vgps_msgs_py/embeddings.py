@@ -39,7 +39,8 @@ def remembered(encoder: str, texts: Sequence[str], embed: Callable[[str], np.nda
     known = _read(encoder, texts)
     new = {text: np.asarray(embed(text), np.float32) for text in dict.fromkeys(texts) if text not in known}
     _write(encoder, new)
-    return np.stack([(known | new)[text] for text in texts])
+    vectors = known | new
+    return np.stack([vectors[text] for text in texts])
 
 
 def muse(text: str) -> np.ndarray:
