@@ -51,8 +51,8 @@ class PretrainConfig:
     shift: int = 3                   # pixels, largest random shift; camera poses differ by as much
     brightness: float = 0.1          # standard deviation of the factor on all pixels
     tint: float = 6.0                # standard deviation of the offset of each colour, of 255
-    outcome_weight: float = 0.3      # of the success prediction against the positions
-    validation_share: float = 0.05   # of the episodes, held out by name
+    outcome_weight: float = 0.3      # weight of the success prediction against the positions
+    validation_share: float = 0.05   # share of the episodes that is held out, by name
     instruction_encoder: str = 'muse-numpy'
     critic: str = ''                 # keep this critic's encoder as it is and fit only its readout to the data: seconds
     save_every: int = 250            # updates between saved states and validations

@@ -138,7 +138,7 @@ class Study:
     smoke: bool = False
     """every stage in miniature: does it run here?"""
     cores: int = 2
-    """stages run side by side, at least 1"""
+    """stages that run at the same time, at least 1"""
     report_only: bool = False
     """tables of the trials finished so far"""
     scale: Scale = field(default_factory=Scale)
