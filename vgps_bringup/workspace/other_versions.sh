@@ -25,5 +25,6 @@ install --no-deps --no-build-isolation -e "$root/vgps_critic" -e "$root/vgps_pol
 say "$1:" \
     $(grep -iE '^(torch|numpy|mujoco|opencv-python|scipy)==' "$venv/versions.txt")
 . "$venv/bin/activate"
-export PYTHONPATH="$root/vgps_msgs" AMENT_PREFIX_PATH=
+# by path: beside the tests' conftest.py the folders of the packages' names would be taken for the packages
+export PYTHONPATH="$root/vgps_msgs:$root/vgps_critic:$root/vgps_policy_bridge:$root/vgps_bringup:$root/training" AMENT_PREFIX_PATH=
 "$here/test.sh" fast

@@ -5,11 +5,11 @@ import sys
 import threading
 import time
 
-import node_system
 import numpy as np
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+import node_system  # noqa: E402
 from action_msgs.msg import GoalStatus  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
