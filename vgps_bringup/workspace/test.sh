@@ -1,35 +1,33 @@
 #!/usr/bin/env bash
-# The tests of every package: test.sh [fast|long]. Those that need no ROS run beside each other, one thread each; real
-# nodes with real deadlines one after the other.
+# The tests of every package: test.sh [fast|long].
 #   (nothing)   all but those that take minutes each   make test
 #   fast        without ROS, without the slow ones     make test-fast
 #   long        only those that take minutes each      make test-long
+# Real nodes with real deadlines come first on a core: those of the arm alone, of the others two files at a time, each in
+# a DDS domain of its own. What needs no ROS fills the time in which they wait, at a lower priority.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-packages=(vgps_msgs vgps_critic vgps_policy_bridge vgps_bringup training)
+unset PYTHONDONTWRITEBYTECODE  # else every worker and every node would compile everything again
+tests=({vgps_msgs,vgps_critic,vgps_policy_bridge,vgps_bringup,training}/test)
 started=$SECONDS
 status=0
-tests() {
-    local package=$1 code; shift
-    (cd "$package" && python -m pytest -q -p no:cacheprovider "$@"); code=$?
-    [ $code -eq 5 ] || [ $code -eq 0 ] || { status=1; failed+=("$package: pytest $*"); }  # 5: none of this kind
-}
-failed=()
-beside() { for package in "${packages[@]}"; do tests "$package" test -m "$1" -n "${TEST_WORKERS:-auto}" --dist worksteal; done; }
-alone() {  # MARK EXPRESSION: only the files that hold the mark are read, to import all would take half a minute
-    local package files mark=$1; shift
-    for package in "${packages[@]}"; do
-        files="$(cd "$package" && grep -rlE "mark\.$mark\b" --include='test_*.py' test)"
-        [ -z "$files" ] || tests "$package" $files -m "$@"
-    done
-}
-case "${1:-}" in
-    fast) beside 'not ros and not slow and not long' ;;
-    long) alone long long ;;
-    *)    beside 'not ros and not long'
+pytest=(python -m pytest -q -p no:cacheprovider)
+without_ros=("${pytest[@]}" "${tests[@]}" -n "${TEST_WORKERS:-auto}" --dist worksteal)
+marked() { grep -rlE "mark\.$1\b" --include='test_*.py' "${tests[@]}"; }  # to import the others would take half a minute
+case "${1:-all}" in
+    fast) "${without_ros[@]}" -m 'not ros and not slow and not long' || status=$? ;;
+    long) "${pytest[@]}" $(marked long) -m long || status=$? ;;
+    all)  report="$(mktemp)"
+          nice -n 10 "${without_ros[@]}" -m 'not ros and not long' > "$report" 2>&1 & beside=$!
+          trap 'kill $beside 2> /dev/null; rm -f "$report"' EXIT
           # a starved machine may take a live test past a deadline: it gets one more try, and the summary names it (RERUN)
-          alone ros 'ros and not long' --reruns 1 --reruns-delay 5 -rR ;;
+          live=("${pytest[@]}" -m 'ros and not long' --reruns 1 --reruns-delay 5 -rR)
+          "${live[@]}" $(marked ros | grep '/arm/') -n 1 || status=$?
+          "${live[@]}" $(marked ros | grep -v '/arm/') -n 2 --dist loadfile || status=$?
+          wait $beside || status=$?
+          cat "$report" ;;
+    *)    echo "test.sh takes fast or long, not '$1'" >&2; exit 2 ;;
 esac
 printf 'tests took %s s\n' "$((SECONDS - started))"
-[ ${#failed[@]} -eq 0 ] || printf 'FAILED %s\n' "${failed[@]}"
+[ $status -eq 0 ] || echo 'FAILED: see the summaries above'
 exit $status

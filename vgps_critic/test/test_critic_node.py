@@ -125,6 +125,13 @@ def test_a_hanging_critic_ends_at_the_deadline_and_the_next_step_is_steered_agai
     assert rig.step(some_actions())[0].reason == Reason.STEERED
 
 
+def test_words_that_are_embedded_for_the_first_time_delay_a_step_and_do_not_cost_it(rig, monkeypatch):
+    rig.set(deadline_ms=1000.0, fallback='hold')
+    monkeypatch.setattr(rig.node._steerer, 'embed', lambda words: time.sleep(1.2))
+    rig.start_episode(seed=8)
+    assert rig.step(some_actions())[0].reason == Reason.STEERED
+
+
 def test_frames_of_steps_that_are_over_are_not_encoded_behind_a_slow_critic(rig, monkeypatch):
     release, encode, encoded = threading.Event(), rig.node._steerer.encode, []
 

@@ -11,8 +11,10 @@ from vgps_critic.text import MUSE_NUMPY, InstructionEncoder, UnknownInstructionE
 
 
 @pytest.fixture(scope='module')
-def muse():
-    return text.muse_numpy()
+def muse(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:  # computed here, not read from the user's
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield text.muse_numpy()
 
 
 def test_numpy_muse_on_real_instructions_groups_what_means_the_same(muse):
@@ -37,6 +39,19 @@ def test_each_instruction_is_embedded_once_and_cannot_be_changed_by_its_reader()
     assert encoder.encode('go') is first and calls == ['go']
     with pytest.raises(ValueError, match='read-only'):
         first[0] = 2
+
+
+def test_an_encoder_whose_weights_have_a_name_keeps_what_it_embedded_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    calls = []
+
+    def encoder(kept_as):
+        return InstructionEncoder('counting', lambda t: calls.append(t) or np.full((1, 512), len(t)), kept_as)
+
+    for kept_as in ('weights 1', 'weights 1', 'weights 2', '', ''):
+        assert encoder(kept_as).encode_all(['go', 'stay', 'go'])[:, 0].tolist() == [2, 4, 2]
+        assert encoder(kept_as).encode('stay')[0] == 4
+    assert calls == ['go', 'stay'] * 2 + ['go', 'stay', 'stay'] * 2
 
 
 def test_the_cache_is_bounded(monkeypatch):

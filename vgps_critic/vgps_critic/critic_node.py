@@ -29,6 +29,7 @@ from vgps_msgs_py.vocabulary import HEALTHY, PASSING, SteeringReason as Reason, 
 
 FRAMES_KEPT_NS = 2_000_000_000  # two seconds, measured by the frames' own stamps
 TICK_S = 0.02  # how finely deadlines are kept
+NEW_WORDS_MS = 3000.0  # to load the encoder for words it never embedded on this machine; policy_node waits for 5 s
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Step:
     encoded: Future[Any] | None = None  # of EncodedObservation | Failure
     candidates: Any = None  # ActionCandidates
     arrived: float = 0.0  # monotonic s, of the candidates
+    grace: float = 0.0  # ms, added to their deadline
     actions: Any = None  # (K, H, 7) array, until it is decided
     scores: Future[Any] | None = None  # of Scores | Failure
     decided: bool = False
@@ -62,7 +64,7 @@ class CriticNode(Node):
         self._status = (DiagnosticStatus.OK, 'waiting for candidates')
         self._last: Decision | None = None
         self._reconfigured = True  # publish the configuration at the next tick
-        self._worker = ThreadPoolExecutor(1, 'critic')
+        self._worker, self._embedding = ThreadPoolExecutor(1, 'critic'), Future[None]()
         self._decisions = self.create_publisher(SteeringDecision, 'decision', qos.EVENT)
         self._commands = self.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
@@ -111,7 +113,7 @@ class CriticNode(Node):
             self._corrections.reset()
         self._episode = message
         if message.outcome == Episode.RUNNING:  # embed the instruction before the first step needs it
-            self._worker.submit(self._steerer.embed, message.instruction)
+            self._embedding = self._worker.submit(self._steerer.embed, message.instruction)
 
     def _on_correction(self, message: EndEffectorCommand) -> None:
         if refusal := self._corrections.take(message.action, time.monotonic()):
@@ -128,6 +130,7 @@ class CriticNode(Node):
             self.get_logger().warning(f'ignoring candidates of step {message.step}: the step is decided already')
             return
         step.candidates, step.arrived = message, time.monotonic()
+        step.grace = NEW_WORDS_MS * self._embedding.running()
         step.actions = np.frombuffer(message.actions, np.float32)
         if step.actions.size == message.num_candidates * message.horizon * 7:  # others are refused by name in steering
             step.actions = step.actions.reshape(message.num_candidates, message.horizon, 7)
@@ -159,16 +162,16 @@ class CriticNode(Node):
             step.encoded = self._submit(self._encode, self._frames[step.stamp], step.instruction)
         if step.candidates is None:
             return
-        waited = 1e3 * (time.monotonic() - step.arrived)
+        waited, deadline = 1e3 * (time.monotonic() - step.arrived), self._steerer.config.deadline_ms
         if step.encoded is None and waited > self.config.frame_wait_ms:
             self._decide(step, self._steerer.score(None, step.actions))
         elif step.encoded is not None and step.encoded.done() and step.scores is None:
             step.scores = self._submit(self._steerer.score, step.encoded.result(), step.actions)
         elif step.scores is not None and step.scores.done():
             self._decide(step, step.scores.result())
-        if not step.decided and waited > self._steerer.config.deadline_ms:
+        if not step.decided and waited > deadline + step.grace:
             self._decide(step, Failure(Reason.DEADLINE_MISSED, (
-                f'no values after {waited:.0f} ms, deadline_ms is {self._steerer.config.deadline_ms:.0f}')))
+                f'no values after {waited:.0f} ms, deadline_ms is {deadline:.0f}')))
 
     def _submit(self, function: Any, *args: Any) -> Future[Any]:
         future = self._worker.submit(function, *args)
@@ -183,39 +186,36 @@ class CriticNode(Node):
         return self._steerer.encode(image, instruction)
 
     def _decide(self, step: Step, scores: Any) -> None:
-        """Publish decision and command for a step, once."""
+        """Publish command and decision for a step, once; the command first: readers of decisions delay no arm."""
         message = step.candidates
         known = self._episode is not None and self._episode.episode_id == step.episode_id
-        seed = step_seed(self._episode.seed if known else message.seed, step.step)
-        decision = self._steerer.choose(scores, step.actions, seed=seed)
+        seed = self._episode.seed if known else message.seed
+        decision = self._steerer.choose(scores, step.actions, seed=step_seed(seed, step.step))
         decision = self._corrections.apply(decision, time.monotonic(), self._steerer.config.after_correction)
         decision.stages['candidates_to_decision'] = 1e3 * (time.monotonic() - step.arrived)
         step.decided, step.actions = True, None
-        names = dict(header=message.header, episode_id=step.episode_id, step=step.step)
+        hold, names = decision.verdict == Verdict.HOLD, dict(episode_id=step.episode_id, step=step.step)
+        self._commands.publish(EndEffectorCommand(
+            **names, header=Header(stamp=message.header.stamp, frame_id=self.config.base_frame),
+            kind=EndEffectorCommand.HOLD if hold else EndEffectorCommand.ACTION,
+            action=decision.action.astype(np.float64), message=decision.message if hold else ''))
         self._decisions.publish(SteeringDecision(
-            **names, instruction=step.instruction, policy=message.policy, critic_hash=self._steerer.critic.hash,
-            num_candidates=message.num_candidates, num_members=decision.num_members, chosen=decision.chosen,
-            q_values=array('f', decision.q_values.tobytes()), probabilities=array('f', decision.probabilities),
-            action=decision.action, beta=decision.beta, seed=decision.seed, verdict=int(decision.verdict),
-            reason=int(decision.reason), message=decision.message, spread=decision.spread,
-            disagreement=decision.disagreement, effective_sample_size=decision.effective_sample_size,
-            value=decision.value, value_trend=decision.value_trend, stages=list(decision.stages),
+            **names, header=message.header, instruction=step.instruction, policy=message.policy,
+            critic_hash=self._steerer.critic.hash, num_candidates=message.num_candidates,
+            num_members=decision.num_members, chosen=decision.chosen, q_values=array('f', decision.q_values.tobytes()),
+            probabilities=array('f', decision.probabilities), action=decision.action, beta=decision.beta,
+            seed=decision.seed, verdict=int(decision.verdict), reason=int(decision.reason), message=decision.message,
+            spread=decision.spread, disagreement=decision.disagreement, value=decision.value,
+            effective_sample_size=decision.effective_sample_size, value_trend=decision.value_trend,
             success_chance=decision.success_chance, chance_threshold=decision.chance_threshold, alarm=decision.alarm,
-            feature_distance=decision.feature_distance, retries=decision.retries,
+            feature_distance=decision.feature_distance, retries=decision.retries, stages=list(decision.stages),
             stage_milliseconds=list(decision.stages.values())))
-        hold = decision.verdict == Verdict.HOLD
-        command = EndEffectorCommand(
-            **names, kind=EndEffectorCommand.HOLD if hold else EndEffectorCommand.ACTION,
-            action=decision.action.astype(np.float64), message=decision.message if hold else '')
-        command.header.frame_id = self.config.base_frame
-        self._commands.publish(command)
         self._report(decision)
 
     def _report(self, decision: Decision) -> None:
         """Count, and say it in log and diagnostics when the reason changes."""
         reason = decision.reason
-        changed = self._last is None or self._last.reason != reason
-        self._last = decision
+        changed, self._last = self._last is None or self._last.reason != reason, decision
         self._counts[reason] += 1
         healthy = reason in HEALTHY
         level = DiagnosticStatus.WARN if reason in PASSING else DiagnosticStatus.ERROR

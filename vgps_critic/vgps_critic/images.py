@@ -1,6 +1,6 @@
 """Bring a camera frame to the critic's input size exactly as the reference does: Lanczos3 with antialiasing.
 
-Measured against the reference's own output (TensorFlow): see test_images.py for the largest pixel difference, and for
+Measured against the reference's own output (TensorFlow): see test_frames.py for the largest pixel difference, and for
 what Pillow's LANCZOS would have cost.
 """
 

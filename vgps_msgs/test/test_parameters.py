@@ -1,6 +1,5 @@
 """Dataclass -> ROS parameters, on a real node."""
 
-import os
 from dataclasses import dataclass, field
 
 import pytest
@@ -28,8 +27,7 @@ class Config:
 
 
 @pytest.fixture
-def make_node(monkeypatch):
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 200))
+def make_node():
     context = rclpy.Context()
     rclpy.init(context=context)
     nodes = []

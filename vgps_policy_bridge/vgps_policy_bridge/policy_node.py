@@ -21,13 +21,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from vgps_msgs.action import ExecuteInstruction
 from vgps_msgs.msg import ActionCandidates, ControllerState, Episode, SteeringDecision, StepStarted
 from vgps_msgs.srv import JudgeEpisode, ResetForEpisode, ResetScene
-from vgps_msgs_py import images, node_main, parameters, qos, robot_state, stamps
+from vgps_msgs_py import images, node_main, parameters, qos, stamps
 from vgps_msgs_py.configuration import ConfigurationPublisher
-from vgps_policy_bridge.loop import events, goals
+from vgps_policy_bridge.loop import events, goals, wire
 from vgps_policy_bridge.loop.episode import Effects, EpisodeMachine
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.loop.session import PolicySession
-from vgps_policy_bridge.loop.wire import arm_report, decision_report, fill_candidates, health_facts
 from vgps_policy_bridge.worker import PolicyWorker
 
 
@@ -119,11 +118,11 @@ class PolicyNode(Node):
 
     def _on_controller(self, message: ControllerState) -> None:
         self.arm = message
-        self._apply(self.machine.arm(arm_report(message), time.monotonic()))
+        self._apply(self.machine.arm(wire.arm_report(message), time.monotonic()))
 
     def _on_decision(self, message: SteeringDecision) -> None:
         """Pass the critic's decision on, and tell the policy's tools what was chosen."""
-        decision = decision_report(message)
+        decision = wire.decision_report(message)
         if self.machine.expects_decision(decision):
             self.session.committed(message.chosen)
         self._apply(self.machine.decision(decision, time.monotonic()))
@@ -156,7 +155,7 @@ class PolicyNode(Node):
             self._apply(self.machine.sample_failed(self.health[1]))
             return
         self.health = (DiagnosticStatus.OK, 'ready')
-        message = fill_candidates(ActionCandidates(
+        message = wire.fill_candidates(ActionCandidates(
             header=header, episode_id=episode_id, step=step, instruction=self.machine.current.instruction), candidates)
         self._apply(self.machine.sampled(time.monotonic()))  # first: the decision may arrive at once
         self.candidates.publish(message)
@@ -198,12 +197,12 @@ class PolicyNode(Node):
 
     def _do_sample(self, effect: events.Sample) -> None:
         """Announce the frame, then let the worker look at it."""
-        goal, frame = self.machine.current, self.frame
+        goal, frame, c = self.machine.current, self.frame, self.config
         self.step_started.publish(StepStarted(header=frame.header, episode_id=goal.episode_id, step=effect.step,
                                               instruction=goal.instruction))
-        pose = self.arm and robot_state.measured_state(self.arm.measured_pose, self.arm.gripper_position)
         self.worker.submit(
-            partial(self.session.propose, frame, self.wrist, pose, self.config.num_candidates, self.config.temperature),
+            partial(self.session.propose, frame, self.wrist, wire.measured(self.arm), c.num_candidates, c.temperature,
+                    wire.age_ms(frame, self.get_clock().now().nanoseconds)),
             partial(self._soon, self._on_sampled, frame.header, effect.step, goal.episode_id))
 
     def _do_step_done(self, effect: events.StepDone) -> None:
@@ -228,7 +227,8 @@ class PolicyNode(Node):
             self.later.get()()
 
     def _publish_diagnostics(self) -> None:
-        facts = health_facts(self.session, self.machine, self.config, self.frame, self.get_clock().now().nanoseconds)
+        now = self.get_clock().now().nanoseconds
+        facts = wire.health_facts(self.session, self.machine, self.config, self.frame, now)
         array = DiagnosticArray(status=[DiagnosticStatus(
             level=self.health[0], name=self.get_fully_qualified_name(), message=self.health[1],
             hardware_id=self.config.policy, values=[KeyValue(key=k, value=str(v)) for k, v in facts.items()])])

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 from flax_weights import load, mismatch
+from reference_files import RECORDED, shared
 
-from conftest import RECORDED, shared
 from vgps_critic.config import NetworkConfig
 from vgps_training.algorithms import cal_ql, iql
 from vgps_training.data.batch import Batch

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 import torch
+from reference_files import RECORDED
 
-from conftest import RECORDED
 from vgps_training.data.augmentation import AugmentationConfig, augment, crop, draw
 
 

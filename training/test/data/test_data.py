@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import rlds_factory
 from lerobot_factory import write_v2, write_v3
+from reference_files import RECORDED, shared
 from synthetic import make
 
-from conftest import RECORDED, shared
 from vgps_training.data import normalisation
 from vgps_training.data.episode import Malformed
 from vgps_training.data.labels import LabelConfig, label

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import rlds_factory
 
-from vgps_critic.text import InstructionEncoder
 from vgps_training.data import index, rlds
 from vgps_training.data.encoded import Buffers
-from vgps_training.data.index import embed, read_indexed
+from vgps_training.data.index import read_indexed
 from vgps_training.data.table import read_table
 
 SIZE = 64
@@ -83,14 +82,3 @@ def test_index_that_a_kill_left_half_written_is_made_again(tmp_path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             read_indexed([folder], SIZE, progress=False)
     same(read_table([folder], SIZE, lazy=True, progress=False)[0], read_indexed([folder], SIZE, progress=False)[0])
-
-
-def test_instructions_are_embedded_once_per_encoder():
-    asked = []
-
-    def encoder(identity, value):
-        return InstructionEncoder(identity, lambda text: asked.append(text) or np.full(512, value, np.float32))
-
-    assert embed(encoder('one', 1), ['a', 'b', 'a']).tolist() == np.full((3, 512), 1).tolist() and asked == ['a', 'b']
-    assert (embed(encoder('one', 9), ['b', 'c'])[:, 0] == [1, 9]).all() and asked == ['a', 'b', 'c']
-    assert (embed(encoder('two', 2), ['a'])[:, 0] == [2]).all() and asked == ['a', 'b', 'c', 'a']

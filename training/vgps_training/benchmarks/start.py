@@ -54,7 +54,7 @@ def start(folder: Path, ready: multiprocessing.Barrier, told: multiprocessing.Qu
     """Do what a process of a run does with its data before the first batch, and tell what it took."""
     before, began, cpu = proportional(), time.perf_counter(), time.process_time()
     table, _ = index._load(folder, 256)
-    embeddings = index.embed(InstructionEncoder('made up', encode), table.instructions)
+    embeddings = InstructionEncoder('made up', encode, 'made up').encode_all(table.instructions)
     training, validation = held_out(table, 0.05)
     selection = table.select(training)
     space = normalisation.fit('quantiles', table.actions, 'this', selection.steps())
@@ -84,7 +84,7 @@ def main() -> None:
         os.environ['XDG_CACHE_HOME'] = temporary
         folder = Path(temporary) / 'index'
         write(folder)
-        index.embed(InstructionEncoder('made up', encode), index._load(folder, 256)[0].instructions)
+        InstructionEncoder('made up', encode, 'made up').encode_all(index._load(folder, 256)[0].instructions)
         size = sum(path.stat().st_size for path in folder.iterdir())
         context = multiprocessing.get_context('spawn')
         ready, told = context.Barrier(PROCESSES), context.Queue()

@@ -22,7 +22,7 @@ class ExportConfig:
     out: Path                                # folder of the new data set; must not exist
     format: Literal['lerobot'] = 'lerobot'   # LeRobot v3.0
     fps: float = 5.0                         # control steps a second of the source: the rate of the video
-    name: str = ''                           # of the camera's feature; empty: from the topic
+    name: str = ''                           # name of the camera's feature; empty: from the topic
     # topic of a second camera, or its end, whose pictures go along as a feature of their own; empty: the one that a
     # recording names as its wrist camera, if any. 'none': one camera only
     wrist: str = ''

@@ -2,8 +2,8 @@
 
 A pass over every record (Bridge and Fractal: 235 GB) holds its bytes against their checksum and finds where the frames
 lie, the actions, instructions and outcomes: a few percent of a percent of the bytes. It is made once, by all cores, and
-memory-mapped by every process of every later start. It counts while the shards have the names, sizes and times they had, and this version's readers.
-Instructions are embedded once per encoder. Both lie in $XDG_CACHE_HOME/vgps (~/.cache/vgps); removing it is safe.
+memory-mapped by every process of every later start. It counts while the shards have the names, sizes and times they
+had, and this version's readers. It lies in $XDG_CACHE_HOME/vgps (~/.cache/vgps); removing it is safe.
 """
 import fcntl
 import hashlib
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vgps_critic.text import InstructionEncoder
+from vgps_msgs_py.embeddings import cache_folder
 from vgps_training.data import bags, episode, lerobot, rlds, table
 from vgps_training.data.encoded import EncodedTable
 from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
@@ -28,11 +28,6 @@ from vgps_training.data.table import Report, StepTable, read_table
 
 PER_STEP = ('offset', 'size', 'actions')  # mapped: a start reads what it needs of them
 PER_EPISODE = ('starts', 'file', 'instruction', 'success', 'dataset')
-
-
-def cache_folder() -> Path:
-    """Return where indices and embeddings are kept."""
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'vgps'
 
 
 def read_indexed(paths: Sequence[str | Path], image_size: int, *, split: str = 'train', unjudged: str = 'skip',
@@ -133,26 +128,3 @@ def _load(index: Path, image_size: int) -> tuple[StepTable, Report]:
     report.cameras = Counter({(camera, rate): count for camera, rate, count in told['cameras']})
     return StepTable(frames, **arrays, instructions=tuple(texts['instructions']), sources=tuple(texts['sources']),
                      states=states), report
-
-
-def embed(encoder: InstructionEncoder, instructions: Sequence[str]) -> np.ndarray:
-    """Return (I, L) float32 embeddings; what an encoder of this identity embedded before is not computed again."""
-    folder = cache_folder() / 'embeddings' / hashlib.sha256(encoder.identity.encode()).hexdigest()[:32]
-    with _alone(folder):
-        known: dict[str, np.ndarray] = {}
-        if folder.is_dir():
-            texts = json.loads((folder / 'texts.json').read_text())
-            known = dict(zip(texts, np.load(folder / 'embeddings.npy', mmap_mode='r')))
-        missing = [text for text in dict.fromkeys(instructions) if text not in known]
-        if missing:
-            known.update((text, encoder.encode(text)) for text in missing)
-            temporary = folder.with_name(f'.{folder.name}.tmp')
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            (temporary / 'texts.json').write_text(json.dumps(list(known), ensure_ascii=False))
-            np.save(temporary / 'embeddings.npy', np.stack(list(known.values())))
-            if folder.is_dir():  # the mapped arrays above stay readable until they are let go
-                folder.rename(folder.with_name(f'.{folder.name}.old'))
-            temporary.replace(folder)
-            shutil.rmtree(folder.with_name(f'.{folder.name}.old'), ignore_errors=True)
-    return np.stack([known[text] for text in instructions])

@@ -30,7 +30,7 @@ class PackConfig:
     reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
     unjudged: str = 'skip'     # episodes whose outcome nobody recorded: 'skip' or 'successes'
     remote: str = ''           # where the shards will be kept, such as s3://bucket/set: fetched from there when missing
-    processes: int = 1         # side by side on this machine
+    processes: int = 1         # parallel processes on this machine
     shard: str = ''            # 'i/n': every n-th shard only, as task i (from 0) of a job array on a shared folder
     cluster: str = ''          # address of a Ray cluster that shares the folder, or 'auto'
 

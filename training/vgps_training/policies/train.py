@@ -37,7 +37,7 @@ class TrainConfig:
     batch_size: int = 128  # 1 .. 4096
     learning_rate: float = 1e-3  # peak; 100 steps of warm-up, then cosine to 0
     weight_decay: float = 1e-4
-    averaging: float = 0.998  # of the weights that are kept, per step
+    averaging: float = 0.998  # decay of the averaged weights, which are the ones kept, per step
     state_noise: float = 0.1  # standard deviations of noise on the state: rely on the image as well
     shift: int = 0  # [pixels] largest random shift of the picture: few scenes are not learnt by heart
     places_weight: float = 0.0  # against the actions' loss, of telling where the episode grasps and releases (bags)
@@ -45,9 +45,9 @@ class TrainConfig:
     image_size: int = 64  # [pixels] a multiple of 8
     channels: int = 32
     width: int = 256
-    horizon: int = 4  # 'flow' only
-    bins: int = 128  # 'binned' only, 2 .. 256
-    save_every: int = 250  # steps
+    horizon: int = 4  # actions in a chunk, 'flow' only
+    bins: int = 128  # bins per action dimension, 'binned' only, 2 .. 256
+    save_every: int = 250  # steps between saved states
     seed: int = 0
     successes_only: bool = False  # bags: leave out episodes that failed or were not judged (filtered imitation)
     threads: int = field(default=0)  # 0 leaves torch's choice

@@ -21,7 +21,6 @@ from vgps_critic.action_space import ActionSpaceError
 from vgps_critic.network import CriticNetwork, bounded, build_network
 from vgps_critic.text import load_instruction_encoder
 from vgps_msgs_py import command_line
-from vgps_training.data.index import embed
 from vgps_training.data.labels import LabelConfig
 from vgps_training.data.table import StepTable, read_table
 
@@ -109,7 +108,7 @@ def run(config: CalibrateConfig) -> Calibrated:
     table, report = read_table(config.data, critic.network.image_size)
     print(report.text())
     network = build_network(replace(critic.network, value_range=None), state, config.critic)
-    embeddings = embed(load_instruction_encoder(critic.text_encoder), table.instructions)
+    embeddings = load_instruction_encoder(critic.text_encoder).encode_all(table.instructions)
     outputs = outputs_of(network, table, embeddings, critic.action_space.normalize)
     low, high = -1 / (1 - critic.discount), 0.0
     returns = table.labels(critic.discount, LabelConfig(critic.success_steps))[2]

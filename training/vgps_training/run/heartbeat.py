@@ -5,7 +5,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 
 import torch.distributed as dist
 
@@ -19,8 +18,8 @@ class Heartbeat:
     answer, or that do something else while the others wait in the update, and ends; torchrun then ends the rest.
     """
 
-    def __init__(self, rank: int, world: int, limit: float, end: Callable[[int], None] = os._exit):
-        self._rank, self._world, self._limit, self._end = rank, world, limit, end
+    def __init__(self, rank: int, world: int, limit: float):
+        self._rank, self._world, self._limit = rank, world, limit
         address: list = [None]
         if rank == 0:
             store = dist.TCPStore(os.environ['MASTER_ADDR'], 0, is_master=True, wait_for_workers=False)
@@ -68,7 +67,7 @@ class Heartbeat:
             if time.monotonic() - self._finished > self._limit:
                 logger.error('no update for %.0f s: %s. The job is ended; what was saved is kept', self._limit,
                              '; '.join(self._culprits(seen, interval)))
-                self._end(1)
+                os._exit(1)
                 return
 
     def _culprits(self, seen: dict[int, tuple[str, float]], interval: float) -> list[str]:

@@ -18,7 +18,7 @@ from vgps_critic.config import CriticConfig
 from vgps_critic.network import CriticNetwork
 from vgps_training.data import normalisation
 from vgps_training.data.augmentation import AugmentationConfig
-from vgps_training.data.index import embed, read_indexed
+from vgps_training.data.index import read_indexed
 from vgps_training.data.sampling import Sampler, hash_pair
 from vgps_training.data.splits import held_out
 from vgps_training.data.table import Selection, StepTable, read_table
@@ -46,13 +46,6 @@ def instruction_encoder(source: str) -> text.InstructionEncoder:
     return known[source]()
 
 
-def embeddings(encoder: text.InstructionEncoder, source: str, instructions: list[str]) -> np.ndarray:
-    """Return the (I, 512) embeddings of instructions; computed ones are kept on disk."""
-    if source.endswith('.npz'):  # nothing is computed, and a file may hold anything
-        return np.stack([encoder.encode(instruction) for instruction in instructions])
-    return embed(encoder, instructions)
-
-
 class Run:
     """A run in its folder; `train` continues from the last saved state, if there is one."""
 
@@ -66,7 +59,7 @@ class Run:
         self.report = ''
         self.table = table or self._read()
         text_encoder = instruction_encoder(config.data.instruction_encoder)
-        self.embeddings = embeddings(text_encoder, config.data.instruction_encoder, self.table.instructions)
+        self.embeddings = text_encoder.encode_all(self.table.instructions)
         self.encoder = encoder_of(config)
         training, validation = held_out(self.table, config.data.validation_share)
         selection = self.encoder.features(self.table, self.embeddings).select(training)

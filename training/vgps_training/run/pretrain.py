@@ -27,7 +27,7 @@ from vgps_training.data import hindsight
 from vgps_training.data.episode import Reading
 from vgps_training.data.hindsight import NAMES, Targets
 from vgps_training.data.splits import held_out
-from vgps_training.data.table import StepTable, read_table
+from vgps_training.data.table import read_table
 from vgps_training.run import frozen, readout, storage
 from vgps_training.run.loop import instruction_encoder
 
@@ -51,8 +51,8 @@ class PretrainConfig:
     shift: int = 3                   # pixels, largest random shift; camera poses differ by as much
     brightness: float = 0.1          # standard deviation of the factor on all pixels
     tint: float = 6.0                # standard deviation of the offset of each colour, of 255
-    outcome_weight: float = 0.3      # of the success prediction against the positions
-    validation_share: float = 0.05   # of the episodes, held out by name
+    outcome_weight: float = 0.3      # weight of the success prediction against the positions
+    validation_share: float = 0.05   # share of the episodes that is held out, by name
     instruction_encoder: str = 'muse-numpy'
     critic: str = ''                 # keep this critic's encoder as it is and fit only its readout to the data: seconds
     save_every: int = 250            # updates between saved states and validations
@@ -112,15 +112,14 @@ def errors(prediction: np.ndarray, truth: Targets, steps: np.ndarray) -> dict[st
 class Pretraining:
     """One run in its folder; `train` goes on where a killed one was saved."""
 
-    def __init__(self, config: PretrainConfig, table: StepTable | None = None):
-        """Read the data (or take `table`). Raises ValueError where they hold no robot states."""
+    def __init__(self, config: PretrainConfig):
+        """Read the data. Raises ValueError where they hold no robot states."""
         config.network.check_trainable()
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        if table is None:
-            table, report = read_table(config.paths, config.network.image_size, reading=config.reading)
-            print(report.text())  # what was skipped, and why
-        self.config, self.table = config, table
+        self.config = config
+        self.table, report = read_table(config.paths, config.network.image_size, reading=config.reading)
+        print(report.text())  # what was skipped, and why
         if self.table.states is None:
             raise ValueError(f'{", ".join(map(str, config.paths))}: no robot states recorded; pre-training needs them')
         if len(self.table.starts) < 2:

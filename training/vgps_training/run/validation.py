@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
 from vgps_critic.action_space import ActionSpace
@@ -42,6 +41,7 @@ class Validation:
         `data_action_rank_*`: share of perturbed or random actions that beat the data's, 0.5 is chance.
         `disagreement`: between members. `failure_auc`: chance that a success's mean value exceeds a failure's.
         """
+        from scipy.stats import spearmanr  # takes as long to import as torch: not at every start of every process
         records = [self._episode(critic, device, int(e)) for e in self.episodes]
         if not records:
             return {}
@@ -132,5 +132,6 @@ def _auc(good: list[float], bad: list[float]) -> float:
     """Return the probability that a draw of `good` exceeds one of `bad` (Mann-Whitney), NaN where one is empty."""
     if not good or not bad:
         return float('nan')
+    from scipy.stats import rankdata
     ranks = rankdata(np.concatenate([good, bad]))[:len(good)]
     return float((ranks.sum() - len(good) * (len(good) + 1) / 2) / (len(good) * len(bad)))

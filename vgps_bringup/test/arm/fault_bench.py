@@ -36,7 +36,7 @@ class Bench:
     def __init__(self, namespace, **parameters):
         self.namespace, self.processes = namespace, {}
         self.context = rclpy.Context()
-        self.context.init(domain_id=int(os.environ['ROS_DOMAIN_ID']))
+        self.context.init()
         self.node = rclpy.create_node('bench', namespace=namespace, context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
@@ -48,7 +48,7 @@ class Bench:
         self.play_critic()
         self.episodes = self.node.create_publisher(Episode, 'episode', qos.LATCHED)
         self.clock = self.node.create_publisher(Clock, '/clock', 10)
-        self.step, self.episode_id, self.counter = 0, '', 0
+        self.step, self.episode_id, self.counter, self.checked = 0, '', 0, 0
         self.parameters = PARAMETERS | parameters
         for part in ('driver', 'camera', 'widowx'):
             self.start(part)
@@ -108,7 +108,7 @@ class Bench:
     def starved(self, since):
         """Return how long the machine did not run the controller since then: it reports every 0.1 s."""
         stamps = [stamp for stamp, _, _ in self.states if stamp >= since - 0.2]
-        return sum(max(0.0, gap - 0.15) for gap in np.diff(stamps))
+        return sum(max(0.0, gap - 0.12) for gap in np.diff(stamps))
 
     def assert_no_command_after(self, killed):
         self.spin(0.5)
@@ -202,13 +202,22 @@ class Bench:
         return verdict
 
     def assert_safe(self):
-        """Every joint command so far: finite, within limits, no step above the limit."""
-        joints = np.array([positions for _, positions, _ in self.joint_commands])
+        """Every joint command since the last look: finite, within limits, no step above the limit.
+
+        What one test finds is not found again in all that follow.
+        """
+        commands, self.checked = self.joint_commands[max(0, self.checked - 1):], len(self.joint_commands)
+        joints = np.array([positions for _, positions, _ in commands]).reshape(-1, 6)
         assert np.isfinite(joints).all()
         assert (joints >= JOINT_LOWER).all()
         assert (joints <= JOINT_UPPER).all()
         assert np.abs(np.diff(joints, axis=0)).max(initial=0.0) <= 0.6 + 1e-9
-        assert {openness for _, _, openness in self.joint_commands} <= {0.0, 1.0}
+        assert {openness for _, _, openness in commands} <= {0.0, 1.0}
+
+    def forget(self):
+        """What comes next follows nothing that was sent before."""
+        self.joint_commands.clear()
+        self.checked = 0
 
     def close(self):
         for process in self.processes.values():
@@ -222,7 +231,6 @@ class Bench:
 
 @pytest.fixture(scope='module')
 def running():
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 200)
     bench = Bench(f'/faults_{os.getpid()}')
     try:
         bench.wait_for_state(State.READY, timeout=STARTS_WITHIN)

@@ -59,7 +59,7 @@ class Bench:
     def __init__(self, command, log):
         self.command, self.log = command, log
         self.driver = None
-        rclpy.init(domain_id=1 + os.getpid() % 200)
+        rclpy.init()
         self.node = rclpy.create_node('bench')
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
@@ -68,8 +68,7 @@ class Bench:
                                  lambda reading: setattr(self, 'reading', reading), self.health.append)
 
     def start_driver(self):
-        environment = {**os.environ, 'ROS_DOMAIN_ID': str(1 + os.getpid() % 200)}
-        self.driver = subprocess.Popen(self.command, env=environment, stdout=self.log, stderr=subprocess.STDOUT)
+        self.driver = subprocess.Popen(self.command, stdout=self.log, stderr=subprocess.STDOUT)
 
     def kill_driver(self):
         self.driver.kill()
@@ -217,8 +216,7 @@ def test_the_whole_node_is_dry_by_default_and_moves_the_driver_once_told(bench):
     bench.node.create_subscription(ControllerState, '/vgps/controller_state', lambda m: setattr(bench, 'state', m), 10)
     commands = bench.node.create_publisher(EndEffectorCommand, '/vgps/command', 10)
     node = subprocess.Popen([sys.executable, '-m', 'vgps_bringup.arm.widowx_node', '--ros-args', '-r', '__ns:=/vgps',
-                             '-p', 'bus_watchdog:=false'],
-                            env={**os.environ, 'ROS_DOMAIN_ID': str(1 + os.getpid() % 200)})
+                             '-p', 'bus_watchdog:=false'])
     try:
         wait(bench, lambda: bench.state is not None and bench.state.state == ControllerState.READY, 'ready')
         wait(bench, lambda: commands.get_subscription_count() == 1, 'discovery')

@@ -70,8 +70,7 @@ def test_hostile_messages_can_be_made_of_every_type_and_some_bytes_are_none():
 @pytest.mark.ros
 @pytest.mark.long
 @pytest.mark.skipif(not os.environ.get('AMENT_PREFIX_PATH'), reason='the workspace is not sourced')
-def test_two_thousand_hostile_messages_move_nothing_end_nothing_and_leave_an_arm_that_works(monkeypatch):
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 200))
+def test_two_thousand_hostile_messages_move_nothing_end_nothing_and_leave_an_arm_that_works():
     found = fuzz.fuzz(2000, seed=1, systems=('arm',))
     assert set(found) == {('arm', phase) for phase in fuzz.PHASES}
     assert all(f.clean for f in found.values()), table(found)

@@ -22,6 +22,7 @@ MAINS = {
     'vgps-param': 'vgps_bringup.commands.without_ros2:parameter_main',
     'vgps-arm': 'vgps_bringup.commands.without_ros2:arm_main',
     'vgps-topic': 'vgps_bringup.commands.without_ros2:topic_main',
+    'vgps-serve': 'vgps_bringup.commands.serve:main', 'vgps-study': 'vgps_bringup.reproduction.stages:main',
 }
 BAG = 'evaluate bag episode --critic'
 # call, relative to a folder that holds what `place` makes -> words of the answer: the cause, then the remedy
@@ -96,6 +97,10 @@ CALLS = {
     'param set critic_node': ('value', 'VALUE'),
     'arm stpo': ('stpo', 'stop'),
     'arm stop --namespace nobody_here': ('/nobody_here/widowx_node', 'not in sight'),
+    'serve --policy flwo': ("'flwo'", 'did you mean flow?'),
+    'serve --selection best': ('best', 'value'),
+    'serve --host 0.0.0.0': ('can be reached from other machines', 'SSH tunnel'),
+    'study --cores 0': ('--cores must be at least 1', 'not 0'),
     'topic rate': ('say which topic', 'image_raw'),
     'topic rate image_raw --seconds 0': ('--seconds must be', 'not 0'),
     'topic rate image_raw --namespace nobody_here': ('nobody publishes /nobody_here/image_raw', 'vgps-topic list'),

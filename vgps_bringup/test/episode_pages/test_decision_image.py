@@ -1,6 +1,5 @@
 """The decision image over DDS: drawn for the frame the decision was made from, and only while somebody looks."""
 
-import os
 import time
 
 import numpy as np
@@ -31,7 +30,7 @@ CALIBRATION = {'image_width': 640, 'image_height': 480, 'intrinsics': [500.0, 0,
 def world(tmp_path):
     path = tmp_path / 'camera.yaml'
     path.write_text(yaml.safe_dump(CALIBRATION))
-    rclpy.init(domain_id=1 + os.getpid() % 200, args=['--ros-args', '-p', f'calibration:={path}'])
+    rclpy.init(args=['--ros-args', '-p', f'calibration:={path}'])
     node, bench = DecisionImageNode(), rclpy.create_node('bench')
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -35,6 +36,13 @@ def test_model_time_counts_the_longer_of_policy_and_encoder(bag_folder):
     rows = {row.name: row for row in latency_table(Bag(bag_folder).episodes[0])}
     assert rows['candidates → decision'].p50 == pytest.approx(8.0)
     assert rows['period of a step'].p50 == pytest.approx(200.0, abs=0.1)
+
+
+def test_what_camera_and_way_take_until_the_policy_has_the_frame_is_not_counted_as_added(bag_folder):
+    step = Bag(bag_folder).episodes[0].steps[0]
+    timed = SimpleNamespace(stages=[*step.candidates.stages, 'frame_age'],
+                            stage_milliseconds=[*step.candidates.stage_milliseconds, 9.0])
+    assert added_latency(replace(step, candidates=timed)) == pytest.approx(61 - 42.2 - 9)
 
 
 def test_the_report_folder_is_complete_and_self_contained(tmp_path, bag_folder):

@@ -139,8 +139,7 @@ PUBLISHER = textwrap.dedent('''
 
 def start_node(tmp_path, mode):
     pytest.importorskip('rclpy')
-    domain = str(1 + os.getpid() % 200)
-    environment = {**os.environ, 'ROS_DOMAIN_ID': domain,
+    environment = {**os.environ,
                    'PYTHONPATH': os.pathsep.join([str(Path(evaluation_bags.__file__).parent),
                                                   os.environ.get('PYTHONPATH', '')])}
     recorder = subprocess.Popen(

@@ -233,19 +233,17 @@ FEEDER = Path(__file__).with_name('recorder_feeder.py')
 @pytest.mark.parametrize('what', ['no file may grow', 'the folder goes', 'the clock is set back', 'malformed'])
 def test_the_node_lives_through_it_over_dds(tmp_path, what):
     pytest.importorskip('rclpy')
-    environment = {**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-                   'ROS_DOMAIN_ID': os.environ.get('ROS_DOMAIN_ID') or str(1 + os.getpid() % 200)}
     log = tmp_path / 'log'
     with log.open('w') as stream:
         recorder = subprocess.Popen(
             [sys.executable, '-c', 'from vgps_bringup.recording.recorder_node import main; main()', '--ros-args',
              '-r', f'__ns:=/trouble_{os.getpid()}', '-p', f'output_directory:={tmp_path / "runs"}',
              '-p', f'use_sim_time:={"clock" in what}'],
-            env=environment, stdout=stream, stderr=subprocess.STDOUT,
+            stdout=stream, stderr=subprocess.STDOUT,
             preexec_fn=(lambda: limited(4_000_000)) if what == 'no file may grow' else None)
     try:
         fed = subprocess.run([sys.executable, str(FEEDER), f'/trouble_{os.getpid()}', what, str(tmp_path / 'runs')],
-                             env=environment, capture_output=True, text=True, timeout=120)
+                             capture_output=True, text=True, timeout=120)
         assert fed.returncode == 0, fed.stderr[-800:] + log.read_text()[-800:]
         assert recorder.poll() is None, log.read_text()
         recorder.send_signal(signal.SIGINT)

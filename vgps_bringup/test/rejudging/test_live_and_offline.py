@@ -28,13 +28,12 @@ def test_live_and_offline_choices_are_identical(tmp_path):
 
     from vgps_msgs.msg import SteeringDecision
     from vgps_msgs_py import qos
-    domain = 1 + os.getpid() % 200
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain)
+    rclpy.init(context=context)
     critic_node = subprocess.Popen(
         [sys.executable, '-c', 'from vgps_critic.critic_node import main; main()', '--ros-args', '-r', '__ns:=/vgps',
          '-p', 'critic:=untrained', '-p', 'beta:=0.5', '-p', 'deadline_ms:=10000.0', '-p', 'frame_wait_ms:=2000.0'],
-        env={**os.environ, 'ROS_DOMAIN_ID': str(domain), 'OMP_NUM_THREADS': '1'})
+        env={**os.environ, 'OMP_NUM_THREADS': '1'})
     try:
         executor = SingleThreadedExecutor(context=context)
         node = rclpy.create_node('player', context=context, namespace='vgps')

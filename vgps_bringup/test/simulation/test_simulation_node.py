@@ -1,6 +1,5 @@
 """The simulated WidowX over real ROS 2: what it publishes, what it obeys, how it ends."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -76,7 +75,6 @@ class Simulation:
 
 @pytest.fixture(scope='module', autouse=True)
 def ros():
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 200)
     rclpy.init()
     yield
     rclpy.shutdown()

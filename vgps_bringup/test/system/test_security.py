@@ -60,10 +60,9 @@ def test_only_the_operators_client_may_leave_a_stop_and_every_node_may_say_that_
 
 @pytest.mark.ros
 @pytest.mark.skipif(not os.environ.get('AMENT_PREFIX_PATH'), reason='the workspace is not sourced')
-def test_nodes_in_an_episode_do_nothing_that_their_policy_does_not_allow(tmp_path, monkeypatch):
+def test_nodes_in_an_episode_do_nothing_that_their_policy_does_not_allow(tmp_path):
     pytest.importorskip('rclpy')
     from vgps_bringup.system.episode_client import EpisodeClient
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 200))
     known, seen, feedback = permissions(), {}, []
     with supervisor.Runner('simulation', {'output': str(tmp_path), 'k': '2', 'max_steps': '3'}, log=lambda line: None) \
             as running, EpisodeClient('vgps') as client:

@@ -31,7 +31,9 @@ def nodes(arguments):
 
 @pytest.fixture
 def pair(monkeypatch, tmp_path):
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 200))
+    # with notes of its own: another test's system would remove what killed nodes leave
+    monkeypatch.setenv('TMPDIR', str(tmp_path))
+    monkeypatch.setattr(run_files.tempfile, 'gettempdir', lambda: str(tmp_path))
     system = SYSTEMS['simulation']
     monkeypatch.setitem(SYSTEMS, 'pair', System('two recorders', system.arguments, nodes))
     return {'output': str(tmp_path), 'namespace': f'runner_{os.getpid()}'}

@@ -26,8 +26,7 @@ STEPS = 8
 
 
 @pytest.fixture
-def arguments(monkeypatch, tmp_path):
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 200))
+def arguments(tmp_path):
     return {'namespace': f'system_{os.getpid()}_{time.monotonic_ns() % 100000}', 'output': str(tmp_path), 'k': '6',
             'policy': 'random-policy', 'critic': 'untrained', 'max_steps': str(STEPS), 'image_size': '128',
             'decision_image': 'false', 'beta': '0.0'}

@@ -29,11 +29,6 @@ STEPS = 5
 SYSTEM = {'policy': 'random-policy', 'critic': 'untrained', 'image_size': '96', 'decision_image': 'false'}
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 200))
-
-
 def trials(output, *words):
     return [str(executable('vgps_bringup', 'vgps-evaluate')), 'trials', '--policy', 'random-policy', '--critic',
             'untrained', '--k', '6', '--image-size', '96', '--max-steps', str(STEPS), '--output', str(output), *words]

@@ -74,7 +74,7 @@ def _check(options: Demo) -> None:
 
 
 class Pages:
-    """Writes each episode's page in a process of its own that gets what the live nodes leave of the cores."""
+    """Writes the episodes' pages side by side, in processes that get what the live nodes leave of the cores."""
 
     def __init__(self, output: pathlib.Path):
         self._output, self._written, self._pool = output, {}, None
@@ -89,7 +89,7 @@ class Pages:
     def write(self, condition: str, episode_id: str) -> None:
         """Begin with the page of an episode whose bag is closed."""
         if self._pool is None:
-            self._pool = multiprocessing.get_context('spawn').Pool(1, initializer=_step_back)
+            self._pool = multiprocessing.get_context('spawn').Pool(len(CONDITIONS), initializer=_step_back)
         if condition not in self._written:
             bag = self._output / episode_id
             self._written[condition] = bag, self._pool.apply_async(_page, (bag, condition))
@@ -128,21 +128,17 @@ def _run_conditions(options, output: pathlib.Path, pages: Pages, log) -> list[tu
             for condition, selection in CONDITIONS.items():
                 print(f'\n{condition}: {options.task}, seed {options.seed}', flush=True)
                 client.set_parameters('critic_node', selection=selection)
-
-                def watch(feedback):
-                    if len(list(output.glob('*/metadata.yaml'))) > len(results):  # a new bag: the others are closed
-                        for earlier, done in results:
-                            pages.write(earlier, done.episode_id)
-                    progress(feedback)
-                result = client.run_simulated(options.task, options.seed, on_feedback=watch)
+                result = client.run_simulated(options.task, options.seed, on_feedback=progress)
                 print(f'\n  -> {name(Outcome, result.outcome)} after {result.steps} steps, {result.duration:.1f} s. '
                       f'{result.message}', flush=True)
                 results.append((condition, result))
             ended = time.monotonic()
+            for condition, result in results[:-1]:  # not beside an episode, whose latency it would be part of
+                pages.write(condition, result.episode_id)
             import vgps_bringup.episode_pages.report  # noqa: F401  seconds, while the recorder goes on
             time.sleep(max(0.0, POST_ROLL - time.monotonic() + ended))  # it closes the bag when it is told to stop
-    for condition, result in results:
-        pages.write(condition, result.episode_id)
+    condition, result = results[-1]
+    pages.write(condition, result.episode_id)
     return results
 
 

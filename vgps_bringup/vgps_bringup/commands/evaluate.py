@@ -17,7 +17,7 @@ from vgps_policy_bridge.errors import PolicyError
 def check_bag(options) -> None:
     """Refuse what cannot be right before anything is loaded or written."""
     if not options.critic:
-        raise checks.ArgumentError('say who shall judge: --critic CHECKPOINT, e.g. --critic default')
+        raise checks.ArgumentError('say which critic re-scores them: --critic CHECKPOINT, e.g. --critic default')
     checks.recording(*options.bags)
     for name in options.critic:
         checks.critic(name)
@@ -145,7 +145,7 @@ def _runner(study, options):
     from vgps_bringup.trials.trials import InEachProcess
     if options.runner == 'lockstep':
         from vgps_bringup.trials.lockstep import LockstepRunner
-        return InEachProcess(LockstepRunner, (study.max_steps, options.image_size, 'auto', options.looks, load_critic))
+        return InEachProcess(LockstepRunner, (study.max_steps, options.image_size, options.looks, load_critic))
     if options.runner == 'simpler':
         from vgps_bringup.trials.simpler.runner import SimplerRunner
         return InEachProcess(SimplerRunner, (study.max_steps, load_critic))

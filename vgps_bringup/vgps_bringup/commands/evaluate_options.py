@@ -37,17 +37,17 @@ class Bag:
     critic: UseAppendAction[tuple[str, ...]] = ()
     """checkpoint folder, hub id, 'default' (shipped) or 'untrained'; at least one"""
     k: Counts = ()
-    """numbers of candidates, 1 .. 1000, e.g. 10,50; without: as recorded"""
+    """numbers of candidates, 1 .. 1000, e.g. 10,50; by default as recorded"""
     beta: Temperatures = (BETA,)
     """temperatures of the choice, at least 0, e.g. 0,0.1,1.0; 0 takes the best candidate"""
     policy: str = ''
     """propose candidates anew with this policy"""
     instruction: str = ''
-    """for recordings that name none"""
+    """instruction for recordings that name none"""
     camera: Annotated[str, arg(aliases=['--image-topic'])] = ''
     """image topic, or its end, where several cameras were recorded"""
     joint_topic: str = ''
-    """joint states, where several arms were recorded by other software"""
+    """joint states to read, where other software recorded several arms"""
     output: Path = Path('rejudged')
     """report folder"""
     overwrite: bool = False
@@ -67,7 +67,7 @@ class _Study:
     conditions: Names = ('baseline', 'steered')
     """baseline, steered, random-select, random-policy; steered is swept over --critic, --k and --beta"""
     policy: UseAppendAction[tuple[str, ...]] = ()
-    """entry-point name; without: flow, and octo-small-1.5 for simpler"""
+    """entry-point name; by default flow, and octo-small-1.5 for simpler"""
     critic: UseAppendAction[tuple[str, ...]] = ()
     """checkpoint folder, hub id or 'default' (the shipped one)"""
     k: Counts = (K,)
@@ -75,24 +75,24 @@ class _Study:
     beta: Temperatures = (BETA_ROBOT,)
     """temperatures of the choice, at least 0, e.g. 0,0.1,1.0; 0 takes the best candidate"""
     trials: int = 20
-    """per task and condition, at least 1"""
+    """trials per task and condition, at least 1"""
     first_seed: int = 10000
-    """seeds count up from here"""
+    """seed of the first trial; the others count up from it"""
     max_steps: int = 60
     """control steps per trial, of 0.2 s; of 1/3 s for the Google Robot in SIMPLER"""
     order_seed: int = 0
-    """of the interleaving"""
+    """seed of the order in which conditions are interleaved"""
     no_record: bool = False
-    """no bag per trial, hence no videos"""
+    """record no bag for each trial, hence no videos"""
     stop_early: float = 0.0
-    """two conditions: end as soon as enough is known, with at most this chance (0.05) of calling equal ones different;
-    0: play them all"""
+    """with two conditions: stop as soon as the difference is certain, with at most this chance (e.g. 0.05) of calling
+    equal ones different; 0 plays every trial"""
     report_only: bool = False
-    """tables of what is finished so far"""
+    """play nothing; write the tables of what is finished so far"""
     output: Path = Path('trials')
     """folder of journal, bags and report"""
     workers: int = 1
-    """without ROS: processes side by side on this machine"""
+    """without ROS: parallel processes on this machine"""
     shard: str = ''
     """without ROS: i/n, every n-th trial only, as task i (from 0) of a job array on a shared folder"""
     cluster: str = ''
@@ -114,13 +114,13 @@ class Trials(_Study):
     """lockstep: simulation without ROS, fast; ros-simulation: the live nodes, started for the trials; robot: the system
     that is running, judged by the operator"""
     namespace: str = ''
-    """of a system that is running; without: vgps for the robot, and ros-simulation starts its own"""
+    """namespace of a running system; by default vgps for the robot, while ros-simulation starts its own system"""
     image_size: int = 256
-    """the simulation's camera, 16 .. 4096 pixels"""
+    """side of the simulated camera image [pixels], 16 .. 4096"""
     looks: Literal['plain', 'light', 'varied', 'camera', 'lighting', 'colours'] = 'plain'
     """lockstep: appearance of the scene"""
     against: Path | None = None
-    """another run's folder: compare on the same seeds, into same_seeds.json"""
+    """folder of another run: compare both on the same seeds and write same_seeds.json"""
 
     command: ClassVar[str] = 'trials'
     default_policy: ClassVar[str] = 'flow'
@@ -162,7 +162,7 @@ class Overhead:
     k: Counts = (10, 30, 50, 100)
     """numbers of candidates, 1 .. 1000"""
     repetitions: int = 20
-    """of every measurement; the median counts"""
+    """repetitions of every measurement; the median is reported"""
 
     command: ClassVar[str] = 'overhead'
 

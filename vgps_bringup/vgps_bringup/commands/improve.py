@@ -40,10 +40,10 @@ class Improve:
     registry: Path = Path('critics')
     """folder of critics; the current one is the one to beat"""
     work: Path = Path('improvement')
-    """folder for what is made on the way, and for the report"""
+    """folder for intermediate results and the report"""
     start: str = ''
     """critic whose encoder is kept: folder, hub id, 'default' (shipped); 'nothing' trains an encoder as well, for which
-    a hundred episodes are too few; without: the current critic of the registry, or the shipped one"""
+    a hundred episodes are too few; by default the current critic of the registry, or the shipped one"""
     heads: Literal['continue', 'fresh', 'keep'] = Recipe.heads
     """go on from the start critic's heads, learn fresh ones, or keep them and calibrate an outlook alone"""
     algorithm: Literal[tuple(HEADS)] = Recipe.algorithm
@@ -57,11 +57,11 @@ class Improve:
     new_scene: bool = False
     """learn from another camera, table or light than the critic in use was trained on"""
     seed: int = Recipe.seed
-    """of weights, draws and order, at least 0"""
+    """seed of weights, draws and order, at least 0"""
     jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    """trainings side by side, at least 1; without: as many as there are cores"""
+    """trainings that run at the same time, at least 1; by default as many as there are cores"""
     watch: bool = False
-    """stay, and improve again after each session"""
+    """keep running, and improve again after each session"""
 
 
 def _check(options: Improve) -> None:

@@ -19,9 +19,9 @@ class Options(Experiment):
     With the defaults it takes many CPU hours. Next: read OUTPUT/experiment.md, which is written anew after every part.
     """
 
-    output: Path = Path('experiment')  # folder for everything that is made
+    output: Path = Path('experiment')  # folder for everything that is written
     start: str = 'default'             # critic whose encoder is kept: folder, hub id or 'default' (shipped)
-    heads: str = 'fresh'               # learnt from these episodes alone; 'continue': trained on from the start critic's
+    heads: str = 'fresh'               # learnt from these episodes alone; 'continue': on from the start critic's
 
 
 def main() -> None:
@@ -30,7 +30,8 @@ def main() -> None:
     options = command_line.read(Options, 'vgps-improvement-experiment')
     with command_line.refusing('vgps-improvement-experiment', ImproveError, OSError, ValueError, RuntimeError,
                                stopped='stopped: the same command continues'):
-        page = Laboratory(options, Recipe(options.start, options.heads), options.output, partial(print, flush=True)).run()
+        recipe = Recipe(options.start, options.heads)
+        page = Laboratory(options, recipe, options.output, partial(print, flush=True)).run()
         print(f'{page.read_text()}\nTables: {page}')
 
 

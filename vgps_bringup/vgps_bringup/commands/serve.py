@@ -6,11 +6,13 @@ import contextlib
 import logging
 import os
 from dataclasses import dataclass
+from typing import Literal
 
-import tyro
 import yaml
 
+from vgps_bringup.commands import checks
 from vgps_bringup.system.defaults import BETA, K
+from vgps_msgs_py import command_line
 from vgps_policy_bridge.errors import PolicyError
 
 
@@ -36,7 +38,7 @@ class Serve:
     """proposals per frame, 1 .. 1000"""
     beta: float = BETA
     """temperature of the choice, >= 0; 0 takes the best"""
-    selection: str = 'value'
+    selection: Literal['value', 'first', 'random'] = 'value'
     """value: by the critic; first: the plain policy; random: the control"""
     image_key: str = 'observation/image'
     """name of the camera in the client's requests, (H, W, 3) uint8 RGB"""
@@ -50,26 +52,31 @@ class Serve:
     """of the first episode; each later one counts up"""
 
 
+def _check(options: Serve) -> None:
+    checks.policy(options.policy)
+    checks.critic(options.critic)
+    checks.candidates(options.k)
+    checks.temperature(options.beta)
+    checks.whole('--port', options.port, 0, 2**16 - 1)
+    checks.whole('--seed', options.seed, 0, checks.LARGEST_SEED)
+    from vgps_policy_bridge.server.server import is_loopback
+    if not is_loopback(options.host):
+        raise checks.ArgumentError(f'{options.host} can be reached from other machines; there is no password and no '
+                                   'encryption: listen on 127.0.0.1 and use an SSH tunnel')
+
+
 def main() -> None:
     """Command line."""
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
-    options = tyro.cli(Serve, prog='vgps-serve')
+    options = command_line.read(Serve, 'vgps-serve')
+    checks.or_exit('vgps-serve', lambda: _check(options))
     logging.basicConfig(level=logging.INFO, format='%(name)s: %(message)s')
     logging.getLogger('websockets').setLevel(logging.ERROR)
-    from vgps_bringup.commands.evaluate import load_critic
+    from vgps_bringup.rejudging.critics import load_critic
     from vgps_bringup.system.steered_server import LOG, ServedPolicy, listen
     from vgps_critic.steering import Steerer, SteeringConfig
-    from vgps_policy_bridge.policy import MAX_CANDIDATES
     from vgps_policy_bridge.proposals import build_policy
-    from vgps_policy_bridge.server.server import is_loopback
-    if not 1 <= options.k <= MAX_CANDIDATES or options.beta < 0:
-        raise SystemExit(f'vgps-serve: --k must be 1 .. {MAX_CANDIDATES} and --beta >= 0')
-    if options.selection not in ('value', 'first', 'random'):
-        raise SystemExit(f'vgps-serve: --selection must be value, first or random, not {options.selection}')
-    if not is_loopback(options.host):
-        raise SystemExit(f'vgps-serve: {options.host} can be reached from other machines; there is no password and no '
-                         'encryption. Listen on 127.0.0.1 and use an SSH tunnel')
-    try:
+    with command_line.refusing('vgps-serve', PolicyError, OSError, yaml.YAMLError):
         policy = build_policy(options.policy, yaml.safe_load(options.policy_options))
         steerer = Steerer(load_critic(options.critic), SteeringConfig(
             beta=options.beta, selection=options.selection, deadline_ms=10000.0))
@@ -79,8 +86,6 @@ def main() -> None:
                      options.critic, options.k, options.beta, *server.socket.getsockname()[:2])
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
-    except (PolicyError, OSError) as error:
-        raise SystemExit(f'vgps-serve: {error}') from error
 
 
 if __name__ == '__main__':

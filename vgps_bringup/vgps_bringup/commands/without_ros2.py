@@ -6,16 +6,15 @@ On a workstation with ROS from apt, ``ros2 param``, ``ros2 service`` and ``ros2 
 from __future__ import annotations
 
 import importlib
-import sys
 import time
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import tyro
 import yaml
 from tyro.conf import Positional, arg, subcommand
 
 from vgps_bringup.system.presence import Onlooker, full, where_else
+from vgps_msgs_py import command_line
 
 CALL_PATIENCE = 4.0  # [s] in which a service of a node that runs is found, on a busy machine too
 Node = Annotated[Positional[str], arg(metavar='NODE')]
@@ -244,21 +243,17 @@ def _rate(onlooker: Onlooker, path: str, kind: str, seconds: float) -> str:
     executor.remove_node(onlooker.node)
     executor.shutdown()
     if len(arrivals) < 2:
-        raise CommandError(f'{path} spoke {len(arrivals)} times in {seconds:g} s: too few for a rate; listen longer '
-                           'with --seconds')
+        raise CommandError(f'{path} carried {len(arrivals)} messages in {seconds:g} s, too few for a rate: listen '
+                           'longer with --seconds')
     gaps = np.diff(arrivals)
     return (f'{path}: {1 / gaps.mean():.2f} messages per second; gaps of {1e3 * np.median(gaps):.1f} ms (median), '
             f'{1e3 * gaps.max():.1f} ms (longest), over {len(arrivals)} messages')
 
 
 def _run(what, form, command: str, description: str | None = None) -> None:
-    options = tyro.cli(form, prog=command, description=description)
-    try:
+    options = command_line.read(form, command, description=description)
+    with command_line.refusing(command, CommandError, yaml.YAMLError):
         print(what(options))
-    except (CommandError, yaml.YAMLError) as error:
-        sys.exit(f'{command}: {error}')
-    except KeyboardInterrupt:
-        sys.exit(f'{command}: stopped')
 
 
 def parameter_main() -> None:

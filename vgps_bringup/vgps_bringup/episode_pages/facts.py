@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 
-from vgps_bringup.episode_pages.latency import added_latency, image_to_command
+from vgps_bringup.episode_pages.latency import added_latency, frame_age, image_to_command, model_milliseconds
 from vgps_critic.config import CriticConfig
 from vgps_msgs_py.bags.reader import Bag, EpisodeRecord, Step
 from vgps_msgs_py.vocabulary import ControllerReason, SteeringReason, TaskFailure, name, words
@@ -77,8 +77,9 @@ def summarize(bag: Bag, episode: EpisodeRecord) -> dict:
     steps = episode.finished_steps
     decisions = [s.decision for s in steps if s.decision is not None]
     periods = np.diff([s.stamp for s in steps]) * 1e-9
-    whole = [x for x in map(image_to_command, steps) if x is not None]
-    added = [x for x in map(added_latency, steps) if x is not None]
+    timed = [s for s in steps if image_to_command(s) is not None]
+    whole, age, models, added = ([x for x in map(part, timed) if x is not None]
+                                 for part in (image_to_command, frame_age, model_milliseconds, added_latency))
     commands = sum(s.command is not None for s in steps)
     refused, outside = refusals(episode), outside_band(episode)
     scored = sum(s.q_values is not None for s in steps)
@@ -97,7 +98,8 @@ def summarize(bag: Bag, episode: EpisodeRecord) -> dict:
         'reasons': reason_counts(episode),
         'commands': commands, 'refused': refused, 'steps_outside_value_band': outside, 'judged_steps': scored,
         'remarks': [text for text in (refusal_sentence(commands, refused), band_sentence(outside, scored)) if text],
-        'image_to_command_ms': percentiles(whole), 'added_ros_latency_ms': percentiles(added),
+        'image_to_command_ms': percentiles(whole), 'frame_age_ms': percentiles(age),
+        'models_ms': percentiles(models), 'added_ros_latency_ms': percentiles(added),
         'stand_ins': stand_ins(bag), 'problems': bag.problems,
     }
 
@@ -115,8 +117,10 @@ def describe(label: str, summary: dict) -> str:
     if summary['steps_per_second']:
         text += f', {summary["steps_per_second"]:.1f} steps/s'
     if summary['added_ros_latency_ms']:
-        text += (f', image to command {summary["image_to_command_ms"]["p50"]:.0f} ms, of which ROS adds '
-                 f'{summary["added_ros_latency_ms"]["p50"]:.1f} ms (p95 {summary["added_ros_latency_ms"]["p95"]:.1f})')
+        parts = (('the frame\'s way takes', 'frame_age_ms'), ('the models', 'models_ms'))
+        said = ''.join(f'{words} {summary[key]["p50"]:.0f}, ' for words, key in parts if summary[key])
+        text += (f', image to command {summary["image_to_command_ms"]["p50"]:.0f} ms: {said}ROS adds '
+                 f'{summary["added_ros_latency_ms"]["p50"]:.1f} (p95 {summary["added_ros_latency_ms"]["p95"]:.1f})')
     return '\n  '.join([text, *summary['remarks']])
 
 

@@ -9,6 +9,7 @@ from vgps_msgs_py.bags.reader import EpisodeRecord, Step
 
 ENCODER_STAGES = ('embed', 'resize', 'encode')  # of the critic; they run while the policy samples
 TOTAL = 'total'                                 # a policy may time itself as a whole, with parts inside
+AGE = 'frame_age'                               # of the frame when the policy took it up: camera, driver and the way
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def model_milliseconds(step: Step) -> float | None:
     if step.candidates is None or step.decision is None:
         return None
     policy, critic = stages(step.candidates), stages(step.decision)
-    sampling = policy.get(TOTAL, sum(policy.values()))
+    sampling = policy.get(TOTAL, sum(ms for name, ms in policy.items() if name != AGE))
     encoding = sum(critic.get(name, 0.0) for name in ENCODER_STAGES)
     scoring = sum(critic.get(name, 0.0) for name in ('score', 'select'))
     return max(sampling, encoding) + scoring
@@ -49,10 +50,18 @@ def image_to_command(step: Step) -> float | None:
     return next((s.image_to_command_ms for s in step.states if s.image_to_command_ms > 0), None)
 
 
+def frame_age(step: Step) -> float | None:
+    """Return what camera, driver and the frame's way to the policy took [ms]; None where it is not recorded."""
+    return stages(step.candidates).get(AGE)
+
+
 def added_latency(step: Step) -> float | None:
-    """Return what ROS, waiting and conversion added to the models' own time [ms], or None."""
+    """Return what ROS, waiting and conversion added to the models' own time from the frame's arrival on [ms], or None.
+
+    Where the frame's age is not recorded the camera's time is in it.
+    """
     whole, models = image_to_command(step), model_milliseconds(step)
-    return None if whole is None or models is None else whole - models
+    return None if whole is None or models is None else whole - models - (frame_age(step) or 0.0)
 
 
 def latency_table(episode: EpisodeRecord) -> list[LatencyRow]:
@@ -68,10 +77,11 @@ def latency_table(episode: EpisodeRecord) -> list[LatencyRow]:
         received = step.received
         for name, begin, end in (('step started → candidates', 'started', 'candidates'),
                                  ('candidates → decision', 'candidates', 'decision'),
-                                 ('decision → command', 'decision', 'command')):
+                                 ('candidates → command', 'candidates', 'command')):
             if begin in received and end in received:
                 samples['loop', name].append((received[end] - received[begin]) * 1e-6)
         for name, value in (('image stamp → joint command', image_to_command(step)),
+                            ('of it until the policy has the frame', frame_age(step)),
                             ('models on the critical path', model_milliseconds(step)),
                             ('added by ROS: the difference', added_latency(step))):
             if value is not None:

@@ -125,9 +125,9 @@ def calibrated(base: Outlook, tracks: Sequence[Track], fold: np.ndarray, false_a
     return outlook, facts
 
 
-def calibration_error(chance: np.ndarray, success: np.ndarray, bins: int = 5) -> float:
-    """Return the mean difference of chance and rate over bins with equally many episodes."""
-    order = np.array_split(np.argsort(chance), bins)
+def calibration_error(chance: np.ndarray, success: np.ndarray) -> float:
+    """Return the mean difference of chance and rate over five bins with equally many episodes."""
+    order = np.array_split(np.argsort(chance), 5)
     return float(sum(abs(chance[part].mean() - success[part].mean()) * len(part) for part in order if len(part))
                  / len(chance))
 

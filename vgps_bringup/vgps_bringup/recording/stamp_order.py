@@ -21,12 +21,12 @@ def stamp(raw: RawMessage) -> int:
     return seconds * 1_000_000_000 + nanoseconds
 
 
-def by_stamp(messages: Iterable[RawMessage], horizon: int = HORIZON) -> Iterator[tuple[int, RawMessage]]:
+def by_stamp(messages: Iterable[RawMessage]) -> Iterator[tuple[int, RawMessage]]:
     """Yield (stamp [ns], message) of stamped messages, sorted; those of one stamp: image, step, candidates."""
     waiting: list[tuple[int, int, int, RawMessage]] = []
     for number, raw in enumerate(messages):
         heapq.heappush(waiting, (stamp(raw), RANKS.get(raw.type, 0), number, raw))
-        while waiting[0][3].received < raw.received - horizon:
+        while waiting[0][3].received < raw.received - HORIZON:
             earliest = heapq.heappop(waiting)
             yield earliest[0], earliest[3]
     while waiting:

@@ -219,7 +219,7 @@ def _thumbnail(image: np.ndarray, width: int) -> np.ndarray:
     return cv2.resize(image, (width, round(image.shape[0] * width / image.shape[1])), interpolation=cv2.INTER_AREA)
 
 
-def _sheet(images: list[np.ndarray], columns: int = 6) -> np.ndarray:
-    blank = np.full_like(images[0], 255)
+def _sheet(images: list[np.ndarray]) -> np.ndarray:
+    columns, blank = 6, np.full_like(images[0], 255)
     filled = [*images, *[blank] * (-len(images) % columns)]
     return np.vstack([np.hstack(filled[i:i + columns]) for i in range(0, len(filled), columns)])

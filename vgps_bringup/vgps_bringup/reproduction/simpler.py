@@ -17,10 +17,13 @@ from vgps_bringup.reproduction.stages import CRITICS, LESS_DATA, MAIN, SHARES, C
 from vgps_bringup.trials.simpler.environments import MANISKILL
 from vgps_msgs_py import command_line
 
+DEVELOPMENT_SEED = 3_000_000  # of the drawn scenes to choose by; demonstrations have those from 1,000,000 on
 LIMIT = 120           # steps; SIMPLER's own limit of a task, 60 or 120, ends an episode before
 POLICIES = ('flow', 'binned')
 LONGER, FILTERED = 'flow-longer', 'flow-successes'  # the fine-tuning table: twice as long, and on successes only
 PAPER_CRITICS = ('iql', 'cal-ql')
+# without it, a policy of some hundred scenes learns them by heart, and hovers where it finds another
+FEW_SCENES = ('--shift', '2', '--places-weight', '1')
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
     collected = tuple(f'collect-{task}' for task in scale.tasks)
 
     def policy(kind: str, *options: str, **named) -> Stage:
-        return make.policy(kind, *options, needs=collected, **named)
+        return make.policy(kind, *options, *FEW_SCENES, needs=collected, **named)
 
     def trials(name: str, *needs: str) -> Stage:
         return make.stage(f'trials-{name}', 'vgps-evaluate', 'simpler', '--study', '{out}/' + f'{name}.yaml',
@@ -73,7 +76,8 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
         make.table('table', 'demonstrations', collected),
         policy('flow', '--horizon', '1'), make.encoder('encoder'), policy('binned'),
         *make.critics(CRITICS),
-        trials('headline', *POLICIES, MAIN), trials('algorithms', *POLICIES, *PAPER_CRITICS),
+        trials('development', *POLICIES, MAIN), trials('headline', *POLICIES, MAIN),
+        trials('algorithms', *POLICIES, *PAPER_CRITICS),
         trials('controls', 'flow', MAIN, *PAPER_CRITICS, 'monte-carlo-end-to-end', 'monte-carlo-paper-labels'),
         policy('flow', '--horizon', '1', name=LONGER, steps=str(2 * scale.policy_steps)),
         policy('flow', '--horizon', '1', '--successes-only', name=FILTERED),
@@ -99,8 +103,9 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
             row(f'{policy}: base', policy, 'first', 1),
             *(row(f'{policy}: {label}', policy, critic=critic) for critic, label in critics.items()))]
 
+    headline = study(*per_policy({MAIN: 'steered'}))
     return {
-        'headline': study(*per_policy({MAIN: 'steered'})),
+        'development': {**headline, 'first_seed': DEVELOPMENT_SEED}, 'headline': headline,
         'algorithms': study(*per_policy({name: f'steered, {name}' for name in PAPER_CRITICS})),
         'controls': study(base, row('random-select', selection='random'),
                           row('random-policy', 'random-policy', 'first', 1),
@@ -133,7 +138,7 @@ class Study:
     smoke: bool = False
     """every stage in miniature: does it run here?"""
     cores: int = 2
-    """stages run side by side, at least 1"""
+    """stages that run at the same time, at least 1"""
     report_only: bool = False
     """tables of the trials finished so far"""
     scale: Scale = field(default_factory=Scale)

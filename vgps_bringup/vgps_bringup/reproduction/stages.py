@@ -12,10 +12,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from vgps_bringup.reproduction import schedule
 from vgps_bringup.reproduction.schedule import Stage
+from vgps_msgs_py import command_line
 
 TASKS = ('put_eggplant_in_basket', 'put_carrot_on_plate')
 # Demonstrations have seeds from 1,000,000 on; recipes, K and beta were chosen below 140; these are for the report.
@@ -202,17 +201,17 @@ class Study:
     """
 
     output: Path = Path('study')
-    """folder for everything that is made"""
+    """folder for everything that is written"""
     list: bool = False
     """print the commands and run nothing"""
     smoke: bool = False
     """every stage in miniature, minutes: does it run here?"""
     cores: int = 2
-    """stages run side by side, at least 1"""
+    """stages that run at the same time, at least 1"""
     publish: Path | None = None
     """also write the documentation and README of this checkout"""
     report_only: bool = False
-    """tables of the trials finished so far"""
+    """run nothing; write the tables of the trials finished so far"""
 
 
 def main() -> None:
@@ -221,14 +220,14 @@ def main() -> None:
         from vgps_bringup.reproduction import simpler
         simpler.main(sys.argv[2:])
         return
-    options = tyro.cli(Study, prog='vgps-study', config=(tyro.conf.FlagCreatePairsOff,))
+    options = command_line.read(Study, 'vgps-study')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no stage outlives this
     scale, out = SMOKE if options.smoke else Scale(), options.output.resolve()
     if options.list:
         schedule.show(stages(out, scale))
         return
     if options.cores < 1:
-        sys.exit(f'vgps-study: --cores must be at least 1, not {options.cores}')
+        command_line.refuse('vgps-study', f'--cores must be at least 1, not {options.cores}')
     if not options.report_only:
         schedule.run(stages(out, scale), out, scale, studies(out, scale), options.cores)
     from vgps_bringup.reproduction.tables import write

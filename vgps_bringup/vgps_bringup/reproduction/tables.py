@@ -26,6 +26,7 @@ SIMPLER_TITLES = {  # in the order and the layout of the paper's tables
     'data': 'How many of the demonstrations the critic learns from (Table 8)',
     'candidates': 'Number of candidates K (Table 10)',
     'controls': 'Controls, and more critics (Table 12)',
+    'development': 'Two policies, one critic, in drawn scenes (to choose by: not the benchmark)',
 }
 SIMPLER_MISSING = (
     'Table 11, the actors of IQL and Cal-QL as policies: no adapter plays them',

@@ -42,11 +42,11 @@ class Collection:
 
     output: Path  # folder for the recordings
     tasks: tuple[str, ...] = ()
-    episodes: int = 700  # per task, at least 1
+    episodes: int = 700  # episodes per task, at least 1
     episodes_per_bag: int = 50  # episodes in one recording
     max_steps: int = 40  # control steps of 0.2 s; then the episode has failed
     first_seed: int = 1_000_000  # seeds below are left to evaluation
-    processes: int = 1  # side by side on this machine
+    processes: int = 1  # parallel processes on this machine
     shard: str = ''  # 'i/n': record every n-th bag only, as task i (from 0) of a job array on a shared folder
     cluster: str = ''  # address of a Ray cluster that shares the folder, or 'auto'
     demonstrator: DemonstratorConfig = field(default_factory=DemonstratorConfig)

@@ -32,11 +32,10 @@ class LockstepEnvironment:
     """Runs episodes of one simulated robot without ROS and without waiting."""
 
     def __init__(self, task: str = DEFAULT_TASK, image_size: tuple[int, int] | None = (256, 256),
-                 renderer: str = 'auto', looks: VisualRandomisation = PLAIN,
-                 controller: StepControllerConfig | None = None):
+                 renderer: str = 'auto', looks: VisualRandomisation = PLAIN):
         """Build the world of `task`; `image_size` (height, width) None leaves the camera out."""
         self.robot = SimulatedWidowX(task, image_size or (256, 256), renderer, looks)
-        self.controller = StepController(controller or StepControllerConfig(min_height=MIN_HEIGHT))
+        self.controller = StepController(StepControllerConfig(min_height=MIN_HEIGHT))
         self._camera = image_size is not None
 
     def reset(self, seed: int, task: str | None = None) -> Observation:

@@ -157,8 +157,8 @@ class SimulationNode(Node):
                           r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
                           p=[focal, 0.0, width / 2, 0.0, 0.0, focal, height / 2, 0.0, 0.0, 0.0, 1.0, 0.0])
         info.header.stamp, info.header.frame_id = stamp, CAMERA_FRAME
+        self.images.publish(images.to_message(image, info.header))  # first: the policy waits for it
         self.camera_infos.publish(info)
-        self.images.publish(images.to_message(image, info.header))
 
     def on_camera_failure(self, error: Exception) -> None:
         """End the node: a robot without eyes is of no use."""

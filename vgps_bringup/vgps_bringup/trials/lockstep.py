@@ -21,12 +21,10 @@ from vgps_policy_bridge.policy import Candidates, Observation
 class LockstepRunner:
     """Plays trials as fast as the machine allows; policies and critics are loaded once."""
 
-    def __init__(self, max_steps: int = 60, image_size: int = 256, renderer: str = 'auto', looks: str = 'plain',
-                 load_critic=None):
+    def __init__(self, max_steps: int = 60, image_size: int = 256, looks: str = 'plain', load_critic=None):
         """Take ``load_critic(name) -> Critic``; images are ``image_size`` squared."""
         self.max_steps = max_steps
-        self.environment = LockstepEnvironment(image_size=(image_size, image_size), renderer=renderer,
-                                               looks=LOOKS[looks])
+        self.environment = LockstepEnvironment(image_size=(image_size, image_size), looks=LOOKS[looks])
         self.actors = Actors(load_critic)
 
     def close(self) -> None:

@@ -106,7 +106,7 @@ def plan(study: Study) -> list[Trial]:
 
 
 def named_conditions(names: list[str], policies: list[str], critics: list[str], ks: tuple[int, ...],
-                     betas: tuple[float, ...], policy_options: Mapping[str, object] | None = None) -> list[Condition]:
+                     betas: tuple[float, ...]) -> list[Condition]:
     """Expand the command line's condition names over policies, critics, K and beta.
 
     ``baseline`` the plain policy; ``steered`` by value, one condition per critic, K and beta; ``random-select`` a
@@ -116,11 +116,11 @@ def named_conditions(names: list[str], policies: list[str], critics: list[str], 
         StudyError: unknown name, or no critic where one is needed.
 
     """
-    conditions, options = [], dict(policy_options or {})
+    conditions = []
     for name, policy in product(names, policies):
         prefix = f'{policy} ' if len(policies) > 1 else ''
         if name == 'baseline':
-            conditions.append(Condition(f'{prefix}baseline', policy, selection='first', k=1, policy_options=options))
+            conditions.append(Condition(f'{prefix}baseline', policy, selection='first', k=1))
         elif name == 'steered':
             if not critics:
                 raise StudyError('condition steered needs --critic CHECKPOINT')
@@ -129,10 +129,9 @@ def named_conditions(names: list[str], policies: list[str], critics: list[str], 
                 short = critics
             for (critic, label), k, beta in product(zip(critics, short), ks, betas):
                 label = f'{prefix}steered' + (f' {label}' if len(critics) > 1 else '') + f' K={k} β={beta:g}'
-                conditions.append(Condition(label, policy, critic, 'value', k, beta, options))
+                conditions.append(Condition(label, policy, critic, 'value', k, beta))
         elif name == 'random-select':
-            conditions += [Condition(f'{prefix}random-select K={k}', policy, selection='random', k=k,
-                                     policy_options=options) for k in ks]
+            conditions += [Condition(f'{prefix}random-select K={k}', policy, selection='random', k=k) for k in ks]
         elif name == 'random-policy':
             if policy == policies[0]:
                 conditions.append(Condition('random-policy', 'random-policy', selection='first', k=1))

@@ -29,6 +29,7 @@ KEYS = 'keys: s success, m missed grasp, e early drop, l late drop, o other fail
 JUDGEMENTS = {'s': (True, ''), 'm': (False, 'missed grasp'), 'e': (False, 'early drop'), 'l': (False, 'late drop'),
               'o': (False, 'other')}
 PATIENCE = 600.0  # s for the operator's word on an episode that is over
+START = 120.0     # s for the nodes to be there and their models loaded
 LAST_BAG = 60.0   # s for the recorder to close the last bag: a busy machine may need a while for what is queued
 
 
@@ -113,8 +114,7 @@ def simulation(study: Study, image_size: int = 256, record: bool = True) -> Runn
 class RobotRunner:
     """Plays trials with the nodes of one namespace."""
 
-    def __init__(self, study: Study, namespace: str = 'vgps', system: Runner | None = None, simulated: bool = False,
-                 timeout: float = 120.0):
+    def __init__(self, study: Study, namespace: str = 'vgps', system: Runner | None = None, simulated: bool = False):
         """Join a namespace, or start ``system`` and stop it at the end.
 
         ``simulated``: scenes reset and judge themselves; otherwise the operator does.
@@ -135,7 +135,7 @@ class RobotRunner:
             self.client = stack.enter_context(EpisodeClient(namespace))
             self.witness = Witness(self.client)
             self._judge = self.client.node.create_client(JudgeEpisode, 'judge_episode')
-            self.client.wait_until_ready(timeout, system.why_not_ready if system else lambda: '')
+            self.client.wait_until_ready(START, system.why_not_ready if system else lambda: '')
             if system is None:
                 self._check_loaded(study.conditions)
                 stack.callback(self._give_back)

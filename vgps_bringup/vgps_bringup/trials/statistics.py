@@ -79,7 +79,7 @@ def paired_interval(pairs: int, wins: int, losses: int, confidence: float = 0.95
     return float(max(-1.0, middle - half)), float(min(1.0, middle + half))
 
 
-def compare_paired(first: list[bool], second: list[bool], confidence: float = 0.95) -> PairedComparison:
+def compare_paired(first: list[bool], second: list[bool]) -> PairedComparison:
     """Compare two conditions whose trials ran on the same seeds, in the same order.
 
     Raises:
@@ -90,6 +90,6 @@ def compare_paired(first: list[bool], second: list[bool], confidence: float = 0.
         raise ValueError(f'{len(first)} trials of one condition cannot be paired with {len(second)} of the other')
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     wins, losses = int((b & ~a).sum()), int((a & ~b).sum())
-    low, high = paired_interval(len(a), wins, losses, confidence)
+    low, high = paired_interval(len(a), wins, losses)
     return PairedComparison(len(a), wins, losses, (wins - losses) / len(a) if len(a) else float('nan'), low, high,
                             mcnemar_exact(wins, losses))

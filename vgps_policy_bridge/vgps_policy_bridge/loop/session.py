@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -56,7 +57,8 @@ class PolicySession:
         """Take note of the candidate that went to the robot; a policy that wants to know hears of it when asked."""
         self._committed = index
 
-    def propose(self, frame, wrist, state: np.ndarray | None, k: int, temperature: float) -> Candidates:
+    def propose(self, frame, wrist, state: np.ndarray | None, k: int, temperature: float,
+                age: float = math.nan) -> Candidates:
         """Ask for k candidates for a frame.
 
         Args:
@@ -65,10 +67,11 @@ class PolicySession:
             state: (7,) or None, see Observation.
             k: number of candidates.
             temperature: of the sampling, for a policy that has one.
+            age: of the frame [ms], what the camera and the way from it took; NaN where nobody measured.
 
         Returns:
-            Checked candidates with the stages 'convert' and 'total' added. Raises ImageError and PolicyError, an
-            ObservationError where the wrist's picture is of another moment.
+            Checked candidates with the stages 'frame_age', 'convert' and 'total' added. Raises ImageError and
+            PolicyError, an ObservationError where the wrist's picture is of another moment.
         """
         self.busy = True
         try:
@@ -81,7 +84,9 @@ class PolicySession:
             ended = time.perf_counter()
         finally:
             self.busy = False
-        self.stages = {'convert': 1e3 * (converted - start)} | candidates.stages | {'total': 1e3 * (ended - start)}
+        stages = {'frame_age': age, 'convert': 1e3 * (converted - start), **candidates.stages,
+                  'total': 1e3 * (ended - start)}
+        self.stages = {name: ms for name, ms in stages.items() if not math.isnan(ms)}
         return replace(candidates, stages=self.stages)
 
     def _beside(self, frame, wrist) -> np.ndarray | None:

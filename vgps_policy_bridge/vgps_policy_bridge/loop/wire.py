@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from array import array
 
+import numpy as np
+
+from vgps_msgs_py import robot_state
 from vgps_msgs_py.stamps import nanoseconds
 from vgps_msgs_py.vocabulary import ArmState, ControllerReason, SteeringReason, name
 from vgps_policy_bridge.loop.events import ArmReport, DecisionReport
@@ -45,9 +48,19 @@ def fill_candidates(message, candidates: Candidates):
     return message
 
 
+def measured(arm) -> np.ndarray | None:
+    """Return the (7,) robot state of a ControllerState, see Observation; None without one."""
+    return None if arm is None else robot_state.measured_state(arm.measured_pose, arm.gripper_position)
+
+
+def age_ms(frame, now: int) -> float:
+    """Return what an image message is old [ms] at now [ns] of the clock it was stamped by."""
+    return (now - nanoseconds(frame.header.stamp)) * 1e-6
+
+
 def health_facts(session, machine, config, frame, now: int) -> dict:
     """Return the values of the node's diagnostics; frame is the newest image message or None, now [ns] of its clock."""
-    age = 'no frame yet' if frame is None else f'{(now - nanoseconds(frame.header.stamp)) * 1e-9:.3f}'
+    age = 'no frame yet' if frame is None else f'{1e-3 * age_ms(frame, now):.3f}'
     facts = {'policy': session.identity or config.policy, 'waiting for': machine.phase.value, 'step': machine.step,
              'num_candidates': config.num_candidates, 'temperature': config.temperature, 'busy': session.busy,
              'newest frame age [s]': age}

@@ -211,32 +211,32 @@ def make_task(name: str):
 
 
 class WidowXGripper:
-    """Openness 0..1 to -1 or 1, flipping only after ``sticky`` disagreeing steps."""
+    """Openness 0..1 to -1 or 1, flipping only after WIDOWX_STICKY disagreeing steps."""
 
-    def __init__(self, sticky: int = WIDOWX_STICKY):
-        self.sticky, self.closed, self.disagreeing = sticky, False, 0
+    def __init__(self):
+        self.closed, self.disagreeing = False, 0
 
     def __call__(self, openness: float) -> float:
         """Return the command for this step."""
         wanted = openness < 0.5
         self.disagreeing = self.disagreeing + 1 if wanted != self.closed else 0
-        if self.disagreeing >= self.sticky:
+        if self.disagreeing >= WIDOWX_STICKY:
             self.closed, self.disagreeing = wanted, 0
         return -1.0 if self.closed else 1.0
 
 
 class GoogleGripper:
-    """Openness to a relative command, held for ``sticky`` steps: previous minus present openness."""
+    """Openness to a relative command, held for GOOGLE_STICKY steps: previous minus present openness."""
 
-    def __init__(self, sticky: int = GOOGLE_STICKY):
-        self.sticky, self.previous, self.held, self.left = sticky, None, 0.0, 0
+    def __init__(self):
+        self.previous, self.held, self.left = None, 0.0, 0
 
     def __call__(self, openness: float) -> float:
         """Return the command for this step."""
         relative = 0.0 if self.previous is None else self.previous - openness
         self.previous = openness
         if abs(relative) > 0.5 and self.left == 0:
-            self.held, self.left = relative, self.sticky
+            self.held, self.left = relative, GOOGLE_STICKY
         if self.left == 0:
             return relative
         self.left -= 1
