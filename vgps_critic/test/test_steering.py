@@ -32,7 +32,7 @@ def values(*rows):
 
 
 def test_a_decision_has_every_field_of_the_message():
-    message = pytest.importorskip('vgps_msgs.msg').SteeringDecision
+    message = pytest.importorskip('vgps_msgs.msg._steering_decision').SteeringDecision
     fields = set(message.get_fields_and_field_types())
     on_the_wire_only = {'header', 'episode_id', 'step', 'instruction', 'critic_hash', 'policy', 'stage_milliseconds'}
     assert set(steering.Decision.__dataclass_fields__) == fields - on_the_wire_only

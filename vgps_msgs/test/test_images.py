@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image as Image_
+
+pytest.importorskip('sensor_msgs')
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 

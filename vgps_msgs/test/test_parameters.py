@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 import pytest
+
+pytest.importorskip('rclpy')
 import rclpy
 from rclpy.parameter import Parameter
 

@@ -76,6 +76,7 @@ def _key(encoder: str, text: str) -> bytes:
 def _read(encoder: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
     def read(database: Any) -> dict[str, np.ndarray]:
         known = {}
+        database.execute('begin')  # or every row would be locked, read from the disk and unlocked
         for text in dict.fromkeys(texts):
             key = _key(encoder, text)
             for digest, vector in database.execute('select digest, vector from embeddings where key = ?', (key,)):

@@ -6,6 +6,8 @@ import threading
 import numpy as np
 import PIL.Image
 import pytest
+
+pytest.importorskip('rclpy')
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor

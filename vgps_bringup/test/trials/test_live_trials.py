@@ -113,38 +113,46 @@ class Operator:
         os.write(self.master, line.encode() + b'\n')
 
 
-def test_on_the_robot_a_blind_operator_judges_by_key_or_service(tmp_path):
-    """The simulated arm takes the robot's place: no scene is reset and no oracle asked, as on the real one."""
-    namespace = f'robot_{os.getpid()}'
-    with Runner('simulation', {**SYSTEM, 'namespace': namespace, 'output': str(tmp_path / 'before')}, quiet=True), \
+@pytest.fixture(scope='module')
+def robot(tmp_path_factory):
+    """A system that somebody has started: (its namespace, a client of it, where it records)."""
+    namespace, output = f'robot_{os.getpid()}', tmp_path_factory.mktemp('robot') / 'before'
+    with Runner('simulation', {**SYSTEM, 'namespace': namespace, 'output': str(output)}, quiet=True), \
             EpisodeClient(namespace) as client:
         client.wait_until_ready(90.0)
-        judge = client.node.create_client(JudgeEpisode, 'judge_episode')
+        yield namespace, client, output
 
-        def say(**verdict):
-            assert judge.wait_for_service(10.0)
-            future = judge.call_async(JudgeEpisode.Request(**verdict))
-            client.executor.spin_until_future_complete(future, 10.0)
-            assert future.result().accepted
 
-        operator = Operator(trials(tmp_path / 'study', '--runner', 'robot', '--namespace', namespace, '--trials', '1',
-                                   '--conditions', 'baseline,steered,random-select'))
-        try:
-            for judge_it in (lambda: operator.type('s'),  # while it runs
-                             lambda: (operator.wait_for('time is up'), operator.type('?'), operator.type('m')),
-                             lambda: (operator.wait_for('time is up'), say(success=False, failure='early drop'))):
-                operator.wait_for('arrange the scene for "put_eggplant_in_basket"')
-                operator.type('')
-                operator.wait_for('keys: ')
-                judge_it()
-            operator.wait_for('Report:')
-            assert operator.process.wait(30) == 0
-        finally:
-            if operator.process.poll() is None:
-                operator.process.send_signal(signal.SIGKILL)
-        assert client.get_parameters('recorder_node', 'output_directory') == [str(tmp_path / 'before')]
-        assert client.get_parameters('critic_node', 'selection', 'beta') == ['value', 1.0]
-        assert client.get_parameters('policy_node', 'num_candidates') == [10], 'the system is as it was'
+def test_on_the_robot_a_blind_operator_judges_by_key_or_service(robot, tmp_path):
+    """The simulated arm takes the robot's place: no scene is reset and no oracle asked, as on the real one."""
+    namespace, client, before = robot
+    judge = client.node.create_client(JudgeEpisode, 'judge_episode')
+
+    def say(**verdict):
+        assert judge.wait_for_service(10.0)
+        future = judge.call_async(JudgeEpisode.Request(**verdict))
+        client.executor.spin_until_future_complete(future, 10.0)
+        assert future.result().accepted
+
+    operator = Operator(trials(tmp_path / 'study', '--runner', 'robot', '--namespace', namespace, '--trials', '1',
+                               '--conditions', 'baseline,steered,random-select'))
+    try:
+        for judge_it in (lambda: operator.type('s'),  # while it runs
+                         lambda: (operator.wait_for('time is up'), operator.type('?'), operator.type('m')),
+                         lambda: (operator.wait_for('time is up'), say(success=False, failure='early drop'))):
+            operator.wait_for('arrange the scene for "put_eggplant_in_basket"')
+            operator.type('')
+            operator.wait_for('keys: ')
+            judge_it()
+        operator.wait_for('Report:')
+        assert operator.process.wait(30) == 0
+    finally:
+        if operator.process.poll() is None:
+            operator.process.send_signal(signal.SIGINT)  # it gives the system back as it was
+            operator.process.wait(30)
+    assert client.get_parameters('recorder_node', 'output_directory') == [str(before)]
+    assert client.get_parameters('critic_node', 'selection', 'beta') == ['value', 1.0]
+    assert client.get_parameters('policy_node', 'num_candidates') == [10], 'the system is as it was'
     blind = operator.text[:operator.text.index('| Task |')]
     assert not re.search('baseline|steered|random|K=', blind), blind
     rows = collect(tmp_path / 'study')[1]
@@ -154,7 +162,7 @@ def test_on_the_robot_a_blind_operator_judges_by_key_or_service(tmp_path):
     outcomes = [recorded_outcome(tmp_path / 'study', row) for row in rows]
     assert outcomes[0] == 'success'
     assert {*outcomes[1:]} <= {'failure', 'timeout'}, 'after the end the word may come when the bag is closed already'
-    assert not (tmp_path / 'before').exists()
+    assert not before.exists()
 
 
 def study(*conditions):
@@ -168,18 +176,18 @@ def test_one_live_system_cannot_serve_two_policies_or_two_critics():
             RobotRunner(study(*pair))
 
 
-def test_a_system_that_runs_something_else_or_a_dry_arm_is_refused(tmp_path):
-    namespace = f'other_{os.getpid()}'
-    arguments = {**SYSTEM, 'namespace': namespace, 'output': str(tmp_path)}
-    with Runner('simulation', arguments, quiet=True), EpisodeClient(namespace) as client:
-        client.wait_until_ready(90.0)
-        with pytest.raises(StudyError, match="runs policy 'random-policy', the study wants 'flow'"):
-            RobotRunner(study(Condition('a', 'flow', selection='first', k=1)), namespace)
-        with pytest.raises(StudyError, match="runs critic 'untrained', the study wants '/my/critic'"):
-            RobotRunner(study(Condition('a', 'random-policy', '/my/critic')), namespace)
-        client.set_parameters('widowx_node', dry_run=True)
+def test_a_system_that_runs_something_else_or_a_dry_arm_is_refused(robot):
+    namespace, client, _ = robot
+    with pytest.raises(StudyError, match="runs policy 'random-policy', the study wants 'flow'"):
+        RobotRunner(study(Condition('a', 'flow', selection='first', k=1)), namespace)
+    with pytest.raises(StudyError, match="runs critic 'untrained', the study wants '/my/critic'"):
+        RobotRunner(study(Condition('a', 'random-policy', '/my/critic')), namespace)
+    client.set_parameters('widowx_node', dry_run=True)
+    try:
         with pytest.raises(StudyError, match='is dry'):
             RobotRunner(study(Condition('a', 'random-policy', 'untrained')), namespace)
+    finally:
+        client.set_parameters('widowx_node', dry_run=False)
 
 
 @pytest.mark.parametrize('answers', [['a'], ['', '', 'a'], [''] * 5])
