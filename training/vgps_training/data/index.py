@@ -1,9 +1,9 @@
 """What must be known of a data set before its frames are read, kept from one start to the next.
 
-A pass over every record (Bridge and Fractal: 235 GB) finds where the frames lie, the actions, instructions and
-outcomes: a few percent of a percent of the bytes. It is made once, by all cores, and memory-mapped by every process of
-every later start. It counts while the shards have the names, sizes and times they had, and this version's readers.
-It lies in $XDG_CACHE_HOME/vgps (~/.cache/vgps); removing it is safe.
+A pass over every record (Bridge and Fractal: 235 GB) holds its bytes against their checksum and finds where the frames
+lie, the actions, instructions and outcomes: a few percent of a percent of the bytes. It is made once, by all cores, and
+memory-mapped by every process of every later start. It counts while the shards have the names, sizes and times they
+had, and this version's readers. It lies in $XDG_CACHE_HOME/vgps (~/.cache/vgps); removing it is safe.
 """
 import fcntl
 import hashlib

@@ -16,12 +16,13 @@ What counts, and why:
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from vgps_critic.images import resize
 from vgps_critic.whole_files import whole
@@ -94,19 +95,18 @@ def digest(bag: Path) -> str:
     return result.hexdigest()
 
 
-def read(bags: Iterable[Path], image_size: int, cache: Path, say=lambda text: None) -> Recordings:
+def read(bags: Sequence[Path], image_size: int, cache: Path) -> Recordings:
     """Return the judged episodes of recordings; what was read once is kept in ``cache``, by content.
 
     Args:
         bags: folders, from ``find_bags``.
         image_size: of the critic, pixels.
         cache: folder, made if absent.
-        say: told of every bag.
 
     """
     cache.mkdir(parents=True, exist_ok=True)
     result, seen = Recordings(), set()
-    for bag in bags:
+    for bag in tqdm(bags, desc='reading', unit='recording', disable=None):
         sha = digest(bag)
         if sha in seen:
             result.skipped['the same recording was given twice'] += 1
@@ -121,7 +121,6 @@ def read(bags: Iterable[Path], image_size: int, cache: Path, say=lambda text: No
                 continue
             _save(kept, episodes, facts)
         episodes, facts = _load(kept)
-        say(f'{bag.name}: {len(episodes)} episodes')
         result.episodes += episodes
         result.skipped.update(facts['skipped'])
         result.judged_by.add(facts['judged_by'])

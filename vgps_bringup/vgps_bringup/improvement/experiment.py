@@ -83,7 +83,7 @@ class Laboratory:
             self._runners[looks] = LockstepRunner(setting.max_steps, setting.image_size, looks=looks,
                                                   load_critic=Critic.load)
         study = Study(task_list(list(setting.tasks)), tuple(conditions), trials, seed, setting.max_steps)
-        run_study(study, self._runners[looks], out, record, say=lambda text: None, setting={'looks': looks})
+        run_study(study, self._runners[looks], out, record, say=self.say, setting={'looks': looks})
 
     def _improve(self, name: str, bags: Sequence[Path]) -> Path:
         """Train on recordings and return the folder of the candidate, whatever the gate says; its verdict is kept."""

@@ -98,7 +98,7 @@ def improve(paths: Sequence[Path], registry: Registry, recipe: Recipe, work: Pat
     recipe = Recipe(**{**asdict(recipe), 'start': start if start == NOTHING else checkpoint.read(start)[2]})
     known = None if start == NOTHING else Critic.load(start)
     size = 96 if known is None else known.config.image_size
-    recordings = read(find_bags(paths), size, work / 'read', say)
+    recordings = read(find_bags(paths), size, work / 'read')
     episodes = recordings.episodes
     for reason, count in recordings.skipped.items():
         say(f'left out: {count} x {reason}')

@@ -6,7 +6,7 @@ from itertools import groupby
 
 import numpy as np
 
-FRAMES, WAY = 5, 0.04  # [m]: no camera that works sends as many frames alike while the hand moves as far
+FRAMES, WAY = 5, 0.04  # [m]: no camera that sees the hand move as far sends as many frames alike
 
 
 def one_frame(moments: Sequence[int]) -> str:
@@ -35,6 +35,6 @@ def stood_still(same: Sequence[bool], places: np.ndarray) -> str:
             way = float(np.linalg.norm(np.ptp(known, axis=0)))
             if way > WAY:
                 return (f'{count + 1} frames from step {first} on are the same to the last bit while the hand moves '
-                        f'{way:.2f} m: the camera stood still')
+                        f'{way:.2f} m: the camera stood still, or is a simulated one that does not see the hand')
         first += count
     return ''
