@@ -64,7 +64,8 @@ class CriticNode(Node):
         self._status = (DiagnosticStatus.OK, 'waiting for candidates')
         self._last: Decision | None = None
         self._reconfigured = True  # publish the configuration at the next tick
-        self._worker, self._embedding = ThreadPoolExecutor(1, 'critic'), Future[None]()
+        self._worker = ThreadPoolExecutor(1, 'critic')
+        self._embedding: Future[Any] = self._worker.submit(int)  # nothing yet
         self._decisions = self.create_publisher(SteeringDecision, 'decision', qos.EVENT)
         self._commands = self.create_publisher(EndEffectorCommand, 'command', qos.EVENT)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.EVENT)
@@ -125,12 +126,11 @@ class CriticNode(Node):
         self._advance()
 
     def _on_candidates(self, message: ActionCandidates) -> None:
-        step = self._begin(message)
-        if step is None or step.candidates is not None:
+        if (step := self._begin(message)) is None or step.candidates is not None:
             self.get_logger().warning(f'ignoring candidates of step {message.step}: the step is decided already')
             return
         step.candidates, step.arrived = message, time.monotonic()
-        step.grace = NEW_WORDS_MS * self._embedding.running()
+        step.grace = 0.0 if self._embedding.done() else NEW_WORDS_MS  # it may still wait for the worker
         step.actions = np.frombuffer(message.actions, np.float32)
         if step.actions.size == message.num_candidates * message.horizon * 7:  # others are refused by name in steering
             step.actions = step.actions.reshape(message.num_candidates, message.horizon, 7)

@@ -31,12 +31,21 @@ def nodes(arguments):
 
 @pytest.fixture
 def pair(monkeypatch, tmp_path):
+    # away from the nodes that other tests of this process may have left to the collector: theirs would be mapped, too
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + (os.getpid() + 100) % 200))
     # with notes of its own: another test's system would remove what killed nodes leave
     monkeypatch.setenv('TMPDIR', str(tmp_path))
     monkeypatch.setattr(run_files.tempfile, 'gettempdir', lambda: str(tmp_path))
     system = SYSTEMS['simulation']
     monkeypatch.setitem(SYSTEMS, 'pair', System('two recorders', system.arguments, nodes))
     return {'output': str(tmp_path), 'namespace': f'runner_{os.getpid()}'}
+
+
+@pytest.fixture
+def nothing_held(monkeypatch):
+    """What this process holds is what the test makes: nodes of earlier tests may wait for the collector."""
+    own, before = run_files._own, run_files._own()
+    monkeypatch.setattr(run_files, '_own', lambda: own() - before)
 
 
 def wait_for(condition, seconds=20.0):
@@ -172,7 +181,7 @@ def test_the_next_start_removes_what_killed_nodes_left_in_shared_memory_and_noth
         foreign.unlink()
 
 
-def test_a_note_of_a_process_that_lives_or_was_changed_removes_nothing(tmp_path, monkeypatch):
+def test_a_note_of_a_process_that_lives_or_was_changed_removes_nothing(tmp_path, monkeypatch, nothing_held):
     monkeypatch.setattr(run_files.tempfile, 'gettempdir', lambda: str(tmp_path))
     place, victim = run_files.folder(), pathlib.Path('/dev/shm', f'vgps_test_{os.getpid()}')
     # what the next node of this domain takes over: without it that node would be deaf
@@ -216,7 +225,8 @@ def test_a_process_that_was_killed_has_ended_although_nobody_asked_how(tmp_path,
         left.unlink(missing_ok=True)
 
 
-def test_what_a_node_has_made_is_noted_while_it_still_starts_and_what_others_have_made_is_not(tmp_path, monkeypatch):
+def test_what_a_node_has_made_is_noted_while_it_still_starts_and_what_others_have_made_is_not(tmp_path, monkeypatch,
+                                                                                              nothing_held):
     monkeypatch.setattr(run_files.tempfile, 'gettempdir', lambda: str(tmp_path))
     made, foreign = (pathlib.Path('/dev/shm', f'fastdds_{os.getpid() + more:016x}') for more in (0, 2**40))
     lock, note = made.with_name(made.name + '_el'), run_files.folder() / f'{os.getpid()}.segments'
