@@ -53,7 +53,7 @@ class InstructionEncoder:
         if not isinstance(instruction, str):
             raise UnknownInstructionError(f'instruction must be text, got {type(instruction).__name__}')
         if instruction not in self._cache:
-            embedding = self.encode_all([instruction])[0]
+            embedding = check_embedding(self.encode_all([instruction])[0])
             embedding.setflags(write=False)
             if len(self._cache) >= _CACHE_SIZE:
                 self._cache.pop(next(iter(self._cache)))  # the oldest

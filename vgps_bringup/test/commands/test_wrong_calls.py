@@ -83,6 +83,7 @@ CALLS = {
     'improve runs --folds 1': ('--folds must be 2', 'not 1'),
     'improve runs --heads none': ('none', 'continue'),
     'improvement-experiment --rounds many': ('many', 'int'),
+    'improvement-experiment --heads frehs': ('frehs', 'fresh'),
     'import-reference empty new': ("empty: holds no file 'checkpoint'", 'give checkpoint_<step>'),
     'import-reference file.txt new --action-space google': ('google', 'bridge'),
     'policy-server flow --host 0.0.0.0': ('can be reached from other machines', '--allow-remote'),

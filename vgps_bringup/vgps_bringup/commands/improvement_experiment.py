@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from vgps_bringup.improvement.experiment import Experiment, Laboratory
 from vgps_bringup.improvement.pipeline import ImproveError, Recipe
@@ -21,7 +22,8 @@ class Options(Experiment):
 
     output: Path = Path('experiment')  # folder for everything that is written
     start: str = 'default'             # critic whose encoder is kept: folder, hub id or 'default' (shipped)
-    heads: str = 'fresh'               # learnt from these episodes alone; 'continue': on from the start critic's
+    # learnt from these episodes alone; 'continue': on from the start critic's; 'keep': as they are
+    heads: Literal['fresh', 'continue', 'keep'] = 'fresh'
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ The robot's own episodes have seeds from ``own_seed`` on, the held-out ones from
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vgps_bringup.improvement.pipeline import Recipe, improve
+from vgps_bringup.improvement.pipeline import ImproveError, Recipe, improve
 from vgps_bringup.improvement.registry import Registry
 from vgps_bringup.system.defaults import BETA, K
 from vgps_bringup.trials.lockstep import LockstepRunner
@@ -54,7 +54,15 @@ class Laboratory:
         self._runners: dict[str, LockstepRunner] = {}
 
     def run(self) -> Path:
-        """Run what is not done and return the path of the tables, written after every part."""
+        """Run what is not done and return the path of the tables, written after every part.
+
+        Raises ImproveError where the folder's critics were made by another recipe.
+        """
+        path, wanted = self.folder / 'recipe.json', json.dumps(asdict(self.recipe), indent=1)
+        if path.exists() and path.read_text() != wanted:
+            raise ImproveError(f'{self.folder} was begun with other critics (see {path}): choose another --output')
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted)
         for policy in self.setting.policies:
             self._curve(policy)
             self._rounds(policy)
