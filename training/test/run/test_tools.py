@@ -1,4 +1,5 @@
 """Validation figures of critics whose quality is known, and the tools around a run."""
+import json
 import sys
 
 import numpy as np
@@ -13,10 +14,11 @@ from vgps_training.data import inspect_data
 from vgps_training.data.labels import LabelConfig
 from vgps_training.data.table import read_table
 from vgps_training.run import train
+from vgps_training.run.judge import main as judge
 from vgps_training.run.loop import Run
 from vgps_training.run.push import PushConfig, push
 from vgps_training.run.train import parse
-from vgps_training.run.validation import Validation
+from vgps_training.run.validation import Validation, improves
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +83,42 @@ def test_critic_that_ignores_everything_is_seen_through(folder):
     result, _, _ = metrics(folder, lambda images, language, a: torch.rand(a.shape[:2], generator=noise))
     assert abs(result['return_spearman']) < 0.25 and 0.3 < result['instruction_accuracy'] < 0.7
     assert 0.4 < result['data_action_rank_random'] < 0.6
+
+
+def test_value_of_states_alone_tells_outcomes_apart_and_no_action_from_another(folder):
+    table, _ = read_table([folder / 'table'], 64, progress=False)
+    good = {frame.tobytes(): float(s) for frame, s in zip(table.frames, table.per_step(table.success))}
+
+    def blind(images, language, actions):
+        return torch.tensor([good[i.numpy().astype(np.uint8).tobytes()] for i in images])[:, None].expand(
+            actions.shape[:2])
+
+    result, _, _ = metrics(folder, blind)
+    assert result['failure_auc'] == 1 and result['action_auc'] == 0.5 and result['data_action_rank_moments'] == 0
+
+
+@pytest.mark.parametrize('metrics, best, by', [
+    ({'action_auc': 0.7, 'data_action_rank_perturbed': 0.4}, None, 'action_auc'),
+    ({'action_auc': 0.7, 'data_action_rank_perturbed': 0.1}, {'step': 2, 'action_auc': 0.8}, None),
+    ({'action_auc': 0.7}, {'step': 2, 'action_auc': 0.7}, None),
+    ({'action_auc': float('nan'), 'data_action_rank_perturbed': 0.2}, {'step': 2, 'data_action_rank_perturbed': 0.3},
+     'data_action_rank_perturbed'),
+    ({'action_auc': 0.6, 'data_action_rank_perturbed': 0.4}, {'step': 2, 'data_action_rank_perturbed': 0.3},
+     'action_auc'),  # a run of an earlier version goes on
+    ({'action_auc': float('nan'), 'data_action_rank_perturbed': float('nan')}, None, None), ({}, None, None)])
+def test_best_is_decided_by_the_first_figure_that_the_held_out_episodes_can_tell(metrics, best, by):
+    assert improves(metrics, best) == by
+
+
+def test_critics_are_judged_by_recordings_of_choice(folder, capsys, tmp_path):
+    Run(config(folder, out='judged', steps=2), quiet=True).train()
+    critic, out = str(folder / 'judged/critic'), tmp_path / 'figures.json'
+    judge([critic, '--data', str(folder / 'table'), '--out', str(out), '--instruction-encoder',
+           str(folder / 'text.npz')])
+    figures = json.loads(out.read_text())[critic]
+    assert 0 <= figures['action_auc'] <= 1 and critic in capsys.readouterr().out
+    with pytest.raises(SystemExit, match='vgps-train judge: .*nowhere'):
+        judge(['nowhere', '--data', str(folder / 'table')])
 
 
 def test_inspection_names_what_is_in_the_data(folder, tmp_path, capsys):

@@ -29,9 +29,7 @@ from vgps_training.run.heartbeat import Heartbeat
 from vgps_training.run.learner import Learner
 from vgps_training.run.progress import Progress
 from vgps_training.run.storage import Storage, load_state
-from vgps_training.run.validation import Validation
-
-BEST_BY = 'data_action_rank_perturbed'  # decides `best`: share of slightly wrong actions that beat the data's
+from vgps_training.run.validation import Validation, improves
 
 logger = logging.getLogger(__name__)
 
@@ -185,17 +183,17 @@ class Run:
                 rate = (config.log_every if step % config.log_every == 0 else step % config.log_every) / (now - clock)
                 clock = now
                 progress.log(step, {**{k: float(v) for k, v in metrics.items()}, 'steps_per_second': rate})
-            best = False
+            best = None
             if validate:
                 self._doing('validating')
                 result = self.validate()
                 progress.log(step, {f'validation/{k}': v for k, v in result.items()})
-                best = is_better(result.get(BEST_BY), history.get('best'))
+                best = improves(result, history.get('best'))
                 if best:
-                    history['best'] = {'step': step, BEST_BY: result[BEST_BY]}
+                    history['best'] = {'step': step, best: result[best]}
             if save or best:  # last: a run killed before it has its validation ahead
                 self._doing('saving')
-                storage.save(*self.snapshot(history), best=best)
+                storage.save(*self.snapshot(history), best=bool(best))
             self._doing(f'reading batch {step + 1}')
         return result
 
@@ -236,11 +234,6 @@ class Run:
         """Return the validation metrics of the critic and draw its value curves."""
         return self.validation.run(self.critic().to(self.device), self.device,
                                    Path(self.config.out) / f'values_{self.learner.step:07d}.png')
-
-
-def is_better(value: float | None, best: dict | None) -> bool:
-    """Tell whether a validation's figure beats the best one so far; lower is better, NaN beats nothing."""
-    return value is not None and value == value and (best is None or value < best[BEST_BY])
 
 
 def copied(state):

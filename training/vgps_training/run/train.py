@@ -1,4 +1,4 @@
-"""`vgps-train`: train a value function, calibrate or publish one.
+"""`vgps-train`: train a value function, judge, calibrate or publish one.
 
 vgps-train iql --preset small --data bags/ --out runs/iql
 vgps-train cal-ql --data bridge_dataset/1.0.0 fractal20220817_data/0.1.0 --data.weights 1.0 0.54087
@@ -6,6 +6,7 @@ vgps-train iql --config runs/iql/config.json        # again, or on: a killed run
 torchrun --nproc-per-node 8 -m vgps_training.run.train cal-ql ...
 vgps-train push runs/iql owner/name --dry-run
 vgps-train calibrate runs/iql/critic --data heldout/ --out calibrated
+vgps-train judge runs/iql/critic runs/cal-ql/critic --data heldout/
 """
 import logging
 import sys
@@ -62,6 +63,10 @@ def main() -> None:
     if arguments and arguments[0] == 'calibrate':
         from vgps_training.run.calibrate import main as calibrate
         calibrate(arguments[1:])
+        return
+    if arguments and arguments[0] == 'judge':
+        from vgps_training.run.judge import main as judge
+        judge(arguments[1:])
         return
     if not arguments or arguments[0] in HELP:
         print(f'{__doc__}\nalgorithms: {", ".join(ALGORITHMS)}; options of each: vgps-train ALGORITHM --help')

@@ -13,19 +13,22 @@ from vgps_training.data.table import StepTable
 
 MAX_EPISODES = 40   # of the held-out ones, so that a validation takes seconds
 CURVES = 6          # episodes in the picture
-OTHERS = 16         # perturbed and random actions each that the data's action is ranked among
+OTHERS = 16         # actions of each kind that the data's action is ranked among
 PERTURBATION = 0.2  # standard deviation of the perturbed ones, normalised action units
 SEED = 0            # of the actions compared with, the same at every validation
+# What decides which critic is the best, with its sign: the first that the held-out episodes can tell (README.md)
+BEST_BY = {'action_auc': +1, 'data_action_rank_perturbed': -1}
 
 
 class Validation:
     """Held-out episodes and what a critic says of them."""
 
     def __init__(self, table: StepTable, episodes: np.ndarray, discount: float, labels: LabelConfig,
-                 embeddings: np.ndarray, action_space: ActionSpace):
+                 embeddings: np.ndarray, action_space: ActionSpace, most: int = MAX_EPISODES):
+        """Take the table and which of its episodes were held out; at most ``most`` of them are used."""
         self.table, self.embeddings = table, torch.from_numpy(embeddings)
         self.discount, self.labels, self.action_space = discount, labels, action_space
-        self.episodes = _spread(episodes, MAX_EPISODES)
+        self.episodes = _spread(episodes, most)
         random = np.random.default_rng(SEED)
         others = len(table.instructions) - 1
         shift = random.integers(1, others + 1, len(table.starts)) if others > 0 else np.zeros(len(table.starts), int)
@@ -38,7 +41,10 @@ class Validation:
         `time_to_success_spearman`: of value against steps left, mean over successful episodes.
         `return_spearman`, `return_error`: of value against the return, over all steps.
         `instruction_margin`: value for the right minus a wrong instruction; `instruction_accuracy`: share above 0.
-        `data_action_rank_*`: share of perturbed or random actions that beat the data's, 0.5 is chance.
+        `data_action_rank_*`: share of perturbed actions, random ones, or those of other moments of the same episode,
+        that beat the data's; 0.5 is chance.
+        `action_auc`: chance that the data's actions stand higher among those of other moments in a success than in a
+        failure. What a state is worth plays no part in it, unlike in all other figures that need both outcomes.
         `disagreement`: between members. `failure_auc`: chance that a success's mean value exceeds a failure's.
         """
         from scipy.stats import spearmanr  # takes as long to import as torch: not at every start of every process
@@ -59,6 +65,9 @@ class Validation:
             'instruction_accuracy': float((margin > 0).mean()) if several else float('nan'),
             'data_action_rank_perturbed': _mean([r['rank_perturbed'] for r in records]),
             'data_action_rank_random': _mean([r['rank_random'] for r in records]),
+            'data_action_rank_moments': _mean([r['rank_moments'] for r in records]),
+            'action_auc': _auc([-r['rank_moments'] for r in records if r['success']],
+                               [-r['rank_moments'] for r in records if not r['success']]),
             'disagreement': float(np.concatenate([r['disagreement'] for r in records]).mean()),
             'failure_auc': _auc([r['value'].mean() for r in records if r['success']],
                                 [r['value'].mean() for r in records if not r['success']]),
@@ -76,24 +85,33 @@ class Validation:
         noise = torch.Generator().manual_seed(SEED)
         perturbed = actions[:, None] + PERTURBATION * torch.randn((length, OTHERS, 7), generator=noise).to(device)
         random = 2 * torch.rand((length, OTHERS, 7), generator=noise).to(device) - 1
-        candidates = torch.cat([actions[:, None], perturbed.clamp(-1, 1), random], 1)
+        moments = actions[torch.randint(length, (length, OTHERS), generator=noise).to(device)]
+        candidates = torch.cat([actions[:, None], perturbed.clamp(-1, 1), random, moments], 1)
         right = int(self.table.instruction[episode])
         q = critic.q_values(self._features(critic, images, right, device), candidates)
-        q_min = q.amin(0).float().cpu().numpy()  # (T, 1 + 2 * OTHERS)
+        q_min = q.amin(0).float().cpu().numpy()  # (T, 1 + 3 * OTHERS)
         wrong = int(self.wrong_instruction[episode])
         q_wrong = critic.q_values(self._features(critic, images, wrong, device), actions[:, None])
         own = q_min[:, :1]
         return {'success': bool(self.table.success[episode]), 'value': q_min[:, 0],
                 'wrong': q_wrong.amin(0)[:, 0].float().cpu().numpy(), 'returns': returns,
                 'disagreement': (q[..., 0].amax(0) - q[..., 0].amin(0)).float().cpu().numpy(),
-                'rank_perturbed': float((q_min[:, 1:OTHERS + 1] > own).mean()),
-                'rank_random': float((q_min[:, OTHERS + 1:] > own).mean()),
+                **{f'rank_{kind}': float((part > own).mean()) for kind, part in
+                   zip(('perturbed', 'random', 'moments'), np.split(q_min[:, 1:], 3, 1))},
                 'instruction': self.table.instructions[right], 'other': self.table.instructions[wrong],
                 'source': self.table.sources[episode]}
 
     def _features(self, critic: CriticNetwork, images: Tensor, instruction: int, device: torch.device) -> Tensor:
         language = self.embeddings[instruction][None].to(device)
         return torch.cat([critic.encoder(part, language.expand(len(part), -1)) for part in images.split(32)])
+
+
+def improves(metrics: dict[str, float], best: dict | None) -> str | None:
+    """Return the figure by which a validation beats the best one so far, None where it does not; NaN beats nothing."""
+    name = next((name for name in BEST_BY if np.isfinite(metrics.get(name, np.nan))), None)
+    if name and best and name in best and BEST_BY[name] * (metrics[name] - best[name]) <= 0:
+        return None
+    return name
 
 
 def draw_curves(records: list[dict], picture: Path) -> None:

@@ -25,13 +25,14 @@ from vgps_bringup.improvement.gate import GateConfig, Verdict
 from vgps_bringup.improvement.registry import Lineage, Registry
 from vgps_bringup.improvement.scoring import Scored, score
 from vgps_critic import checkpoint
+from vgps_critic.config import NetworkConfig
 from vgps_critic.critic import Critic
 from vgps_critic.outlook import Outlook
 from vgps_msgs_py import jobs
 from vgps_msgs_py.jobs import Engine
 
 NOTHING = 'nothing'
-CONTINUED_RATE = '1e-4'
+CONTINUED_RATE, CONTINUED_STEPS = '1e-4', 400
 # Few units and many updates: 1,500 updates of the shipped critic's wide heads at 5e-4 learnt the episodes' outcomes and
 # not yet the actions, and steered worse than the plain policy (doc/tutorial_learn_from_my_robot.md).
 FRESH_HEADS = ('--network.hidden-dims', '64', '64', '--network.num-members', '4')
@@ -216,8 +217,7 @@ def _train_heads(recipe: Recipe, start: str, out: Path) -> None:
         encoder = ('--first-steps', str(recipe.first_steps), '--steps', str(recipe.encoder_steps))
     else:
         network = checkpoint.read(start)[1].network
-        sizes = ('--network.stage-sizes', *map(str, network.stage_sizes), '--network.num-filters',
-                 str(network.num_filters), '--network.image-size', str(network.image_size))
+        sizes = encoder_sizes(network)
         encoder = ('--critic', start)
     if fresh:
         sizes += FRESH_HEADS
@@ -226,28 +226,39 @@ def _train_heads(recipe: Recipe, start: str, out: Path) -> None:
                   str(network.num_members))
         if network.value_range:
             sizes += ('--network.value-range', *map(str, network.value_range))
-    data = ('--data.paths', str(out / 'table'))
     if fresh and not (out / 'encoder' / 'encoder.pt').exists():
-        _run(('vgps-pretrain', '--data', str(out / 'table'), '--out', str(out / 'encoder'), '--seed', str(recipe.seed),
-              *encoder), out / 'encoder.log')
-    begin, rate, steps = (('--encoder', str(out / 'encoder')), FRESH_RATE, FRESH_STEPS) if fresh else (
-        ('--critic', start), CONTINUED_RATE, 400)
-    _run(('vgps-train', recipe.algorithm, *begin, *data, '--data.action-space', 'bridge',
-          '--data.validation-share', '0', *sizes, *HEADS[recipe.algorithm], '--batch-size', '256',
-          '--optimiser.learning-rate', rate, '--threads', '1', '--validate-every', '0', '--steps',
-          str(recipe.steps or steps),
-          '--seed', str(recipe.seed), '--out', str(out / 'heads')), out / 'heads.log')
+        command(('vgps-pretrain', '--data', str(out / 'table'), '--out', str(out / 'encoder'), '--seed',
+                 str(recipe.seed), *encoder), out / 'encoder.log')
+    begin = ('--encoder', str(out / 'encoder')) if fresh else ('--critic', start)
+    command(heads_command(recipe, out / 'table', out / 'heads', sizes, begin, fresh), out / 'heads.log')
 
 
-def _run(command: tuple[str, ...], log: Path) -> None:
+def encoder_sizes(network: NetworkConfig) -> tuple[str, ...]:
+    """Return the options of ``vgps-train`` for a network's encoder."""
+    return ('--network.stage-sizes', *map(str, network.stage_sizes), '--network.num-filters', str(network.num_filters),
+            '--network.image-size', str(network.image_size))
+
+
+def heads_command(recipe: Recipe, table: Path, out: Path, sizes: tuple[str, ...], begin: tuple[str, ...],
+                  fresh: bool = True) -> tuple[str, ...]:
+    """Return the words of ``vgps-train`` that train heads on a table, from ``begin``, its --encoder or --critic."""
+    rate, steps = (FRESH_RATE, FRESH_STEPS) if fresh else (CONTINUED_RATE, CONTINUED_STEPS)
+    return ('vgps-train', recipe.algorithm, *begin, '--data.paths', str(table), '--data.action-space', 'bridge',
+            '--data.validation-share', '0', *sizes, *HEADS[recipe.algorithm], '--batch-size', '256',
+            '--optimiser.learning-rate', rate, '--threads', '1', '--validate-every', '0', '--steps',
+            str(recipe.steps or steps), '--seed', str(recipe.seed), '--out', str(out))
+
+
+def command(words: tuple[str, ...], log: Path) -> None:
+    """Run a training command on one thread; raises ImproveError with its last words where it fails."""
     try:
-        code = jobs.command(command, log, {**os.environ, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'})
+        code = jobs.command(words, log, {**os.environ, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'})
     except FileNotFoundError as error:
-        raise ImproveError(f'{command[0]} is not installed: pip install ./training (on the machine that trains)') \
+        raise ImproveError(f'{words[0]} is not installed: pip install ./training (on the machine that trains)') \
             from error
     if code:
         last = log.read_text(errors='replace').strip().splitlines()[-1:]
-        raise ImproveError(f'{command[0]} ended with {code}: {"".join(last)} (see {log})')
+        raise ImproveError(f'{words[0]} ended with {code}: {"".join(last)} (see {log})')
 
 
 def _plain(metrics: dict) -> dict:
