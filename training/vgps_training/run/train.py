@@ -20,6 +20,7 @@ from vgps_msgs_py import command_line
 from vgps_training.run.config import ALGORITHMS, PRESETS, TrainConfig, from_json, preset
 from vgps_training.run.loop import Run
 from vgps_training.run.storage import CRITIC, RunError
+from vgps_training.run.validation import BEST_BY
 
 HELP = ('-h', '--help')
 
@@ -43,13 +44,16 @@ def parse(arguments: list[str]) -> TrainConfig:
         raise ValueError(f'{chosen.config} is a configuration of {default.algorithm_name}, not of {chosen.algorithm}')
     presets = '; '.join(f'{name}: {p.description}' for name, p in PRESETS.items())
     rest += [word for word in arguments if word in HELP]
+    decides, otherwise = BEST_BY
     # the algorithm is chosen already: without this, tyro would ask for it again as a sub-command
     return tyro.cli(tyro.conf.AvoidSubcommands[TrainConfig], default=default, args=rest,
                     prog=f'vgps-train {chosen.algorithm}',
                     description='Train a value function; a killed run continues where it was saved.\n\nExample: '
                                 f'vgps-train {chosen.algorithm} --preset small --data demonstrations/ --out runs/'
                                 f'{chosen.algorithm}\n\nDefaults are those of --preset {chosen.preset} ({presets}) or '
-                                f'of --config FILE.\n\nNext: vgps-run simulation critic:=OUT/critic')
+                                f'of --config FILE.\n\nOUT/critic is the newest critic, OUT/best the one with the highest '
+                                f'{decides} on held-out episodes, or, where all of them succeeded, the lowest '
+                                f'{otherwise}.\n\nNext: vgps-run simulation critic:=OUT/critic')
 
 
 def main() -> None:
