@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from vgps_msgs_py.bags.camera import stood_still
 from vgps_msgs_py.images import mask
 from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Frames, Malformed, Reading
 
@@ -58,6 +59,9 @@ def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None
                   or _unlike(actions, episode.states))
     if reason is None:
         frame, reason = _first_frame(episode)
+    if reason is None and isinstance(episode.frames, Frames):
+        places = np.cumsum(actions[:, :3], 0, np.float64) if episode.states is None else episode.states[:, :3]
+        reason = stood_still(episode.frames.same(), places) or None
     if reason is not None:
         return Malformed(episode.source, reason)
     return replace(episode, actions=actions, notes=(*episode.notes, *_odd(actions, episode.states, frame)))
@@ -277,6 +281,13 @@ def _first_frame(episode: Episode) -> tuple[np.ndarray, str | None]:
         return frame, 'its pictures are black: a camera that was not there (BridgeData fills such up)'
     complaint = mask(frame)
     return frame, f'its first frame is {complaint}' if complaint else None
+
+
+def flat_rewards(rewards: np.ndarray) -> tuple[str, ...]:
+    """Return a note where the rewards (T,) of an episode that counts as a success never rise: 0, or a -1 a step."""
+    if len(rewards) < 2 or np.ptp(rewards) > 0 or rewards[0] > 0:
+        return ()
+    return (f'its rewards are {rewards[0]:g} throughout, which may mean that it failed',)
 
 
 def suspicious(actions: np.ndarray, starts: np.ndarray, names: tuple[str, ...]) -> list[str]:
