@@ -15,7 +15,7 @@ from vgps_msgs_py import images
 from vgps_training.data.checks import check, flat_rewards
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot import columns, judged, meta, video
-from vgps_training.data.naming import judging
+from vgps_training.data.naming import ended_in_words, judging
 
 STORED_RATE_SLACK = 1.5  # times the usual step: a longer one is a gap
 RATE_SLACK = 8           # times: tables are thinned out, but not seconds taken for milliseconds
@@ -259,6 +259,9 @@ class _Source:
         if others := judging([*judged, *told])[1]:
             raise DataError(f"'{others[0]}' tells how it ended, in a way that is not known; write it as 'success', "
                             'true or false')
+        for name, column in rows.items():
+            if pa.types.is_string(column.type) and (said := ended_in_words(column[-1].as_py())):
+                return said[0], (f"its outcome is by '{name}', which says '{said[1]}'",)
         notes = ('no success column: counted as a demonstration that succeeded',)
         if 'next.reward' in rows:
             notes = (*notes, *flat_rewards(columns.vector(rows['next.reward'])))
