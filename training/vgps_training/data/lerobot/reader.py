@@ -4,7 +4,7 @@ Rows, pictures and meaning are taken from nowhere but the data set's own words: 
 file index is found out), the frames by `timestamp` within the episode's own window, the actions by
 `features.action.names`. Where they disagree the episode is refused with the reason.
 """
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -133,7 +133,7 @@ class _Source:
         table, notes = self._table(entry)
         if 'action' not in table.column_names:
             raise DataError("the table has no column 'action'")
-        numbers = columns.matrix(table.column('action'))
+        numbers = _numbers(table, 'action', columns.matrix)
         places, unnamed, closed = columns.action_places(self.info.features.get('action', {}), numbers.shape[1],
                                                         self.converted)
         actions = numbers[:, places]
@@ -182,7 +182,7 @@ class _Source:
         if entry.length is not None and table.num_rows != entry.length:
             raise DataError(f'the table has {table.num_rows} rows, the metadata say {entry.length}')
         if 'frame_index' in table.column_names:
-            order = columns.vector(table.column('frame_index'))
+            order = _numbers(table, 'frame_index')
             if len(np.unique(order)) != len(order):
                 raise DataError('two rows have the same frame_index')
             if (np.diff(order) < 0).any():
@@ -198,7 +198,7 @@ class _Source:
     def _whole(table: pa.Table) -> None:
         """Raise DataError where an episode ends before its last row and another begins."""
         if 'next.done' in table.column_names:
-            done = columns.vector(table.column('next.done')) == 1
+            done = _numbers(table, 'next.done') == 1
             again = np.flatnonzero(done[:-1] & ~done[1:])
             if len(again):
                 raise DataError(f'next.done is set at row {again[0]} of {len(done)}, and rows go on: two episodes in '
@@ -208,10 +208,10 @@ class _Source:
         """Return the rows' times (T,) [s]."""
         if 'timestamp' not in table.column_names:
             numbers = 'frame_index' in table.column_names
-            times = columns.vector(table.column('frame_index')) if numbers else np.arange(table.num_rows)
+            times = _numbers(table, 'frame_index') if numbers else np.arange(table.num_rows)
             times = times / self.info.fps
         else:
-            times = columns.vector(table.column('timestamp'))
+            times = _numbers(table, 'timestamp')
         if len(times) > 1:
             steps = np.diff(times)
             if not np.isfinite(times).all() or steps.min() <= 0:
@@ -264,7 +264,7 @@ class _Source:
                 return said[0], (f"its outcome is by '{name}', which says '{said[1]}'",)
         notes = ('no success column: counted as a demonstration that succeeded',)
         if 'next.reward' in rows:
-            notes = (*notes, *flat_rewards(columns.vector(rows['next.reward'])))
+            notes = (*notes, *flat_rewards(_numbers(table, 'next.reward')))
         return True, notes
 
     def _states(self, table: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -303,3 +303,11 @@ class _Source:
         if blank is not None:
             return blank
         raise DataError('no instruction: neither a list of tasks nor a text in the table')
+
+
+def _numbers(table: pa.Table, name: str, read: Callable[[pa.ChunkedArray], np.ndarray] = columns.vector) -> np.ndarray:
+    """Return a column as numbers; raises DataError that names it."""
+    try:
+        return read(table.column(name))
+    except DataError as error:
+        raise DataError(f"the column '{name}' {error}") from error
