@@ -153,12 +153,12 @@ class _Source:
             frames, note = self._video(entry, times)
             notes = (*notes, *note)
         success, judged = self._success(table, entry)
-        states, fingers = self._states(table)
+        states, fingers, odd = self._states(table)
         rate = 1 / float(np.median(np.diff(times))) if len(times) > 1 else self.info.fps
         if entry.video is None and not 0.95 < rate / self.info.fps < 1.05:
             notes = (*notes, f'timestamps run at {rate:.3g} Hz where info.json says {self.info.fps:g}: believed')
         episode = Episode(frames, actions, self._instruction(table, entry), success, source, states, self.camera, rate,
-                          (*notes, *unnamed, *judged))
+                          (*notes, *unnamed, *judged, *odd))
         return episode, fingers
 
     def _table(self, entry: meta.Entry) -> tuple[pa.Table, tuple[str, ...]]:
@@ -267,16 +267,17 @@ class _Source:
             notes = (*notes, *flat_rewards(_numbers(table, 'next.reward')))
         return True, notes
 
-    def _states(self, table: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _states(self, table: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
         name = 'observation.state'
         if name not in table.column_names or name not in self.info.features:
-            return None, None
+            return None, None, ()
         try:
             numbers = columns.matrix(table.column(name))
-        except DataError:
-            return None, None  # actions and pictures do without
+        except DataError as error:  # actions and pictures do without
+            return None, None, (f"the column '{name}' {error}: left out",)
         places, fingers = columns.state_places(self.info.features[name], numbers.shape[1])
-        return (None if places is None else numbers[:, places], np.abs(numbers[:, fingers]).sum(1) if fingers else None)
+        return (None if places is None else numbers[:, places],
+                np.abs(numbers[:, fingers]).sum(1) if fingers else None, ())
 
     def _instruction(self, table: pa.Table, entry: meta.Entry) -> str:
         blank, told = None, [text for text in entry.tasks if text.strip()]
