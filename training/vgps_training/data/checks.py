@@ -59,7 +59,7 @@ def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None
                   or _unlike(actions, episode.states))
     if reason is None:
         frame, reason = _first_frame(episode)
-    if reason is None and isinstance(episode.frames, Frames):
+    if reason is None and isinstance(episode.frames, Frames) and np.ptp(frame):  # else there is nothing to see move
         places = np.cumsum(actions[:, :3], 0, np.float64) if episode.states is None else episode.states[:, :3]
         reason = stood_still(episode.frames.same(), places) or None
     if reason is not None:
