@@ -234,3 +234,13 @@ def test_instructions_that_differ_in_spaces_alone_are_told(tmp_path):
     table, report = read_table([tmp_path], SIZE, progress=False)
     assert table.instructions == tuple(texts) and report.notes[
         'instructions that differ from another one in spaces or line ends alone'] == 2
+
+
+def test_a_folder_without_data_says_what_else_is_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='here or below$'):
+        read_table([tmp_path], SIZE, progress=False)
+    (tmp_path / 'a').mkdir()
+    for name in ('1.hdf5', 'a/2.hdf5', 'a/x.zarr', 'a/notes.txt'):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=r'converted first: 2 \.hdf5, 1 \.zarr|1 \.zarr, 2 \.hdf5'):
+        read_table([tmp_path], SIZE, progress=False)
