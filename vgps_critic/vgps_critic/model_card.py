@@ -6,7 +6,7 @@ tags: [robotics, value-function, v-gps]
 ---
 # Critic for value-guided policy steering
 
-Q(s, a, l): how good end-effector action `a` is for instruction `l` when the camera shows `s`. The minimum over the ensemble
+Q(s, a, l): how good end-effector action `a` is for instruction `l` when the camera shows `s`. The ensemble's minimum
 re-ranks the action candidates of a generalist policy.
 
 | | |
@@ -17,7 +17,7 @@ re-ranks the action candidates of a generalist policy.
 | network | ResNet{stages} + FiLM, {filters} filters, {members} members, {image}x{image} RGB |
 | instruction encoder | `{text_encoder}` |
 | discount | {discount}, success on the last {success_steps} steps of a demonstration |
-| Q-values | discounted sum of -1 per step until success: 0 means success now, {floor:.4g} means never; {bounds_of_values} |
+| Q-values | discounted sum of -1 per step until success (0: now, {floor:.4g}: never); {bounds_of_values} |
 
 ## Actions
 
