@@ -99,8 +99,8 @@ def _save(image: Image.Image, path: Path) -> None:
 def write_page() -> None:
     """Write the page that shows them."""
     lines = ['# Gallery', '', 'Every page that the commands write, as Chromium shows it 1300 pixels wide, and 400 as',
-             'on a phone. The pages are self-contained: they fetch nothing and run no script. Made from one `make demo`',
-             'and the folders given, by `python vgps_bringup/workspace/gallery.py RUN`.', '']
+             'on a phone. The pages are self-contained: they fetch nothing and run no script. Made from one',
+             '`make demo` and the folders given, by `python vgps_bringup/workspace/gallery.py RUN`.', '']
     for name, (title, command) in PAGES.items():
         if not (DOC / 'gallery' / f'{name}_{WIDE}.jpg').exists():
             continue
