@@ -238,3 +238,20 @@ def test_every_part_of_a_recording_must_be_what_an_arm_can_do(tmp_path, capsys):
     with pytest.raises(DataError, match='no recording'):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', back_at=2, travel=lambda i: 0.05 * (i % 80))))
     assert 'no metres at 5 steps a second' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('times', [1, 2, 3])
+def test_commands_that_a_merged_recording_holds_again_move_the_hand_once(tmp_path, times, capsys):
+    from bag_factory import BagFactory
+    bag = BagFactory(tmp_path / 'merged')
+    begin = bag.now + 10**9
+    for step in range(40):  # 20 a second, one picture for two of them
+        if step % 2 == 0:
+            bag.image(begin + 50_000_000 * step, np.full((32, 32, 3), step + 1, np.uint8))
+        for _ in range(times):
+            bag.command(begin + 50_000_000 * step + 1, 'e', step, [0.003, 0, 0, 0, 0, 0.01, 1])
+    bag.close()
+    convert(config(tmp_path, tmp_path / 'merged', actions='commands'))
+    (episode,) = read(tmp_path / 'out/merged')
+    np.testing.assert_allclose(episode.actions, np.tile([0.012, 0, 0, 0, 0, 0.04, 1], (10, 1)), atol=1e-6)
+    assert ('commands recorded twice' in capsys.readouterr().out) == (times > 1)

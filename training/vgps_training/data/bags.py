@@ -21,6 +21,7 @@ from vgps_training.data.episode import PLAIN, CameraChoiceError, DataError, Epis
 
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 SUCCESS = {'success': True, 'failure': False, 'timeout': False}  # what else an episode ended with was never judged
+AGE = 1_000_000_000  # [ns] an older state is not the one behind a frame
 APART = 100_000_000  # [ns] half a step: a picture of a second camera further from the frame shows another moment
 
 
@@ -138,12 +139,15 @@ def _episodes(bag: Bag, camera: str, reading: Reading, wrist: str | None) -> Ite
         except DataError as error:
             return Malformed(source, str(error))
         measured = [_state_at(moment, states) for moment in moments]
+        without = sum(state is None for state in measured)
+        old = (f'{without} of {len(moments)} steps have no state of the second before: states left out',) if (
+            0 < without and states) else ()
         if stood := _stood(found, measured):
             return Malformed(source, stood)
         return check(Episode(RecordedFrames(found), np.stack([action for _, action in steps]), episode.instruction,
                              SUCCESS.get(episode.outcome), source,
-                             None if any(state is None for state in measured) else np.stack(measured), camera,
-                             notes=problems + gaps, extras=_candidates(episode, moments), beside=beside), reading)
+                             None if without else np.stack(measured), camera,
+                             notes=problems + gaps + old, extras=_candidates(episode, moments), beside=beside), reading)
 
     for frame in bag.frames(camera, asked):
         if frame.stamp in have:
@@ -213,4 +217,4 @@ def _states(bag: Bag) -> list[tuple[int, np.ndarray | None]]:
 
 def _state_at(stamp: int, states: list[tuple[int, np.ndarray]]) -> np.ndarray | None:
     index = bisect.bisect_right(states, stamp, key=lambda entry: entry[0])
-    return states[index - 1][1] if index else None
+    return states[index - 1][1] if index and stamp - states[index - 1][0] <= AGE else None

@@ -109,8 +109,12 @@ def from_commands(bag: Bag, camera: str | None = None, topic: str | None = None)
     if len(robots) > 1 or (topic and not robots):
         raise BagError(f'{bag.path} has commands of several robots, say with --joint-topic which one the camera shows '
                        f'at work: {", ".join(sorted({name for *_, name in commands}))}')
-    given = sorted(((stamps.nanoseconds(m.header.stamp), np.asarray(m.action, np.float64))
-                    for _, m, name in commands if m.kind == 0 and name in robots), key=lambda item: item[0])
+    sent = [m for _, m, name in commands if m.kind == 0 and name in robots]
+    # merged recordings hold a message twice; put together over 0.2 s it would move the hand twice
+    once = {(m.episode_id, m.step, stamps.nanoseconds(m.header.stamp), bytes(np.asarray(m.action))): m for m in sent}
+    left_out['commands recorded twice'] += len(sent) - len(once)
+    given = sorted(((stamps.nanoseconds(m.header.stamp), np.asarray(m.action, np.float64)) for m in once.values()),
+                   key=lambda item: item[0])
     finite = [(moment, action) for moment, action in given if moment and np.isfinite(action).all()]
     left_out['commands without a stamp or with NaN'] += len(given) - len(finite)
     if not finite:
