@@ -54,8 +54,7 @@ class ArmConfig:
         'choices': ('interbotix', 'simulated'), 'read_only': True})
     robot_model: str = field(default='wx250s', metadata={
         'description': 'Interbotix model; only the limits and kinematics of wx250s are implemented',
-        'choices': ('wx250s',),
-        'read_only': True})
+        'choices': ('wx250s',), 'read_only': True})
     robot_name: str = field(default='wx250s', metadata={
         'description': "namespace of Interbotix's driver", 'read_only': True})
 
