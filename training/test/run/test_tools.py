@@ -18,7 +18,7 @@ from vgps_training.run.judge import main as judge
 from vgps_training.run.loop import Run
 from vgps_training.run.push import PushConfig, push
 from vgps_training.run.train import parse
-from vgps_training.run.validation import Validation, improves
+from vgps_training.run.validation import BEST_BY, Validation, improves
 
 pytestmark = pytest.mark.slow
 
@@ -176,4 +176,4 @@ def test_help_states_meaning_and_paper_value(capsys):
     with pytest.raises(SystemExit):
         parse(['cal-ql', '--help'])
     text = capsys.readouterr().out
-    assert 'paper 5' in text and 'gamma' in text
+    assert 'paper 5' in text and 'gamma' in text and all(figure in text for figure in BEST_BY)

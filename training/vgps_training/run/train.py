@@ -1,8 +1,8 @@
-"""`vgps-train`: train a value function, judge, calibrate or publish one.
+"""`vgps-train`: train, judge, calibrate or publish a value function.
 
 vgps-train iql --preset small --data bags/ --out runs/iql
 vgps-train cal-ql --data bridge_dataset/1.0.0 fractal20220817_data/0.1.0 --data.weights 1.0 0.54087
-vgps-train iql --config runs/iql/config.json        # again, or on: a killed run continues where it was saved
+vgps-train iql --config runs/iql/config.json        # the same settings again; a killed run continues
 torchrun --nproc-per-node 8 -m vgps_training.run.train cal-ql ...
 vgps-train push runs/iql owner/name --dry-run
 vgps-train calibrate runs/iql/critic --data heldout/ --out calibrated
@@ -51,9 +51,9 @@ def parse(arguments: list[str]) -> TrainConfig:
                     description='Train a value function; a killed run continues where it was saved.\n\nExample: '
                                 f'vgps-train {chosen.algorithm} --preset small --data demonstrations/ --out runs/'
                                 f'{chosen.algorithm}\n\nDefaults are those of --preset {chosen.preset} ({presets}) or '
-                                f'of --config FILE.\n\nOUT/critic is the newest critic, OUT/best the one with the highest '
-                                f'{decides} on held-out episodes, or, where all of them succeeded, the lowest '
-                                f'{otherwise}.\n\nNext: vgps-run simulation critic:=OUT/critic')
+                                f'of --config FILE.\n\nOUT/critic is the newest critic, OUT/best the best by {decides} '
+                                f'of held-out episodes or, where all of them succeeded, by {otherwise}.\n\n'
+                                'Next: vgps-run simulation critic:=OUT/critic')
 
 
 def main() -> None:

@@ -106,8 +106,10 @@ def action_places(feature: dict, width: int, converted: bool = False) -> tuple[l
             if len([s for s in slots if s]) > len(SLOTS):
                 raise DataError(f'the action holds two arms ({listed}); this project steers one')
             places = [slots.index(name) for name in SLOTS]
-            closed = any(word.startswith('clos') for word in words_of(given[places[6]]))
-            return places, (), closed
+            gripper = words_of(given[places[6]])
+            note = (f"the gripper is called '{given[places[6]]}': taken for an openness, 1 open",) if (
+                'grasp' in gripper) else ()
+            return places, note, any(word.startswith('clos') for word in gripper)
         if len([s for s in slots if s]) >= 3:
             missing = ', '.join(name for name in SLOTS if name not in slots)
             raise DataError(f'the action is ({listed}): {missing} is missing or has a name that is not known')
@@ -157,7 +159,8 @@ def matrix(column: pa.ChunkedArray) -> np.ndarray:
             flat, kind = flat.flatten(), kind.value_type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)) or flat.null_count:
             raise DataError(f'holds {kind} or empty cells, not numbers')
-        return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(rows, width)
+        with np.errstate(over='ignore'):  # infinity is refused by name
+            return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(rows, width)
     except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):
             raise

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vgps_msgs_py.safetensors_header import left_behind
 from vgps_training.data.checks import no_colours
 from vgps_training.data.episode import CameraChoiceError, DataError
 from vgps_training.data.lerobot.video import Window
@@ -45,7 +46,8 @@ class Info:
             self.video_path = values.get('video_path')
             self.episodes = values.get('total_episodes')
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DataError(f'{folder}/meta/info.json: {type(error).__name__}: {error}') from error
+            found = f'lacks {error}' if isinstance(error, KeyError) else f'holds {type(error).__name__}: {error}'
+            raise DataError(f'{folder}/meta/info.json {found}') from error
         if not self.version.startswith(VERSIONS):
             raise DataError(f'{folder}: LeRobot {self.version}; this reader knows v2.0, v2.1 and v3.0')
         if not (0 < self.fps < 10_000 and 0 < self.chunks):
@@ -58,7 +60,7 @@ class Info:
         listed = ', '.join(self.cameras) or 'none'
         depth = [c for c in self.cameras if self.is_depth(c)]
         if wanted:
-            found = [c for c in self.cameras if wanted in (c, c.rpartition('.')[2], c.removeprefix('observation.'))]
+            found = [c for c in self.cameras if wanted in (c, re.split('[./]', c)[-1], c.removeprefix('observation.'))]
             if len(found) != 1:
                 raise DataError(f"{self.folder}: no camera '{wanted}'; cameras: {listed}")
         else:
@@ -109,7 +111,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.ParquetFile(path).read(columns=columns)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise DataError(f'data file {path.name} cannot be read: {error}') from error
+        raise DataError(left_behind(path) or f'data file {path.name} cannot be read: {error}') from error
 
 
 def tasks(info: Info) -> dict[int, str]:

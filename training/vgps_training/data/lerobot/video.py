@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from vgps_msgs_py.safetensors_header import left_behind
 from vgps_training.data.episode import DataError, Frames
 
 TOLERANCE = 1e-3  # [s] between a row's time and its frame's: rounding of the container's clock, far below one frame
@@ -81,7 +82,7 @@ def _frame_times(path: str, _changed: int) -> np.ndarray:
             times = [float(packet.pts * packet.time_base) for packet in container.demux(stream)
                      if packet.pts is not None and packet.size and not packet.is_discard]
     except (av.error.FFmpegError, OSError, IndexError, OverflowError, UnicodeError) as error:
-        raise DataError(f'{Path(path).name} is no video that can be read: {error}') from error
+        raise DataError(left_behind(path) or f'{Path(path).name} is no video that can be read: {error}') from error
     return np.unique(times)
 
 
@@ -116,6 +117,7 @@ def locate(times: np.ndarray, windows: dict[int, Window]) -> dict[int, tuple[int
               for e, (start, stop) in spans.items()}
     whole = sum(counts.values()) == len(times) and np.ptp(np.diff(times)) < 2 * TOLERANCE
     found: dict[int, tuple[int, int, str] | DataError] = {}
+    shuffled = '' if order == sorted(order) else 'its video shows the episodes in another order than they are numbered'
     starts = np.array([spans[e][0] for e in order])
     near = times[np.searchsorted(times, starts - TOLERANCE).clip(0, len(times) - 1)]
     drifted = not (np.abs(near - starts) <= TOLERANCE).all()
@@ -131,8 +133,9 @@ def locate(times: np.ndarray, windows: dict[int, Window]) -> dict[int, tuple[int
             if last is not None and start < end - TOLERANCE:  # which of the two is wrong cannot be told
                 found[last] = found[e]
         elif whole and (drifted or first == counted):
-            note = '' if not drifted else ('from_timestamps of the file do not fall on frames of its video; the frames '
-                                           'were counted, and their number agrees')
+            note = shuffled if not drifted else (
+                'from_timestamps of the file do not fall on frames of its video; the frames were counted, and their '
+                'number agrees')
             found[e] = (counted, counted + counts[e], note)
         elif whole:
             found[e] = DataError(f'from_timestamp {start:.3f} s is frame {first} of the video, but the episodes before '
@@ -142,7 +145,7 @@ def locate(times: np.ndarray, windows: dict[int, Window]) -> dict[int, tuple[int
         elif stop > times[-1] + period + TOLERANCE:
             found[e] = DataError(f'the window ends at {stop:.3f} s, after the video ({times[-1] + period:.3f} s)')
         else:
-            found[e] = (first, after, '' if not (spare := len(times) - sum(counts.values())) else (
+            found[e] = (first, after, shuffled if not (spare := len(times) - sum(counts.values())) else (
                 f'{spare} frames of its video belong to no episode: whether its window is off by some cannot be told'))
         counted += counts[e]
         if stop > end:
