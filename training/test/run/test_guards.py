@@ -81,7 +81,7 @@ def test_the_last_saves_the_milestones_and_the_best_are_kept(tmp_path, monkeypat
 def test_best_by_validation_is_the_critic_with_the_lowest_figure(tmp_path, monkeypatch):
     make(tmp_path)
     figures = iter([0.4, 0.2, float('nan'), 0.3])
-    monkeypatch.setattr(Run, 'validate', lambda run: {'data_action_rank_perturbed': next(figures)})
+    monkeypatch.setattr(Run, 'validate', lambda run: {'data_action_rank_moments': next(figures)})
     Run(config(tmp_path, validate_every=2, save_every=100), quiet=True).train()
     assert checkpoint.read(tmp_path / 'run/best')[1].step == 4
     assert checkpoint.read(tmp_path / 'run/critic')[1].step == 8

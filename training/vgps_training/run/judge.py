@@ -1,4 +1,5 @@
 """`vgps-train judge`: the figures of a validation, for critics and recordings of one's choice."""
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class JudgeConfig:
 
 def judge(config: JudgeConfig) -> dict[str, dict[str, float]]:
     """Return the validation's figures by critic; raises OSError or ValueError with the reason where it cannot."""
-    tables, result = {}, {}
+    tables, result, encoded = {}, {}, {}
     for name in config.critics:
         state, critic, _ = checkpoint.read(name)
         size = critic.network.image_size
@@ -48,6 +49,9 @@ def judge(config: JudgeConfig) -> dict[str, dict[str, float]]:
         embeddings = encoder.encode_all(table.instructions)
         validation = Validation(table, np.arange(len(table.starts)), critic.discount, LabelConfig(critic.success_steps),
                                 embeddings, critic.action_space, config.episodes)
+        weights = (state[key].tobytes() for key in sorted(state) if key.startswith('encoder.'))
+        encoder_hash = hashlib.sha256(b''.join(weights)).hexdigest()  # critics of one study often share their encoder
+        validation.encoded = encoded.setdefault((size, critic.text_encoder, encoder_hash), {})
         result[name] = validation.run(build_network(critic.network, state, name), torch.device('cpu'))
         lines = [f'  {figure}: {value:.3f}' for figure, value in result[name].items()]
         print('\n'.join(['', name, *lines]), flush=True)

@@ -17,7 +17,7 @@ OTHERS = 16         # actions of each kind that the data's action is ranked amon
 PERTURBATION = 0.2  # standard deviation of the perturbed ones, normalised action units
 SEED = 0            # of the actions compared with, the same at every validation
 # What decides which critic is the best, with its sign: the first that the held-out episodes can tell (README.md)
-BEST_BY = {'action_auc': +1, 'data_action_rank_perturbed': -1}
+BEST_BY = {'action_auc': +1, 'data_action_rank_moments': -1}
 
 
 class Validation:
@@ -33,6 +33,7 @@ class Validation:
         others = len(table.instructions) - 1
         shift = random.integers(1, others + 1, len(table.starts)) if others > 0 else np.zeros(len(table.starts), int)
         self.wrong_instruction = (table.instruction + shift) % len(table.instructions)
+        self.encoded: dict[tuple[int, int], Tensor] | None = None  # features that are kept, for critics of one encoder
 
     @torch.no_grad()
     def run(self, critic: CriticNetwork, device: torch.device, picture: Path | None = None) -> dict[str, float]:
@@ -41,8 +42,8 @@ class Validation:
         `time_to_success_spearman`: of value against steps left, mean over successful episodes.
         `return_spearman`, `return_error`: of value against the return, over all steps.
         `instruction_margin`: value for the right minus a wrong instruction; `instruction_accuracy`: share above 0.
-        `data_action_rank_*`: share of perturbed actions, random ones, or those of other moments of the same episode,
-        that beat the data's; 0.5 is chance.
+        `data_action_rank_*`: share of perturbed or random actions that beat the data's, 0.5 is chance; `_moments`: of
+        the episode's actions at other moments, in successes.
         `action_auc`: chance that the data's actions stand higher among those of other moments in a success than in a
         failure. What a state is worth plays no part in it, unlike in all other figures that need both outcomes.
         `disagreement`: between members. `failure_auc`: chance that a success's mean value exceeds a failure's.
@@ -65,7 +66,7 @@ class Validation:
             'instruction_accuracy': float((margin > 0).mean()) if several else float('nan'),
             'data_action_rank_perturbed': _mean([r['rank_perturbed'] for r in records]),
             'data_action_rank_random': _mean([r['rank_random'] for r in records]),
-            'data_action_rank_moments': _mean([r['rank_moments'] for r in records]),
+            'data_action_rank_moments': _mean([r['rank_moments'] for r in records if r['success']]),
             'action_auc': _auc([-r['rank_moments'] for r in records if r['success']],
                                [-r['rank_moments'] for r in records if not r['success']]),
             'disagreement': float(np.concatenate([r['disagreement'] for r in records]).mean()),
@@ -79,7 +80,6 @@ class Validation:
     def _episode(self, critic: CriticNetwork, device: torch.device, episode: int) -> dict:
         start, length = int(self.table.starts[episode]), int(self.table.lengths[episode])
         steps = np.arange(start, start + length)
-        images = torch.from_numpy(self.table.images(steps)).to(device)
         actions = torch.from_numpy(self.action_space.normalize(self.table.actions[steps])).to(device)
         returns = label(length, bool(self.table.success[episode]), self.discount, self.labels).returns
         noise = torch.Generator().manual_seed(SEED)
@@ -88,22 +88,30 @@ class Validation:
         moments = actions[torch.randint(length, (length, OTHERS), generator=noise).to(device)]
         candidates = torch.cat([actions[:, None], perturbed.clamp(-1, 1), random, moments], 1)
         right = int(self.table.instruction[episode])
-        q = critic.q_values(self._features(critic, images, right, device), candidates)
+        q = critic.q_values(self._features(critic, episode, right, device), candidates)
         q_min = q.amin(0).float().cpu().numpy()  # (T, 1 + 3 * OTHERS)
         wrong = int(self.wrong_instruction[episode])
-        q_wrong = critic.q_values(self._features(critic, images, wrong, device), actions[:, None])
+        q_wrong = critic.q_values(self._features(critic, episode, wrong, device), actions[:, None])
         own = q_min[:, :1]
         return {'success': bool(self.table.success[episode]), 'value': q_min[:, 0],
                 'wrong': q_wrong.amin(0)[:, 0].float().cpu().numpy(), 'returns': returns,
                 'disagreement': (q[..., 0].amax(0) - q[..., 0].amin(0)).float().cpu().numpy(),
-                **{f'rank_{kind}': float((part > own).mean()) for kind, part in
+                **{f'rank_{kind}': float(((part > own) + 0.5 * (part == own)).mean()) for kind, part in
                    zip(('perturbed', 'random', 'moments'), np.split(q_min[:, 1:], 3, 1))},
                 'instruction': self.table.instructions[right], 'other': self.table.instructions[wrong],
                 'source': self.table.sources[episode]}
 
-    def _features(self, critic: CriticNetwork, images: Tensor, instruction: int, device: torch.device) -> Tensor:
+    def _features(self, critic: CriticNetwork, episode: int, instruction: int, device: torch.device) -> Tensor:
+        if self.encoded is not None and (episode, instruction) in self.encoded:
+            return self.encoded[episode, instruction]
+        start = int(self.table.starts[episode])
+        images = torch.from_numpy(self.table.images(np.arange(start, start + int(self.table.lengths[episode]))))
         language = self.embeddings[instruction][None].to(device)
-        return torch.cat([critic.encoder(part, language.expand(len(part), -1)) for part in images.split(32)])
+        features = torch.cat([critic.encoder(part.to(device), language.expand(len(part), -1))
+                              for part in images.split(32)])
+        if self.encoded is not None:
+            self.encoded[episode, instruction] = features
+        return features
 
 
 def improves(metrics: dict[str, float], best: dict | None) -> str | None:
