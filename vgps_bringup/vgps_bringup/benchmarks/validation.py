@@ -84,7 +84,6 @@ PLAIN, MAX_STEPS = 'plain', 60
 NEGATED = 'negated'  # the good one's values with the other sign
 VARIANTS = {
     'good': Variant(),
-    'another seed': Variant(options=('--seed', '1')),
     '100 updates': Variant(steps=100),
     '500 updates': Variant(steps=500),
     '1500 updates': Variant(steps=1500),
@@ -104,9 +103,9 @@ VARIANTS = {
 
 def split(episodes: Sequence[Recorded], count: int) -> tuple[list[Recorded], list[Recorded]]:
     """Return (training, held out) episodes, ``count`` of the latter, drawn by their names."""
-    order = sorted(range(len(episodes)), key=lambda i: hashlib.sha256(episodes[i].name.encode()).hexdigest())
-    held = set(order[:count])
-    return [e for i, e in enumerate(episodes) if i not in held], [episodes[i] for i in sorted(held)]
+    order = sorted(episodes, key=lambda e: hashlib.sha256(e.name.encode()).hexdigest())
+    held = {e.name for e in order[:count]}
+    return [e for e in episodes if e.name not in held], [e for e in episodes if e.name in held]
 
 
 def train(name: str, episodes: Sequence[Recorded], encoder: Path, sizes: tuple[str, ...], out: Path) -> None:
@@ -121,8 +120,8 @@ def train(name: str, episodes: Sequence[Recorded], encoder: Path, sizes: tuple[s
                       *variant.options), out / 'train.log')
     checkpoint.copy(str(run / 'critic'), out / 'copied')
     (out / 'copied').rename(out / 'critic')
-    shutil.rmtree(table)
-    shutil.rmtree(run)
+    for made in (table, run):
+        shutil.rmtree(made)
 
 
 def negate(critic: Path, out: Path) -> None:
@@ -144,13 +143,11 @@ def train_all(episodes: Sequence[Recorded], start: str, folder: Path) -> dict[st
     sizes = (*pipeline.encoder_sizes(checkpoint.read(start)[1].network), *pipeline.FRESH_HEADS)
     critics = {}
     for name in VARIANTS:
-        out = folder / 'critics' / _folder(name)
         print(f'critic: {name}', flush=True)
-        train(name, episodes, encoder, sizes, out)
-        critics[name] = out / 'critic'
-    critics[NEGATED] = folder / 'critics' / NEGATED / 'critic'
-    negate(critics['good'], critics[NEGATED])
-    return critics
+        train(name, episodes, encoder, sizes, folder / 'critics' / _folder(name))
+        critics[name] = folder / 'critics' / _folder(name) / 'critic'
+    negate(critics['good'], folder / 'critics' / NEGATED / 'critic')
+    return {**critics, NEGATED: folder / 'critics' / NEGATED / 'critic'}
 
 
 def play(critics: dict[str, Path], folder: Path, rounds: int, first_seed: int) -> dict[str, list[bool]]:
@@ -210,7 +207,7 @@ def tell(figures: dict[str, dict[str, float]], outcomes: dict[str, list[bool]]) 
     rates = {name: wilson(sum(played), len(played)) for name, played in outcomes.items()}
     found = correlations(figures, {name: rate.rate for name, rate in rates.items()})
     lines = [f'{len(figures)} critics, {rates[PLAIN].trials} trials each; the plain policy: {_words(rates[PLAIN])}', '',
-             '| figure | rank correlation with steered success [95 %] |', '|---|---|']
+             '| figure | rank correlation with steered success |', '|---|---|']
     lines += [f'| {figure} | {rho:+.2f} [{low:+.2f}, {high:+.2f}] |' for figure, (rho, low, high) in found.items()]
     lines += ['', f'| critic | steered success [95 %] | {" | ".join(found)} |', '|---' * (len(found) + 2) + '|']
     lines += [f'| {name} | {_words(rates[name])} | {" | ".join(f"{figures[name][f]:.3g}" for f in found)} |'
