@@ -19,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from vgps_bringup.system.presence import Announcer, full, where_else
 from vgps_msgs.action import ExecuteInstruction
-from vgps_msgs_py import discovery, run_files
+from vgps_msgs_py import discovery, run_files, start
 from vgps_msgs_py.vocabulary import Outcome
 
 GONE = 5  # looks in a row, a second apart, in which the policy node is not there
@@ -31,7 +31,7 @@ class EpisodeError(RuntimeError):
 
 @contextlib.contextmanager
 def remembered_interrupt():
-    """Yield a function that raises KeyboardInterrupt if Ctrl-C was pressed since.
+    """Yield a function that raises KeyboardInterrupt if Ctrl-C was pressed since, or the terminal was closed.
 
     Python drops the exception of a signal that arrives while it is in a destructor, and an arm would move on.
     """
@@ -48,11 +48,14 @@ def remembered_interrupt():
     if threading.current_thread() is not threading.main_thread():
         yield check  # signals go to the main thread
         return
-    before = signal.signal(signal.SIGINT, remember)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    start.on_end(remember)
     try:
         yield check
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class EpisodeClient:
@@ -60,7 +63,10 @@ class EpisodeClient:
 
     def __init__(self, namespace: str = 'vgps'):
         self.namespace = '/' + namespace.strip('/')
-        discovery.limit(os.environ)
+        try:
+            discovery.limit(os.environ)
+        except ValueError as error:
+            raise EpisodeError(str(error)) from error
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node('episode_client', namespace=self.namespace, context=self.context)
