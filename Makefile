@@ -5,7 +5,7 @@ SHELL := /bin/bash
 ACTIVATE := . vgps_bringup/workspace/activate.sh
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-fast test-long test-lowest test-newest lint lock bench clean
+.PHONY: help setup demo test test-fast test-long test-lowest test-newest style lint lock bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -17,7 +17,7 @@ setup: ## install into .venv and build (both only when something changed)
 demo: setup ## the same seed with the plain policy and steered, recorded, with a report
 	@$(ACTIVATE) && vgps-demo
 
-test: setup lint ## every test but those of test-long; needs no network and no robot
+test: setup style ## style, imports and every test but those of test-long; needs no network and no robot
 	@$(ACTIVATE) && vgps_bringup/workspace/test.sh
 
 test-fast: setup ## the tests that need neither ROS nor patience
@@ -32,9 +32,12 @@ test-lowest test-newest: test-%: ## the fast tests, without ROS, with the lowest
 lock: setup ## resolve the newest versions for every supported set into workspace/requirements/locked
 	@vgps_bringup/workspace/lock.sh
 
-lint: setup ## ruff over the whole workspace, who may import whom, and the types of what runs on the robot
+style: setup ## ruff over the whole workspace, and who may import whom
 	@$(ACTIVATE) && ruff check --quiet . && echo "ruff: clean"
 	@$(ACTIVATE) && { out=$$(lint-imports --no-cache 2>&1) && echo "imports: clean" || { echo "$$out"; exit 1; }; }
+
+# apart from the tests: every release of numpy brings other types, and a stranger's tests must not fail by them
+lint: style ## style, and the types of what runs on the robot
 	@$(ACTIVATE) && { out=$$(mypy 2>&1) && echo "types: clean" || { echo "$$out"; exit 1; }; }
 
 bench: setup ## the benchmarks the README quotes

@@ -153,6 +153,12 @@ def test_a_picture_whose_colours_are_lost_is_refused(form):
         images.decode(encoded(scene().mean(2).astype(np.uint8), 'PNG'), form)
 
 
+@pytest.mark.parametrize('form', ['h264', 'H.265', 'bgr8; hevc', 'av1'])
+def test_a_piece_of_a_video_stream_is_no_picture(form):
+    with pytest.raises(images.ImageError, match='a piece of a video stream'):
+        images.decode(b'\0\0\0\1\x65' + bytes(64), form)
+
+
 @pytest.mark.parametrize('form', ['', 'jpeg', 'mono8; jpeg compressed mono8'])
 def test_a_grey_camera_is_grey(form):
     assert images.decode(encoded(np.full((8, 9), 77, np.uint8)), form).tolist() == [[[77] * 3] * 9] * 8

@@ -22,6 +22,7 @@ ENCODINGS = {
     '8UC3': (np.uint8, 3, (2, 1, 0)),  # OpenCV's habit: BGR
     'mono16': (np.uint16, 1, None),    # brightness; the low byte is dropped
 }
+STREAMS = ('h264', 'h.264', 'h265', 'h.265', 'hevc', 'av1', 'vp8', 'vp9', 'mpeg4')  # made of pictures before
 DEPTH = ('16UC1', '32FC1', '16SC1', '64FC1')  # drivers use these for distances
 MAX_PIXELS = 64_000_000  # a few bytes can claim more than any memory holds
 FLAT, SMALLEST_SCENE = 4, 1024  # colours: a mask has as many or fewer; pixels: fewer say nothing
@@ -110,6 +111,9 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
     original = format.split(';')[0].strip()
     if original in DEPTH or 'compresseddepth' in format.lower():
         raise ImageError(f"compressed image of format '{format}' is a depth picture; give the camera's colour topic")
+    if any(word in format.lower() for word in STREAMS):
+        raise ImageError(f"compressed image of format '{format}' is a piece of a video stream, which is no picture "
+                         'without those before it: let the driver publish jpeg, or decode the stream first')
     try:
         picture: Image.Image = Image.open(io.BytesIO(data))
         if picture.width * picture.height > MAX_PIXELS:
@@ -133,7 +137,7 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
     except ImageError:
         raise
     except Exception as error:  # the library raises a dozen kinds for damaged bytes
-        raise ImageError(f"compressed image of format '{format}' cannot be decoded: {error}") from error
+        raise ImageError(f"compressed image of format '{format}' cannot be decoded: {_reason(error)}") from error
     if levels.ndim == 3:
         return np.array(levels)
     if original.startswith('bayer_'):
@@ -145,6 +149,10 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
         raise ImageError(f"compressed image of format '{format}' carries brightness only: the colours of the camera "
                          'are lost; let the driver publish rgb8')
     return np.repeat(levels[:, :, None], 3, axis=2)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition(' <_io.')[0]  # no place in memory: what is said of two pictures is the same
 
 
 def demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a .safetensors file claims to hold, read before any of it is loaded. No safetensors, no numpy, no torch.
+"""What a file claims to be and to hold, read before any of it is loaded. No safetensors, no numpy, no torch.
 
 A checkpoint is somebody else's file: its sizes, types and even its being a file are claims to be checked first.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 LARGEST_HEADER = 10_000_000     # bytes; the paper's critic has 40,000
 LARGEST_TEXT = 1_000_000        # bytes of a JSON file
+POINTER = b'version https://git-lfs.github.com/spec/v1'  # how the text begins that stands for a large file
 SIZES = {'F32': 4}              # what our checkpoints consist of
 
 
@@ -43,6 +44,17 @@ def regular_file(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise UntrustedFileError(f'{path}: not a regular file')
     return status.st_size
+
+
+def left_behind(path: Path | str) -> str:
+    """Say that a file is a pointer that a clone without Git LFS left in its place and what fetches it, or nothing."""
+    try:
+        with open(path, 'rb') as stream:
+            if stream.read(len(POINTER)) != POINTER:
+                return ''
+    except OSError:
+        return ''
+    return f'{Path(path).name} is a pointer that a clone without Git LFS left: `git lfs pull` there fetches the file'
 
 
 def read_json(path: Path) -> object:
@@ -83,7 +95,8 @@ def read_header(path: Path) -> Header:
             start = stream.read(8)
             length = struct.unpack('<Q', start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(LARGEST_HEADER, size - 8):
-                raise UntrustedFileError(f'{path}: not a safetensors file, or cut off in its header')
+                raise UntrustedFileError(f'{path}: ' + (left_behind(path) or 'not a safetensors file, or cut off in '
+                                                        'its header'))
             entries = parse_json(stream.read(length))
     except UntrustedFileError:
         raise

@@ -32,8 +32,9 @@ def with_columns(actions, **columns):
 
 
 def libero(count=30):
-    return with_columns(np.random.default_rng(1).uniform(-0.8, 0.8, (count, 7)).astype(np.float32),
-                        gripper=np.where(np.arange(count) < 12, -1, 1))
+    actions = np.random.default_rng(1).uniform(-0.8, 0.8, (count, 7)).astype(np.float32)
+    actions[:, 3:6] *= 0.3  # its people hardly turn the hand
+    return with_columns(actions, gripper=np.where(np.arange(count) < 12, -1, 1))
 
 
 @pytest.mark.parametrize('rate', [3, 5, 10, 30, None])
@@ -49,8 +50,10 @@ def test_motions_of_an_arm_pass_at_every_rate(rate):
      ('absolute positions',)),
     (with_columns(motions(), dx=7.5, dy=-4), ('no metres', 'millimetres', '--translation-unit 0.001')),
     (with_columns(motions(), dyaw=np.resize([12, -9, 15], 30)), ('no radians', 'degrees', '--rotation-unit')),
+    (with_columns(motions(), droll=np.resize([1.3, -1.1], 30)), ('usually 1.', 'no radians', 'degrees')),
     (with_columns(motions(), gripper=np.arange(30) % 2 * 100), ('0 to 100 are no openness', 'per cent')),
-    (with_columns(motions(), dx=0.1), ('add up to 3 m', 'reach'))])
+    (with_columns(motions(), dx=0.1), ('add up to 3 m', 'reach')),
+    (with_columns(motions(7, 0.003), dx=0.14, dz=0.09, dpitch=0.3), ('the same way', 'absolute positions'))])
 def test_what_cannot_be_a_motion_is_named_for_what_it_looks_like(actions, words):
     text = reason(actions.astype(np.float32))
     assert text is not None and all(word in text for word in words), text
@@ -121,6 +124,17 @@ def test_actions_that_the_hand_followed_by_another_measure_are_refused(factor, r
         assert reason(actions, reading=Reading(translation_unit=scale), states=states) is None
 
 
+@pytest.mark.parametrize('factor, words', [(1, None), (np.radians(1), 'they look like degrees'),
+                                           (0.1, 'another unit (--rotation-unit 0.1')])
+def test_turns_that_the_hand_followed_by_another_measure_are_refused(factor, words):
+    actions = with_columns(motions(size=0.004), dyaw=np.resize([0.35] * 9 + [-0.3] * 8, 30), droll=0.05)
+    states = np.full((30, 7), 0.3, np.float32)
+    states[1:, 3:6] += np.cumsum(factor * actions[:-1, 3:6], 0)
+    states[:, 5] = (states[:, 5] + np.pi) % (2 * np.pi) - np.pi
+    text = reason(actions, states=states)
+    assert words in text if words else text is None, text
+
+
 def test_an_arm_that_did_not_follow_is_no_other_measure():
     actions = with_columns(motions(), dx=0.02)
     states = np.full((30, 7), 0.3, np.float32)
@@ -146,6 +160,13 @@ def test_frozen_and_clipped_dimensions_are_named():
     actions = with_columns(motions(200, 0.02), dz=0.0)
     actions[:, 0] = actions[:, 0].clip(-0.01, 0.01)
     actions[:, 6] *= 0.03
-    text = '\n'.join(suspicious(actions, NAMES))
+    text = '\n'.join(suspicious(actions, np.zeros(1, int), NAMES))
     assert 'dz is 0 in every step' in text and 'dx sits at its largest size 0.01' in text and 'finger travel' in text
-    assert not suspicious(motions(200), NAMES)
+    assert not suspicious(motions(200), np.zeros(1, int), NAMES)
+
+
+@pytest.mark.parametrize('closed_first, words', [(7, 'begins closed in 100%'), (6, 'begins closed in 86%'), (4, '')])
+def test_grippers_that_mostly_begin_closed_are_asked_about(closed_first, words):
+    halves = [np.repeat([0.0, 1.0] if i < closed_first else [1.0, 0.0], 5) for i in range(7)]
+    text = '\n'.join(suspicious(with_columns(motions(70), gripper=np.concatenate(halves)), np.arange(0, 70, 10), NAMES))
+    assert words in text and ('closedness' in text) == bool(words)

@@ -177,7 +177,7 @@ def test_states_of_bridge_that_were_lost_make_no_motions(tmp_path, change, word)
     state = np.cumsum(np.full((6, 7), 0.01, np.float32), 0)
     action = np.tile([0.02, 0, 0, 0, 0, 0, 1], (6, 1)).astype(np.float32)
     change(state, action)
-    features = steps([SCENE] * 6, action) | {'steps/observation/state': state}
+    features = steps([np.roll(SCENE, i, 1) for i in range(6)], action) | {'steps/observation/state': state}
     features['steps/observation/image_0'] = features.pop('steps/observation/image')
     (episode,) = rlds.read(rlds_factory.folder(tmp_path / '1.0.0', 'bridge_dataset', [example(features)]))
     assert isinstance(episode, Episode) if word is None else word in episode.reason

@@ -38,20 +38,25 @@ def header(stamp):
 
 def teleoperation(folder, seconds=4, rate=40, cameras=('cam',), back_at=None, broken=(), plugin=StoragePlugin.MCAP,
                   behind=0, encoding='rgb8', finger=0.0225, start=0.3, drift=0.0, travel=None, names=('left_finger',),
-                  still=None, topic='image_raw'):
-    """Write an arm that moves at 0.1 m/s; frame n of 10 a second is grey level n."""
+                  still=None, topic='image_raw', joint_topic='/arm/joint_states', order=lambda i: i, late=lambda i: 0):
+    """Write an arm that moves at 0.1 m/s; frame n of 10 a second is grey level n.
+
+    `order` says which joint state comes as the i-th, `late` by how much its stamp is off [ns].
+    """
     writer = Writer(folder, version=9, storage_plugin=plugin)
     with writer:
-        joints = writer.add_connection('/arm/joint_states', 'sensor_msgs/msg/JointState', typestore=STORE)
+        joints = writer.add_connection(joint_topic, 'sensor_msgs/msg/JointState', typestore=STORE)
         images = {name: writer.add_connection(f'/{name}/{topic}', 'sensor_msgs/msg/Image', typestore=STORE)
                   for name in cameras}
         for i in range(seconds * rate):
             real = START + i * 10**9 // rate
             stamp = real if back_at is None or i < back_at * rate else real - 3 * 10**9
-            x = 0.1 * i / rate if travel is None else travel(i)
+            which = order(i)
+            x = 0.1 * which / rate if travel is None else travel(i)
             position = np.array([start + x, 0.05, 0.2, finger, *[0.0] * (len(names) - 1)])
             message = STORE.types['sensor_msgs/msg/JointState'](
-                header(stamp), [*Gantry.joint_names, *names], position, np.zeros(0), np.zeros(0))
+                header(stamp + (which - i) * 10**9 // rate + late(i)), [*Gantry.joint_names, *names], position,
+                np.zeros(0), np.zeros(0))
             writer.write(joints, real, STORE.serialize_cdr(message, message.__msgtype__))
             if i % (rate // 10) == 0:
                 number = i // (rate // 10)
@@ -88,7 +93,7 @@ def test_the_part_before_a_clock_was_set_back_is_unjudged_and_the_last_carries_t
     for episode, begin in ((first, 0), (last, 15)):
         assert [int(f[0, 0, 0]) for f in episode.frames] == [begin + 2 * i for i in range(len(episode.actions))]
         np.testing.assert_allclose(episode.actions[:, 0], 0.02, atol=1e-6)
-    assert 'left out: times the stamps went back' in capsys.readouterr().out
+    assert 'left out or mended: times the stamps went back' in capsys.readouterr().out
 
 
 def test_a_broken_frame_cuts_instead_of_being_shown_as_another(tmp_path, capsys):
@@ -209,3 +214,27 @@ def test_commands_of_two_robots_need_a_choice(tmp_path, capsys):
     convert(config(tmp_path, tmp_path / 'two', actions='commands', joint_topic='b'))
     (episode,) = read(tmp_path / 'out/two')
     np.testing.assert_allclose(episode.actions[:, 0], -0.02, atol=1e-6)
+
+
+@pytest.mark.parametrize('how, rate', [
+    ({'order': lambda i: i ^ 1}, 40), ({'order': lambda i: i + (0, 1, 2, -2, -1)[i % 5]}, 100),
+    ({'late': lambda i: (-1) ** i * 1_500_000}, 400)])
+def test_joint_states_that_come_a_little_out_of_order_are_put_in_order(tmp_path, how, rate, capsys):
+    convert(config(tmp_path, teleoperation(tmp_path / 'a', rate=rate, **how)))
+    (episode,) = read(tmp_path / 'out/a')
+    assert len(episode.actions) >= 18 and 'before an earlier one, put in order' in capsys.readouterr().out
+    np.testing.assert_allclose(episode.actions[:, 0], 0.02, atol=4e-4)
+
+
+def test_an_arm_whose_topic_names_another_model_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Gantry, 'model', 'wx250s', raising=False)
+    with pytest.raises(DataError, match='no recording'):
+        convert(config(tmp_path, teleoperation(tmp_path / 'a', joint_topic='/vx300s/joint_states')))
+    assert 'names another arm, vx300s, than wx250s' in capsys.readouterr().out
+    convert(config(tmp_path, teleoperation(tmp_path / 'b', joint_topic='/wx250s/joint_states')))
+
+
+def test_every_part_of_a_recording_must_be_what_an_arm_can_do(tmp_path, capsys):
+    with pytest.raises(DataError, match='no recording'):
+        convert(config(tmp_path, teleoperation(tmp_path / 'a', back_at=2, travel=lambda i: 0.05 * (i % 80))))
+    assert 'no metres at 5 steps a second' in capsys.readouterr().out

@@ -104,7 +104,7 @@ def test_malformed_episodes_are_skipped_counted_and_named(tmp_path):
     nan[2, 3] = np.nan
     failed = rlds_factory.steps(pictures(4), good) | {'success': np.zeros(1, np.int64)}
     broken_image = rlds_factory.steps(pictures(4), good)
-    broken_image['steps/observation/image'][0] = b'not an image'
+    broken_image['steps/observation/image'][0] = broken_image['steps/observation/image'][0][:40]
     later_image = rlds_factory.steps(pictures(4), good)
     later_image['steps/observation/image'][3] = b'not an image'
     no_image = rlds_factory.steps(pictures(4), good)
@@ -118,7 +118,8 @@ def test_malformed_episodes_are_skipped_counted_and_named(tmp_path):
     assert (report.episodes, table.success.tolist()) == (2, [1, 0])
     np.testing.assert_array_equal(table.actions[:4], good)
     text = report.text()
-    for reason in ('NaN', 'fewer than 2 steps', 'not (T, 7)', 'cannot be decoded', 'is missing', 'no tf.train.Example'):
+    for reason in ('NaN', 'fewer than 2 steps', 'not (T, 7)', 'cannot be decoded', 'is missing', 'no tf.train.Example',
+                   'step 3 has no picture'):
         assert reason in text, f'{reason} not in\n{text}'
     assert sum(report.skipped.values()) == 7
     shard = next(folder.glob('*.tfrecord*'))

@@ -136,3 +136,63 @@ def test_a_list_of_episodes_that_was_written_half_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DataError, match='list of episodes in meta/episodes'):
         list(read(folder))
+
+
+def test_files_that_the_list_of_episodes_does_not_name_are_told(tmp_path):
+    folder = write_v2(tmp_path / 'set', episodes(3, 4, 5), ['x'])
+    path = folder / 'meta/episodes.jsonl'
+    path.write_text('\n'.join(path.read_text().splitlines()[:2]))
+    unlisted, *found = read(folder)
+    assert '1 episodes have rows' in unlisted.reason and 'first: episode_000002.parquet' in unlisted.reason
+    assert [len(e.actions) for e in found] == [3, 4]
+
+
+@pytest.mark.parametrize('texts, listed, cells, expected', [
+    (['', ''], None, ['lift the lid'] * 4, 'lift the lid'), ([' '], [''], [['lift'] for _ in range(4)], 'lift'),
+    ([''], ['put it back'], None, 'put it back'), ([''], [''], None, ''), (['a', 'b'], None, ['c'] * 4, 'a'),
+    ([''], None, [['lift', 'raise']] * 4, 'its language_instruction is no text'),
+    ([''], None, ['up', 'up', 'down', 'up'], '2 tasks within one episode (language_instruction)')])
+def test_a_blank_task_is_looked_for_where_else_it_may_stand(tmp_path, texts, listed, cells, expected):
+    folder = write_v2(tmp_path / 'set', episodes(4), texts)
+    if listed is not None:
+        edit_lines(folder / 'meta/episodes.jsonl', lambda line: line.update(tasks=listed))
+    if cells is not None:
+        path = next(folder.rglob('*.parquet'))
+        pq.write_table(pq.read_table(path).append_column('language_instruction', pa.array(cells)), path)
+    (episode,) = read(folder)
+    assert (episode.instruction if isinstance(episode, Episode) else episode.reason) == expected
+
+
+@pytest.mark.parametrize('place', ['data/chunk-000/episode_000000.parquet',
+                                   f'videos/chunk-000/{CAMERA}/episode_000000.mp4'])
+def test_a_clone_without_large_files_is_named(tmp_path, place):
+    folder = write_v2(tmp_path / 'set', episodes(4), ['x'])
+    (folder / place).write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0a1b\nsize 12345678\n')
+    (refused,) = read(folder)
+    assert '`git lfs pull`' in refused.reason and 'episode_000000' in refused.reason
+
+
+@pytest.mark.parametrize('rewards, told', [([0.0] * 4, True), ([-1.0] * 4, True), ([0.0, 0.0, 0.0, 1.0], False),
+                                           ([-1.0, -1.0, -1.0, 0.0], False), ([1.0] * 4, False)])
+def test_rewards_that_never_rise_are_told(tmp_path, rewards, told):
+    folder = write_v2(tmp_path / 'set', episodes(4), ['x'])
+    path = next(folder.rglob('*.parquet'))
+    pq.write_table(pq.read_table(path).append_column('next.reward', pa.array(rewards)), path)
+    (episode,) = read(folder)
+    assert episode.success and any('throughout, which may mean' in note for note in episode.notes) == told
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda p: p, None), (lambda p: p.transpose(2, 0, 1), r'int64 of the shape (3, 8, 10)'),
+    (lambda p: p / 255, 'float64 of the shape (8, 10, 3)'), (lambda p: p + 300, 'whole and 0 to 255')])
+def test_pictures_as_numbers_are_pictures_or_named_for_what_they_are(tmp_path, change, words):
+    folder = write_v2(tmp_path / 'set', episodes(4), ['x'])
+    edit_info(folder, lambda info: info['features'].update({CAMERA: {'dtype': 'image'}}))
+    pixels = np.random.default_rng(4).integers(0, 256, (8, 10, 3))
+    path = next(folder.rglob('*.parquet'))
+    pq.write_table(pq.read_table(path).append_column(CAMERA, pa.array([change(pixels).tolist()] * 4)), path)
+    (episode,) = read(folder)
+    if words is None:
+        np.testing.assert_array_equal(episode.frames[2], pixels)
+    else:
+        assert words in episode.reason

@@ -7,7 +7,9 @@ import rlds_factory
 from rlds_factory import example, png, record, steps
 
 from vgps_training.data.episode import DataError, Episode, Malformed, Reading
+from vgps_training.data.index import read_indexed
 from vgps_training.data.rlds import read
+from vgps_training.data.sources import read_episodes
 from vgps_training.data.standardise import STANDARDS
 
 
@@ -178,3 +180,52 @@ def test_episodes_that_contradict_themselves_are_refused_by_name(tmp_path, chang
     folder = rlds_factory.folder(tmp_path / '1.0.0', 'vgps', [example({**good, **change}), example(good)])
     found, bad = split(read(folder))
     assert len(found) == 1 and bad == [reason]
+
+
+def one(tmp_path, features, name='vgps'):
+    """Return the one episode of a set that holds these features."""
+    (episode,) = read(rlds_factory.folder(tmp_path / '1.0.0', name, [example(features)]))
+    return episode
+
+
+@pytest.mark.parametrize('cell', [b'', b'not a picture'])
+def test_a_step_without_a_picture_costs_its_episode(tmp_path, cell):
+    features = steps(pictures(5), moves(5))
+    features['steps/observation/image'][2] = cell
+    assert f'step 2 has no picture of .* (1 of 5 steps): {len(cell)} bytes'.replace('.*', "'observation/image'") in one(
+        tmp_path, features).reason
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'steps/language_instruction': [b'\xff\xfe'] * 4}, 'is no UTF-8 text'),
+    ({'steps/language_instruction': None, 'steps/language_embedding': np.zeros(2048, np.float32)}, 'embeddings alone'),
+    ({'steps/language_instruction': np.zeros(4, np.int64)}, 'is no text')])
+def test_an_instruction_that_is_no_text_is_named(tmp_path, change, words):
+    features = {k: v for k, v in (steps(pictures(4), moves(4)) | change).items() if v is not None}
+    assert words in one(tmp_path, features).reason
+
+
+@pytest.mark.parametrize('rewards, told', [([0, 0, 0, 0], True), ([-1, -1, -1, -1], True), ([0, 0, 0, 1], False)])
+def test_rewards_that_never_rise_are_told(tmp_path, rewards, told):
+    episode = one(tmp_path, steps(pictures(4), moves(4)) | {'steps/reward': np.array(rewards, np.float32)})
+    assert episode.success and any('throughout, which may mean' in note for note in episode.notes) == told
+
+
+@pytest.mark.parametrize('alike, step, refused', [(7, 0.02, True), (7, 0.003, False), (4, 0.02, False)])
+def test_a_camera_that_stood_still_while_the_hand_moved_is_refused(tmp_path, alike, step, refused):
+    frames = pictures(9)
+    frames[2:2 + alike] = [frames[2]] * alike
+    actions = np.tile(np.array([step, 0, 0, 0, 0, 0, 1], np.float32), (9, 1))
+    episode = one(tmp_path, steps(frames, actions))
+    assert isinstance(episode, Malformed) == refused
+    assert not refused or '7 frames from step 2 on are the same' in episode.reason
+
+
+def test_a_linked_folder_is_read_and_one_that_leads_back_is_not(tmp_path):
+    set_ = rlds_factory.folder(tmp_path / 'elsewhere/vgps/1.0.0', 'vgps', [example(steps(pictures(4), moves(4)))])
+    mine = tmp_path / 'mine'
+    (mine / 'deep').mkdir(parents=True)
+    (mine / 'vgps').symlink_to(set_.parent)
+    (mine / 'deep/back').symlink_to(mine)
+    assert len(list(read_episodes(mine))) == 1
+    assert read_indexed([mine], 16, progress=False)[1].episodes == 1

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from vgps_msgs_py.bags.camera import stood_still
 from vgps_msgs_py.images import mask
 from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Frames, Malformed, Reading
 
@@ -18,12 +19,14 @@ MIN_STEPS = 2        # a shorter episode holds no transition
 SLOWEST = 3.0        # [Hz] Fractal, the slowest data here: assumed where the rate is not known
 SPEED = 2.5          # [m/s] no manipulator's hand is faster
 USUAL_SPEED = 1.2    # [m/s] half of the steps are slower than this on any arm
-TURN = 4 * np.pi     # [rad/s]
+TURN, USUAL_TURN = 4 * np.pi, 4.0  # [rad/s] likewise
+STRAIGHT, STRAIGHT_SPEED = 0.4, 0.5  # [m], [m/s] of a way that a hand from rest does not make at one speed
 REACH = 2.5          # [m] how far the steps of an episode may lead from where it began: a mobile arm's workspace
 TURNS = 4 * np.pi    # [rad] likewise
 FAR, ANGLE = 5.0, 2 * np.pi + 0.1  # [m], [rad] of a hand from its base
 FAR_ENOUGH = 0.05    # [m] from the first to the last state: from when on their direction says something
 SCALE, MOVED, LONG = 4.0, 0.02, 8  # times, [m], steps: from when on states tell that actions are of another measure
+EPISODES = 5         # fewer say nothing of a whole data set
 MARGIN = 0.05        # of openness beyond 0..1: overshoot of a measured finger
 NO_COLOURS = {'depth', 'disparity', 'mask', 'masks', 'seg', 'segm', 'segmentation', 'semantic', 'normals', 'heatmap'}
 COLOURS = {'color', 'colour', 'rgb', 'bgr'}
@@ -51,11 +54,14 @@ def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None
         episode = replace(episode, notes=(*episode.notes, 'without an instruction'))
     if reason is None:
         actions = converted(actions, reading)
-        reason = (no_colours(episode.camera) or implausible(actions, episode.rate)
-                  or _inverted(actions, episode, fingers) or _against_states(actions, episode.states)
+        reason = (no_colours(episode.camera) or _against_states(actions, episode.states)
+                  or implausible(actions, episode.rate) or _inverted(actions, episode, fingers)
                   or _unlike(actions, episode.states))
     if reason is None:
         frame, reason = _first_frame(episode)
+    if reason is None and isinstance(episode.frames, Frames):
+        places = np.cumsum(actions[:, :3], 0, np.float64) if episode.states is None else episode.states[:, :3]
+        reason = stood_still(episode.frames.same(), places) or None
     if reason is not None:
         return Malformed(episode.source, reason)
     return replace(episode, actions=actions, notes=(*episode.notes, *_odd(actions, episode.states, frame)))
@@ -126,21 +132,35 @@ def _without_first(episode: Episode, note: str) -> Episode:
 def implausible(actions: np.ndarray, rate: float | None) -> str | None:
     """Return why no arm can have made these actions (T, 7) at this rate [Hz], or None."""
     rate = rate or SLOWEST
+    actions = np.asarray(actions, np.float64)
     steps, turns, gripper = np.linalg.norm(actions[:, :3], axis=1), np.abs(actions[:, 3:6]), actions[:, 6]
     if gripper.min() < -MARGIN or gripper.max() > 1 + MARGIN:
         problem = f'gripper values from {gripper.min():.3g} to {gripper.max():.3g} are no openness 0..1'
     elif steps.max() * rate > SPEED or np.median(steps) * rate > USUAL_SPEED:
         problem = (f'translations of up to {steps.max():.3g} and usually {np.median(steps):.3g} a step are no metres '
                    f'at {rate:g} steps a second')
-    elif turns.max() * rate > TURN:
-        problem = f'rotations of up to {turns.max():.3g} a step are no radians at {rate:g} steps a second'
-    elif (far := np.abs(np.cumsum(actions[:, :3], 0, np.float64)).max()) > REACH:
+    elif turns.max() * rate > TURN or np.median(turns.max(1)) * rate > USUAL_TURN:
+        problem = (f'rotations of up to {turns.max():.3g} and usually {np.median(turns.max(1)):.3g} a step are no '
+                   f'radians at {rate:g} steps a second')
+    elif (far := np.abs(np.cumsum(actions[:, :3], 0)).max()) > REACH:
         problem = f'the steps add up to {far:.3g} m, out of reach of any arm'
-    elif (far := np.abs(np.cumsum(actions[:, 3:6], 0, np.float64)).max()) > TURNS:
+    elif (far := np.abs(np.cumsum(actions[:, 3:6], 0)).max()) > TURNS:
         problem = f'the steps add up to a rotation of {far:.3g} rad'
+    elif speed := _straight(actions[:, :3], rate):
+        problem = f'the hand would move at {speed:.2g} m/s from its first step to its last, always the same way'
     else:
         return None
     return f'{problem}: {looks_like(actions)}'
+
+
+def _straight(motions: np.ndarray, rate: float) -> float:
+    """Return the speed [m/s] of motions (T, 3) that are one and the same all along, 0 where they are not."""
+    way = motions.sum(0)
+    length = float(np.linalg.norm(way))
+    speed = length / len(motions) * rate
+    if length < STRAIGHT or speed < STRAIGHT_SPEED:
+        return 0.0
+    return speed if (motions @ way / length).min() > 0.5 * length / len(motions) else 0.0
 
 
 def looks_like(actions: np.ndarray) -> str:
@@ -153,6 +173,8 @@ def looks_like(actions: np.ndarray) -> str:
         scale = ' --translation-unit 0.05 --rotation-unit 0.5' if motion[:, :3].max() > 0.3 else ''
         return ('they look like LIBERO or robosuite commands, gripper -1 is open and 1 closed (--gripper '
                 f'minus-one-open{scale}); where -1 is closed, --gripper minus-one-closed')
+    if not positions and motion[:, :3].max() < 0.2 and np.median(motion[:, 3:].max(1)) > 0.2:
+        return 'they look like rotations in degrees (--rotation-unit 0.0174533)'
     if motion.max() > 2 * np.pi + 1:
         if motion[:, 3:].max() < 1 and motion[:, :3].max() > 1:
             return ('they look like translations in millimetres (--translation-unit 0.001) or centimetres '
@@ -161,7 +183,7 @@ def looks_like(actions: np.ndarray) -> str:
             return 'they look like rotations in degrees (--rotation-unit 0.0174533)'
         return ('they look like joint positions in degrees; this project needs end-effector motions: take a recording '
                 'of the joints through `vgps-data convert`')
-    if positions and motion.mean() > 0.05:
+    if positions and motion.mean() > 0.02:
         return ('they look like absolute positions (of joints in radians, or of the hand), not motions; this project '
                 'needs end-effector motions')
     if gripper.max() > 1.5:
@@ -225,18 +247,25 @@ def _odd(actions: np.ndarray, states: np.ndarray | None, frame: np.ndarray) -> l
 
 
 def _unlike(actions: np.ndarray, states: np.ndarray | None) -> str | None:
-    """Return a reason where the hand moved as the actions say, but by another measure."""
+    """Return a reason where the hand moved or turned as the actions say, but by another measure."""
     if states is None or len(actions) < LONG:
         return None
-    said = np.cumsum(actions[:-1, :3], 0, np.float64)  # summed up: an arm that lags behind gets there all the same
-    done = np.asarray(states, np.float64)[1:, :3] - states[0, :3]
-    if np.abs(said).max() < MOVED * SCALE or not (np.abs(said).max() > 0 and np.abs(done).max() > MOVED / SCALE):
-        return None
-    scale = (said * done).sum() / (said**2).sum()
-    if 1 / SCALE < scale < SCALE or scale <= 0 or ((done - scale * said)**2).sum() > 0.1 * (done**2).sum():
-        return None
-    return (f'the hand moved by {scale:.3g} of what its actions say, in the same directions: they look like '
-            f'velocities or another unit (--translation-unit {scale:.3g})')
+    turned = np.unwrap(np.asarray(states, np.float64)[:, 3:6], axis=0)
+    for what, done, option in (('moved', np.asarray(states, np.float64)[:, :3], 'translation'),
+                               ('turned', turned, 'rotation')):
+        part = slice(0, 3) if what == 'moved' else slice(3, 6)
+        said = np.cumsum(actions[:-1, part], 0, np.float64)  # summed up: an arm that lags behind gets there, too
+        done = done[1:] - done[0]
+        if np.abs(said).max() < MOVED * SCALE or np.abs(done).max() <= MOVED / SCALE:
+            continue
+        scale = (said * done).sum() / (said**2).sum()
+        if 1 / SCALE < scale < SCALE or scale <= 0 or ((done - scale * said)**2).sum() > 0.1 * (done**2).sum():
+            continue
+        degrees = what == 'turned' and 0.5 < scale / np.radians(1) < 2
+        return (f'the hand {what} by {scale:.3g} of what its actions say, in the same directions: they look like ' + (
+            'degrees (--rotation-unit 0.0174533)' if degrees else
+            f'velocities or another unit (--{option}-unit {scale:.3g})'))
+    return None
 
 
 def _first_frame(episode: Episode) -> tuple[np.ndarray, str | None]:
@@ -254,8 +283,18 @@ def _first_frame(episode: Episode) -> tuple[np.ndarray, str | None]:
     return frame, f'its first frame is {complaint}' if complaint else None
 
 
-def suspicious(actions: np.ndarray, names: tuple[str, ...]) -> list[str]:
-    """Return what is odd about the actions (N, 7) of a whole data set, though each could be true."""
+def flat_rewards(rewards: np.ndarray) -> tuple[str, ...]:
+    """Return a note where the rewards (T,) of an episode that counts as a success never rise: 0, or a -1 a step."""
+    if len(rewards) < 2 or np.ptp(rewards) > 0 or rewards[0] > 0:
+        return ()
+    return (f'its rewards are {rewards[0]:g} throughout, which may mean that it failed',)
+
+
+def suspicious(actions: np.ndarray, starts: np.ndarray, names: tuple[str, ...]) -> list[str]:
+    """Return what is odd about the actions (N, 7) of a whole data set, though each could be true.
+
+    `starts` (M,) are the first steps of its episodes.
+    """
     found = []
     for i, name in enumerate(names):
         column = np.abs(actions[:, i])
@@ -264,6 +303,11 @@ def suspicious(actions: np.ndarray, names: tuple[str, ...]) -> list[str]:
             found.append(f'{name} is {actions[0, i]:g} in every step')
         elif i < 6 and len(column) >= 50 and (share := (column >= 0.999 * largest).mean()) > 0.2:
             found.append(f'{name} sits at its largest size {largest:g} in {share:.0%} of the steps: clipped commands')
-    if 1e-3 < np.ptp(actions[:, 6]) and 0 <= actions[:, 6].min() and actions[:, 6].max() < 0.15:
-        found.append(f'the gripper never opens beyond {actions[:, 6].max():.3g}: it looks like metres of finger travel')
+    gripper = actions[:, 6]
+    if 1e-3 < np.ptp(gripper) and 0 <= gripper.min() and gripper.max() < 0.15:
+        found.append(f'the gripper never opens beyond {gripper.max():.3g}: it looks like metres of finger travel')
+    both = (np.minimum.reduceat(gripper, starts) < 0.3) & (np.maximum.reduceat(gripper, starts) > 0.7)
+    if both.sum() >= EPISODES and (share := (gripper[starts[both]] < 0.3).mean()) > 0.8:
+        found.append(f'the gripper begins closed in {share:.0%} of the episodes in which it opens: where a 1 closes '
+                     'it, say --gripper closedness')
     return found

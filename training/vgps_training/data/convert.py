@@ -62,11 +62,10 @@ def convert(config: ConvertConfig) -> None:
                 raise DataError(f'{path}: {stood}')
             runs = _runs([m for m in motions if m.arrival not in broken])
             for text in [*bag.problems, *left_out, *_told(broken)]:
-                print(f'{path}: left out: {text}')
+                print(f'{path}: left out or mended: {text}')
             if not runs:
                 raise DataError('; '.join([f'{path}: no continuous part of {MIN_STEPS} steps', *_told(broken)]))
-            reason = implausible(np.stack([m.action for run in runs for m in run]), 5.0) if len(runs) == 1 else None
-            if reason:
+            if reason := next(filter(None, (implausible(np.stack([m.action for m in run]), 5.0) for run in runs)), ''):
                 raise DataError(f'{path}: {reason}')
             _tell_rest(path, [m for run in runs for m in run])
             outcome = ask(path) if config.outcome == 'ask' else config.outcome

@@ -26,6 +26,10 @@ class Frames(Sequence):
     def since(self, step: int) -> 'Frames':
         """Return the frames from a step on, still encoded."""
 
+    def same(self) -> list[bool]:
+        """Tell of each frame but the first whether it is the one before, to the last bit; [] where that costs much."""
+        return []
+
 
 @dataclass(frozen=True)
 class Episode:

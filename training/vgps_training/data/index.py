@@ -24,6 +24,7 @@ from vgps_msgs_py.embeddings import cache_folder
 from vgps_training.data import bags, episode, lerobot, rlds, table
 from vgps_training.data.encoded import EncodedTable
 from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
+from vgps_training.data.sources import folders_in
 from vgps_training.data.table import Report, StepTable, read_table
 
 PER_STEP = ('offset', 'size', 'actions')  # mapped: a start reads what it needs of them
@@ -66,9 +67,8 @@ def _rlds_folders(path: Path) -> Iterator[Path | None]:
         yield None
     elif path.is_dir():
         rlds.one_version(path)
-        for child in sorted(path.iterdir()):
-            if child.is_dir() and not child.is_symlink():
-                yield from _rlds_folders(child)
+        for child in folders_in(path):
+            yield from _rlds_folders(child)
 
 
 def _key(folders: list[list[Path]], options: dict) -> str:

@@ -2,11 +2,12 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from vgps_training.data.checks import check
+from vgps_training.data.checks import check, flat_rewards
 from vgps_training.data.encoded import decode, read as read_bytes
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot.meta import read_json
@@ -29,6 +30,13 @@ class EncodedFrames(Frames):
     def since(self, step: int) -> 'EncodedFrames':
         """Return the frames from a step on."""
         return EncodedFrames(self.path, self.slices[step:])
+
+    def same(self) -> list[bool]:
+        """Compare each frame's bytes with those of the one before."""
+        data, found = map_file(self.path), []
+        for (start, size), (after, length) in pairwise(self.slices.tolist()):
+            found.append(size == length and data[start:start + size] == data[after:after + length])
+        return found
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB."""
@@ -137,6 +145,10 @@ def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
         total, steps = len(slices), {}
         if not total:
             raise DataError('it has no steps')
+        broken = [i for i, (start, _) in enumerate(slices) if not data[start:start + 4].startswith(PICTURES)]
+        if broken:
+            raise DataError(f"step {broken[0]} has no picture of '{camera}' ({len(broken)} of {total} steps): "
+                            f'{slices[broken[0]][1]} bytes that are no JPEG, PNG or WebP')
         for key, value in features.items():
             if key.startswith('steps/') and isinstance(value, np.ndarray) and value.size % total == 0:
                 steps[key.removeprefix('steps/')] = value.reshape(total, -1)
@@ -148,13 +160,10 @@ def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
         if len(again := np.flatnonzero(over[:-1] & ~over[1:])):
             raise DataError(f'is_terminal is set at step {again[0]} of {total}, and steps go on: two episodes in one '
                             'record')
-        texts = {bytes(data[start:start + size]) for start, size in features[f'steps/{rule.instruction}']}
-        if len(texts) != 1:
-            raise DataError(f'{len(texts)} instructions within one episode')
-        instruction = texts.pop().decode()
+        instruction = _instruction(features, data, rule)
         actions = rule.actions(steps)
         states = _states(steps, rule)
-        success = _success(features, f'steps/{rule.success}')
+        success, notes = _success(features, f'steps/{rule.success}')
     except KeyError as error:
         misfit = f'steps/{error.args[0]}' in features
         return Malformed(source, f'feature {error} ' + (
@@ -163,12 +172,13 @@ def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
         return Malformed(source, str(error) if isinstance(error, DataError) else f'{type(error).__name__}: {error}')
     frames = EncodedFrames(str(path), np.array(slices[:len(actions)], np.int64).reshape(-1, 2))
     episode = Episode(frames, actions, instruction, success, source, None if states is None else states[:len(actions)],
-                      camera, rule.rate)
+                      camera, rule.rate, notes)
     if 'action' in steps and len(actions) > 2:  # what was recorded counts, not what relabelling made of it
         if reading.first_zero_step == 'drop' and not steps['action'][0].any():
             episode = replace(
                 episode, frames=frames.since(1), actions=actions[1:], states=None if states is None else
-                episode.states[1:], notes=('first step dropped: its action is zero throughout, gripper included',))
+                episode.states[1:], notes=(
+                    *notes, 'first step dropped: its action is zero throughout, gripper included'))
         reading = replace(reading, first_zero_step='keep')
     return check(episode, reading)
 
@@ -185,8 +195,22 @@ def _camera(features: dict, data, rule: Standard, reading: Reading) -> str:
     return found[0]
 
 
-def _success(features: dict, ruled: str) -> bool:
-    """Return an outcome, the last where there is one for every step; raises DataError for what is none."""
+def _instruction(features: dict, data, rule: Standard) -> str:
+    """Return the one instruction of an episode; raises DataError where there are others, or none to be read."""
+    name = f'steps/{rule.instruction}'
+    if isinstance(features.get(name), np.ndarray) or (name not in features and any('embedding' in k for k in features)):
+        raise DataError(f"'{rule.instruction}' is no text: embeddings alone do not say what was asked for")
+    texts = {bytes(data[start:start + size]) for start, size in features[name]}
+    if len(texts) != 1:
+        raise DataError(f'{len(texts)} instructions within one episode')
+    try:
+        return texts.pop().decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{rule.instruction}' is no UTF-8 text") from error
+
+
+def _success(features: dict, ruled: str) -> tuple[bool, tuple[str, ...]]:
+    """Return (an outcome, the last where there is one for every step; notes); raises DataError for what is none."""
     own = [key for key in features if '/' not in key or (
         key.count('/') == 1 and key.startswith(('steps/', 'episode_metadata/')))]  # deeper ones judge skills
     by_word = {key.rpartition('/')[2]: key for key in sorted(own, key=lambda key: -key.count('/'))}
@@ -195,12 +219,13 @@ def _success(features: dict, ruled: str) -> bool:
         raise DataError(f"'{by_word[others[0]]}' tells how it ended, in a way that is not known; write it as 'success'")
     judged = features.get(ruled, features.get(by_word.get(name)))
     if judged is None or not len(judged):
-        return True
+        rewards = features.get('steps/reward')
+        return True, flat_rewards(rewards) if isinstance(rewards, np.ndarray) else ()
     if not isinstance(judged, np.ndarray):
         raise DataError(f'its success is a text ({len(judged)} times), neither true nor false')
     if (last := judged.ravel()[-1]) not in (0, 1):
         raise DataError(f'its success is {last:g}, neither true nor false')
-    return bool(last)
+    return bool(last), ()
 
 
 def _states(steps: dict[str, np.ndarray], rule: Standard) -> np.ndarray | None:

@@ -35,6 +35,12 @@ def _readers(path: Path, split: str, reading: Reading,
         yield bags.read(path, reading, wrist)
     elif path.is_dir():
         rlds.one_version(path)
-        for child in sorted(path.iterdir()):
-            if child.is_dir() and not child.is_symlink():
-                yield from _readers(child, split, reading, wrist)
+        for child in folders_in(path):
+            yield from _readers(child, split, reading, wrist)
+
+
+def folders_in(path: Path) -> list[Path]:
+    """Return the folders in a folder, links to others among them; not those that lead back up."""
+    home = path.resolve()
+    return [child for child in sorted(path.iterdir()) if child.is_dir() and not (
+        child.is_symlink() and home.is_relative_to(child.resolve()))]

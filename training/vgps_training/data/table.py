@@ -202,7 +202,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
     table = StepTable(pixels, np.concatenate(actions).astype(np.float32), starts, instruction.astype(np.int32),
                       success.astype(np.int8), dataset.astype(np.int32), tuple(instructions), tuple(sources),
                       None if any(s is None for s in states) else np.concatenate(states).astype(np.float32))
-    for text in suspicious(table.actions, DIMENSIONS):
+    for text in suspicious(table.actions, table.starts, DIMENSIONS):
         report.notes[text] = 1
     if copies := len(actions) - len({hash(part.tobytes()) for part in actions}):
         report.notes['the very actions of another episode: the same data twice?'] = copies

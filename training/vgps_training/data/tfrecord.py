@@ -12,6 +12,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from vgps_msgs_py.safetensors_header import left_behind
 from vgps_training.data.episode import DataError
 
 
@@ -46,7 +47,7 @@ def records(path: str | Path) -> Iterator[tuple[int, int, bool]]:
     while offset < len(data):
         header = data[offset:offset + 12]
         if len(header) < 12 or struct.unpack('<I', header[8:])[0] != masked_crc32c(header[:8]):
-            raise TFRecordError(f'{path}: no valid record at byte {offset}')
+            raise TFRecordError(left_behind(path) or f'{path}: no valid record at byte {offset}')
         length = struct.unpack('<Q', header[:8])[0]
         start, stop = offset + 12, offset + 12 + length
         if stop + 4 > len(data):

@@ -43,7 +43,7 @@ class ControllerConfig:
         # sent, they would be clipped to the limits: a pose that nobody asked for and no look along the way has seen
         for what, joints in (('neutral_joints', self.neutral_joints), ('start_state', solution.joint_positions)):
             outside = np.maximum(JOINT_LOWER - joints, joints - JOINT_UPPER)
-            worst = int(outside.argmax())
+            worst = int(np.argmax(outside))
             if outside[worst] > 0.0:
                 raise ValueError(f'{what} puts {JOINT_NAMES[worst]} at {joints[worst]:.3f} rad, outside '
                                  f'{JOINT_LOWER[worst]:.3f} to {JOINT_UPPER[worst]:.3f}')

@@ -60,7 +60,7 @@ class InverseResult:
 class Kinematics:
     """Pose, Jacobian and inverse of one arm. Holds MuJoCo's work space, so use one instance per thread."""
 
-    joint_names = JOINT_NAMES
+    joint_names, model = JOINT_NAMES, 'wx250s'
 
     def __init__(self) -> None:
         self._model = mujoco.MjModel.from_xml_string(_ARM)

@@ -88,11 +88,11 @@ def find_way(start: np.ndarray, goal: np.ndarray, collision: CollisionModel, flo
 def _duration(start: np.ndarray, goal: np.ndarray, max_speed: float, max_gripper_speed: float,
               collision: CollisionModel) -> float:
     """Return the seconds one straight line needs."""
-    turn = np.abs(goal - start).max()
+    turn = np.max(np.abs(goal - start))
     steps = max(2, int(np.ceil(turn / 0.05)))
     times = np.linspace(0.0, 1.0, steps + 1)
     tips = np.array([collision.fingertip(start + _ease(t) * (goal - start)) for t in times])
-    gripper = np.linalg.norm(np.diff(tips, axis=0), axis=1).max() * steps
+    gripper = np.max(np.linalg.norm(np.diff(tips, axis=0), axis=1)) * steps
     return float(max(_SHORTEST, _PEAK * turn / max_speed, 1.03 * gripper / max_gripper_speed))
 
 

@@ -210,3 +210,41 @@ def test_whole_files_with_fewer_messages_than_were_recorded_are_named(tmp_path, 
     next(long.glob(f'*{suffix}')).write_bytes(next(short.glob(f'*{suffix}')).read_bytes())
     (problem,) = Bag(long).problems
     assert 'promises 60 messages, the files hold 20' in problem and Bag(short).problems == []
+    (long / f'other_1{suffix}').write_bytes(next(short.glob(f'*{suffix}')).read_bytes())
+    assert f'does not list were not read: other_1{suffix}' in Bag(long).problems[0]
+
+
+@pytest.mark.parametrize('encoding, schema', [('json', 'jsonschema'), ('protobuf', 'protobuf'), ('ros1', 'ros1msg'),
+                                              ('cdr', None)])
+def test_messages_of_no_ros_2_are_named_and_the_others_read(tmp_path, encoding, schema):
+    path = tmp_path / 'a.mcap'
+    with path.open('wb') as stream:
+        writer = McapWriter(stream)
+        writer.start('', 'test')
+        kind = writer.register_schema('other/Picture', schema, b'{}') if schema else 0
+        other = writer.register_channel('/front', encoding, kind)
+        ours = writer.register_channel('/joint_states', 'cdr', writer.register_schema(KIND, 'ros2msg', b''))
+        for number in range(5):
+            writer.add_message(other, number, b'{"data": 1}', number)
+            writer.add_message(ours, number, reading(number), number)
+        writer.finish()
+    bag = Bag(path)
+    assert numbers(bag) == [0, 1, 2, 3, 4]
+    (problem,) = bag.problems
+    assert f'5 messages of /front are {encoding}' in problem and ('other/Picture' in problem) == bool(schema)
+    with pytest.raises(BagError, match='holds no camera image'):
+        bag.image_topic()
+
+
+def test_a_database_of_another_serialisation_and_video_topics_are_named(tmp_path):
+    folder = write(tmp_path / 'bag', plugin=StoragePlugin.SQLITE3)
+    database = sqlite3.connect(next(folder.glob('*.db3')))
+    database.execute("INSERT INTO topics VALUES (99, '/x', 'a/msg/B', 'protobuf', '', '')")
+    database.execute("INSERT INTO topics VALUES (98, '/front/video', 'a_msgs/msg/CompressedVideo', 'cdr', '', '')")
+    database.execute("INSERT INTO messages (topic_id, timestamp, data) VALUES (99, 1, x'00'), (98, 1, x'00')")
+    database.commit()
+    database.close()
+    bag = Bag(folder)
+    assert any('/x holds protobuf' in problem for problem in bag.problems) and numbers(bag) == list(range(60))
+    with pytest.raises(BagError, match=r'decode these to such first: /front/video'):
+        bag.image_topic()

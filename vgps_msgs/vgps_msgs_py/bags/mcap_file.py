@@ -7,6 +7,7 @@ that does not decompress loses its rest, and a chunk with a wrong checksum is re
 import io
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,8 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.reader import SeekingReader
 from mcap.records import Channel, Chunk, Schema
+
+from vgps_msgs_py.safetensors_header import left_behind
 
 MAGIC = b'\x89MCAP0\r\n'
 MAX_RECORD = 1 << 29   # [bytes] no recorder writes chunks this large, a few hostile bytes can claim them
@@ -35,6 +38,7 @@ class McapFile:
         self.schemas: dict[int, Schema] = {}
         self.channels: dict[int, Channel] = {}
         self.count = 0
+        self._foreign: Counter[tuple[str, str]] = Counter()
 
     def messages(self) -> Iterator[tuple[str, str, int, bytes]]:
         """Yield (topic, type, log time [ns], data); read ``schemas`` between messages for new definitions."""
@@ -43,13 +47,16 @@ class McapFile:
             return
         with self.path.open('rb') as stream:
             if stream.read(len(MAGIC)) != MAGIC:
-                self._problem('cut off or damaged at its beginning: no MCAP file')
+                self._problem(left_behind(self.path) or 'cut off or damaged at its beginning: no MCAP file')
                 return
             position: int | None = len(MAGIC)
             while position is not None:
                 stream.seek(position)
                 yield from self._section(stream)
                 position = self._next_chunk(stream, self._stopped) if self._stopped is not None else None
+        for (topic, kind), count in self._foreign.items():
+            self._problem(f'{count} messages of {topic} are {kind}, which is no ROS 2 message (CDR with a schema), and '
+                          'were left out')
 
     def _problem(self, text: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:
@@ -124,6 +131,10 @@ class McapFile:
             if channel.message_encoding == 'cdr' and channel.schema_id in self.schemas:
                 self.count += 1
                 yield channel.topic, self.schemas[channel.schema_id].name, log_time, body[22:]
+            else:
+                schema = self.schemas.get(channel.schema_id)
+                self._foreign[channel.topic, f'{channel.message_encoding or "of an encoding that is not named"} '
+                              f'({schema.name if schema else "without a schema"})'] += 1
 
     def _next_chunk(self, stream: BinaryIO, position: int) -> int | None:
         """Return where the next chunk after a damaged place begins, by the file's index, or None."""

@@ -23,6 +23,7 @@ from vgps_msgs_py.vocabulary import ArmState, Outcome, words
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 JOINT_STATE = 'sensor_msgs/msg/JointState'
 Parts = dict[tuple[str, int], dict[str, Any]]    # (episode, step) -> its messages by part
+VIDEO = re.compile('(?i)ffmpeg|video|theora|image|jpeg')  # in the names of their types
 OUT_OF_ORDER = 5_000_000_000  # ns that a recorder may write messages late
 
 
@@ -148,12 +149,14 @@ class Bag:
         self.image_received: dict[str, list[int]] = defaultdict(list)  # topic -> when the recorder got them [ns]
         self.arrivals: dict[str, list[int]] = defaultdict(list)  # likewise: its number among all. Stamps may repeat
         self.counts: Counter[str] = Counter()
+        self.kinds: dict[str, str] = {}  # topic -> type
         self.problems: list[str] = []
         undecoded: Counter[str] = Counter()
         self.first = self.last = 0    # received [ns]
         newest, backwards = 0, 0
         for arrival, raw in enumerate(self.storage.messages(self.types)):
             self.counts[raw.topic] += 1
+            self.kinds[raw.topic] = raw.type
             newest, backwards = max(newest, raw.received), max(backwards, newest - raw.received)
             self.first = min(self.first, raw.received) if arrival else raw.received
             self.last = max(self.last, raw.received) if arrival else raw.received
@@ -311,7 +314,9 @@ class Bag:
             return found[0]
         cameras = [name for name in self.image_stamps if f'/{self.wrist_topic}/' not in f'{name}/']
         if not cameras:
-            raise BagError(f'{self.path} holds no camera image ({", ".join(IMAGE_TYPES)})')
+            videos = [f'{name} ({kind})' for name, kind in sorted(self.kinds.items()) if VIDEO.search(kind)]
+            raise BagError(f'{self.path} holds no camera image ({", ".join(IMAGE_TYPES)})' + (
+                f'; decode these to such first: {", ".join(videos)}' if videos else ''))
         wanted = {step.stamp for episode in self.episodes for step in episode.steps}
         matches = {name: len(wanted.intersection(self.image_stamps[name])) for name in cameras}
         best = max(matches, key=lambda name: matches[name])

@@ -16,6 +16,7 @@ import zstandard
 
 from vgps_msgs_py.bags.mcap_file import McapFile, decompress
 from vgps_msgs_py.bags.message_types import MessageTypes
+from vgps_msgs_py.safetensors_header import left_behind
 
 # libyaml's, ten times as fast, where PyYAML was built with it
 _LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
@@ -71,10 +72,12 @@ class BagStorage:
                 self.problems.append('metadata.yaml is missing or unreadable: the files were read by their numbers')
             listed = present
         files = [f if f.exists() else f.with_name(f.name + '.zstd') for f in listed]
-        missing = [f.name for f in files if not f.exists()]
+        missing = [f.name for f, named in zip(listed, files) if not named.exists()]
         if missing:
             self.problems.append(f'files named in metadata.yaml are missing: {", ".join(missing)}')
         files = [f for f in files if f.exists()] or present
+        if unlisted := [f.name for f in present if f not in files]:
+            self.problems.append(f'files that metadata.yaml does not list were not read: {", ".join(unlisted)}')
         if not files:
             raise BagError(f'{folder} holds no {" or ".join(SUFFIXES[:2])} file: not a rosbag2 recording')
         return files
@@ -149,13 +152,18 @@ def _read_sqlite3(file: Path, types: MessageTypes, problems: list[str]) -> Itera
             for name, encoding, text in connection.execute(
                     'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions'):
                 _learn(types, str(name), str(text or ''), encoding, problems)
-        topics = {row[0]: (str(row[1]), str(row[2])) for row in connection.execute('SELECT id, name, type FROM topics')}
+        topics = {}
+        for number, name, kind, form in connection.execute('SELECT id, name, type, serialization_format FROM topics'):
+            if form in ('cdr', None, ''):
+                topics[number] = str(name), str(kind)
+            else:
+                problems.append(f'{file.name}: {name} holds {form}, not ROS 2 messages (CDR), and was left out')
         for topic, stamp, data in _rows(connection, file, problems):
             if topic in topics and isinstance(data, bytes) and isinstance(stamp, int):
                 count += 1
                 yield RawMessage(*topics[topic], stamp, data)
     except _DATABASE_ERRORS as error:
-        problems.append(f'{file.name}: damaged ({error}); {count} messages were read')
+        problems.append(f'{file.name}: ' + (left_behind(file) or f'damaged ({error}); {count} messages were read'))
     finally:
         connection.close()
 
@@ -187,8 +195,8 @@ def _rows(connection: sqlite3.Connection, file: Path, problems: list[str]) -> It
 
 
 def _learn(types: MessageTypes, name: str, text: str, encoding: str, problems: list[str]) -> None:
-    if not text.strip():
-        return  # the recorder did not find the definition: the installed one is used
+    if not text.strip() or encoding not in ('ros2msg', 'ros2idl'):
+        return  # the recorder did not find the definition: the installed one is used; or of no ROS 2 message
     try:
         types.register(name, text, encoding)
     except Exception as error:  # the parser raises many kinds; a foreign type need not concern us

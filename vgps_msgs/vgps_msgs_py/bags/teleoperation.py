@@ -6,8 +6,10 @@ is not continuous (a clock set back, stamps of 0, readings of zero, jumps that n
 left out is counted.
 """
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from vgps_msgs_py.robot_state import euler_from_rotation, rotation_from_euler
 PERIOD = 200_000_000           # [ns] BridgeData's 5 Hz
 GAP = 450_000_000              # [ns] longer without a reading: nothing is interpolated across
 FRAME_AGE = 300_000_000        # [ns] an older frame does not show where a step began
+SHUFFLED = 60_000_000          # [ns] a stamp so little older came in another order; the clock was not set back
 CLOCKS = 500_000_000           # [ns] between camera and joints: more is two clocks, not a delay
 DRIFT = 150_000_000            # [ns] by which their delay may change from one quarter of a recording to another
 JOINT_SPEED, JOINT_SLACK = 8.0, 0.3  # [rad/s], [rad] between two readings: more is no motion of this arm
@@ -28,6 +31,7 @@ FINGER_FURTHEST, FINGER_LEAST = 0.06, -0.005  # [m] no reading of this gripper i
 ALONE, ALONE_SPEED = 0.05, 4.0  # [rad], [rad/s]: a reading off both of its neighbours by more was not measured
 SHAKE, SHARE = 0.02, 0.2       # [rad], of the readings: so many that leap to and fro are those of two arms
 ACCELERATION = 30.0            # [rad/s^2] more than these joints have
+MODEL = re.compile(r'(?<![a-z0-9])(?:[prvw]x[0-9]{3}s?)(?![a-z0-9])')  # Interbotix's, as their driver names topics
 TURNED = 7.0                   # [rad] no joint of an arm has turned further
 
 
@@ -64,7 +68,11 @@ def from_joint_states(bag: Bag, arm: Any, camera: str | None = None, topic: str 
 
     """
     left_out: Counter[str] = Counter()
-    parts, backs, delays = _parts(bag, arm.joint_names, joint_topic(bag, arm.joint_names, topic), left_out)
+    topic = joint_topic(bag, arm.joint_names, topic)
+    other = next((name for name in MODEL.findall(topic) if name != getattr(arm, 'model', name)), None)
+    if other:  # its joints have the same names and its links other lengths
+        raise BagError(f'{bag.path}: {topic} names another arm, {other}, than {arm.model}, whose links would be taken')
+    parts, backs, delays = _parts(bag, arm.joint_names, topic, left_out)
     frames = _Frames(bag, camera, backs, delays, left_out)
     motions = []
     for number, part in enumerate(parts):
@@ -170,7 +178,7 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
     """Return (continuous parts, arrivals at which the stamps went back, (n, 2) receipts and delays by clock [ns])."""
     readings: list[tuple[int, int, np.ndarray, float]] = []
     backs, delays = list[int](), defaultdict[int, list[tuple[int, int]]](list)
-    clock = previous = 0
+    clock, previous, shuffled = 0, 0, list[int]()
     # an arm that stands at zero reads zero; among other readings, zero or -pi throughout is a bus that did not answer
     elsewhere = any(np.ptp([p for n, p in zip(m.name, m.position) if n in names] or [0.0]) > 0
                     for _, m, name in bag.messages[JOINT_STATE] if name == topic)
@@ -190,16 +198,25 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
             left_out['joint states with NaN'] += 1
         elif elsewhere and np.ptp(joints) == 0:
             left_out['joint states in which all joints read alike'] += 1
-        elif readings and moment == previous:
-            left_out['joint states with the stamp of the one before'] += 1
         else:
-            if readings and moment < previous:
+            if readings and moment < previous - SHUFFLED:
                 clock += 1
                 backs.append(arrival)
                 left_out[f'times the stamps went back, by {(previous - moment) * 1e-9:.1f} s'] += 1
-            previous = moment
+                previous = moment
+            elif readings and moment < previous:
+                shuffled.append(previous - moment)
+            previous = max(previous, moment)
             delays[clock].append((received, received - moment))
             readings.append((clock, moment, joints, position[FINGER]))
+    if shuffled:
+        left_out[f'joint states stamped up to {max(shuffled) * 1e-9:.3f} s before an earlier one, put in order'] += len(
+            shuffled)
+    readings.sort(key=lambda reading: reading[:2])  # stable: of equal stamps the first counts
+    fresh = [True, *((one[:2] != after[:2]) for one, after in pairwise(readings))]
+    if repeated := fresh.count(False):
+        left_out['joint states with the stamp of another one'] += repeated
+    readings = [reading for reading, new in zip(readings, fresh) if new]
     readings = _measured(readings, f'{bag.path}: {topic}', left_out)
     if len(readings) < 2:
         raise BagError(f'{bag.path}: {topic} holds {len(readings)} joint states that can be used; {_told(left_out)}')

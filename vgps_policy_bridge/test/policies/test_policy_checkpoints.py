@@ -133,7 +133,32 @@ def test_loading_a_small_policy_does_not_import_the_compiler():
 def test_statistics_that_cannot_be_are_refused_before_they_scale_a_motion(changed, word):
     edited = {'mine': {'action': {**statistics(0.01)['action'], **changed}}}
     if word is None:
-        assert choose_statistics('folder', '', edited, {}, '') == ('mine', edited['mine'])
+        assert choose_statistics('folder', '', edited, {}, '', ('q01', 'q99')) == ('mine', edited['mine'])
         return
     with pytest.raises(PolicyError, match=f"'mine' were damaged or edited: .*{word}"):
-        choose_statistics('folder', '', edited, {}, '')
+        choose_statistics('folder', '', edited, {}, '', ('q01', 'q99'))
+
+
+@pytest.mark.parametrize('scale, changed, word', [
+    (('q01', 'q99'), {'q99': None}, 'q99 missing'), (('mean', 'std'), {}, 'mean and std missing'),
+    (('q01', 'q99'), {'q01': [0.0] * 7, 'q99': [0.0] * 7}, 'leave every motion the same'),
+    (('mean', 'std'), {'mean': [0.01] * 7, 'std': [0.0] * 7}, 'leave every motion the same'),
+    (('mean', 'std'), {'q01': None, 'q99': None, 'mean': 0.1, 'std': 0.3},
+     r'mean has the shape \(\)'),
+    (('q01', 'q99'), {'q01': [-0.1] * 16, 'q99': [0.1] * 16}, r'q01 has the shape \(16,\)'),
+    (('q01', 'q99'), {'mask': [True] * 6}, r'mask bool \(6,\)'),
+    (('q01', 'q99'), {'mask': ['yes'] * 7}, 'true or false'),
+    (('q01', 'q99'), {'mask': [True, True, False, True, True, True, False]}, 'mask leaves dimension 2'),
+    (('q01', 'q99'), {'q99': [0.9] * 3 + [0.2] * 3 + [1.0]}, 'steps of up to 0.9'),
+    (('mean', 'std'), {'mean': [0.0] * 7, 'std': [0.01] * 3 + [9.0] * 3 + [0.5]}, 'turns of up to 18'),
+    (('q01', 'q99'), {'mask': [True] * 7, 'q99': [0.05] * 6 + [80.0]}, 'gripper goes from 0 to 80')])
+def test_statistics_that_make_no_motions_of_an_arm_are_refused(scale, changed, word):
+    given = {'mine': {'action': {**statistics(0.05)['action'], **changed}}}
+    with pytest.raises(PolicyError, match=f"'mine' make no motions of an arm: .*{word}"):
+        choose_statistics('folder', '', given, {}, '', scale)
+
+
+def test_without_a_mask_the_gripper_was_normalised_too():
+    highest, given = np.full((1, 7), 31744), {'q01': [-0.1] * 6 + [-1.0], 'q99': [0.1] * 6 + [1.0]}
+    assert unnormalise(highest - 1 + 192, given)[0, 6] == pytest.approx(0.0, abs=0.01)  # a quarter of the way
+    assert unnormalise(highest, {**given, 'q99': [0.1] * 6 + [0.7]})[0, 6] == pytest.approx(0.7, abs=0.01)

@@ -13,6 +13,7 @@ from vgps_msgs_py.safetensors_header import regular_file
 from vgps_policy_bridge.errors import PolicyError
 
 COMMIT = re.compile(r'[0-9a-f]{40}')
+LARGEST_STEP, LARGEST_TURN = 0.5, np.pi  # [m], [rad] of the data in one step; Fractal's, at 3 Hz, go to 0.22 and 0.58
 
 
 def split_revision(checkpoint: str) -> tuple[str, str | None]:
@@ -69,7 +70,8 @@ def dataset_statistics(checkpoint: str, revision: str | None) -> dict:
     return found
 
 
-def choose_statistics(checkpoint: str, asked: str, own: Mapping, inherited: Mapping, usual: str) -> tuple[str, dict]:
+def choose_statistics(checkpoint: str, asked: str, own: Mapping, inherited: Mapping, usual: str,
+                      scale: tuple[str, str]) -> tuple[str, dict]:
     """Return key and statistics of the data set whose units the actions have.
 
     A fine-tuned checkpoint's own statistics count, and not those that it inherited from its pre-training; where
@@ -81,8 +83,9 @@ def choose_statistics(checkpoint: str, asked: str, own: Mapping, inherited: Mapp
         own: key -> statistics of the fine-tuning's data, {} where nothing was fine-tuned.
         inherited: key -> statistics in the model's configuration.
         usual: key taken among the inherited ones of a model that was not fine-tuned.
+        scale: names of the two statistics that make its actions physical, `q01` and `q99` or `mean` and `std`.
 
-    Raises PolicyError that lists the keys.
+    Raises PolicyError that lists the keys, or says why these statistics make no motions of an arm.
     """
     known = {**inherited, **own}
     if not asked:
@@ -96,9 +99,44 @@ def choose_statistics(checkpoint: str, asked: str, own: Mapping, inherited: Mapp
                               f'{", ".join(own or known) or "none at all"}')
     if asked not in known:
         raise PolicyError(f'{checkpoint} has no statistics {asked!r}; it has {", ".join(known) or "none"}')
-    if complaint := impossible_statistics(known[asked].get('action')):
+    action = known[asked].get('action')
+    if complaint := impossible_statistics(action):
         raise PolicyError(f'{checkpoint}: the statistics {asked!r} were damaged or edited: {complaint}')
+    if complaint := _no_motions(action, scale):
+        raise PolicyError(f'{checkpoint}: the statistics {asked!r} make no motions of an arm: {complaint}')
     return asked, known[asked]
+
+
+def normalised(action: Mapping) -> np.ndarray:
+    """Return which of the seven numbers were normalised, (7,) bool: all of them where no mask says otherwise.
+
+    That is what the code of Octo and OpenVLA takes a missing mask for.
+    """
+    return np.asarray(action.get('mask', [True] * 7), bool)
+
+
+def _no_motions(action: Mapping, scale: tuple[str, str]) -> str:
+    """Say why actions that are scaled so are no steps in metres, radians and openness, or nothing."""
+    lacking = [name for name in scale if action.get(name) is None]
+    if lacking:
+        return f'{" and ".join(lacking)} missing; it has {", ".join(map(str, list(action)[:12]))}'
+    first, second = (np.asarray(action[name], np.float64) for name in scale)
+    mask = np.asarray(action.get('mask', [True] * 7))
+    if first.shape != (7,) or mask.shape != (7,) or mask.dtype != bool:
+        return (f'{scale[0]} has the shape {first.shape} and the mask {mask.dtype} {mask.shape}; needed are seven '
+                'numbers and seven times true or false: dx dy dz droll dpitch dyaw and the gripper')
+    low, high = (first, second) if scale == ('q01', 'q99') else (first - 2 * second, first + 2 * second)
+    size = np.maximum(np.abs(low), np.abs(high))
+    if not mask[:6].all():
+        return f'the mask leaves dimension {int(mask[:6].argmin())} as the network gives it, in no unit'
+    if not (high - low)[:6].any():
+        return 'they leave every motion the same, whatever the policy says'
+    if size[:3].max() > LARGEST_STEP or size[3:6].max() > LARGEST_TURN:
+        return (f'steps of up to {size[:3].max():.3g} and turns of up to {size[3:6].max():.3g} are no metres and '
+                "radians: commands normalised to -1..1 (LIBERO), joint positions, or other units")
+    if mask[6] and (low[6] < -0.5 or high[6] > 2):
+        return f'the gripper goes from {low[6]:.3g} to {high[6]:.3g}, which is no openness 0..1'
+    return ''
 
 
 def impossible_statistics(action: object) -> str:

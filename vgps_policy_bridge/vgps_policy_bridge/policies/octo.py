@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from vgps_policy_bridge.errors import MissingExtraError, PolicyError
-from vgps_policy_bridge.policies.checkpoints import choose_statistics, split_revision
+from vgps_policy_bridge.policies.checkpoints import choose_statistics, normalised, split_revision
 from vgps_policy_bridge.policy import GRIPPER, MAX_CANDIDATES, Candidates, Observation, StepSeeds
 
 IMAGE_SIZE, WRIST_SIZE = 256, 128
@@ -19,14 +19,14 @@ BUCKETS = (1, 10, 25, 50, 100, 200, 500, MAX_CANDIDATES)
 
 
 def unnormalise(actions: np.ndarray, statistics: dict) -> np.ndarray:
-    """Return physical actions: x std + mean where the mask says so, the gripper as it is, clipped to 0..1.
+    """Return physical actions: x std + mean where the mask says so, usually not for the gripper; clipped to 0..1.
 
     Args:
         actions: (..., 7) in the model's units.
-        statistics: 'mean', 'std' (7,) and 'mask' (7,) of the model's own data set.
+        statistics: 'mean', 'std' (7,) of the model's own data set, and 'mask' (7,), without which all were normalised.
     """
-    mask = np.asarray(statistics.get('mask', [True] * 6 + [False]), bool)
-    physical = np.where(mask, actions * np.asarray(statistics['std']) + np.asarray(statistics['mean']), actions)
+    physical = np.where(normalised(statistics),
+                        actions * np.asarray(statistics['std']) + np.asarray(statistics['mean']), actions)
     physical[..., GRIPPER] = np.clip(physical[..., GRIPPER], 0.0, 1.0)
     return physical.astype(np.float32)
 
@@ -72,7 +72,8 @@ class OctoPolicy:
         available = self._model.dataset_statistics or {}
         if 'action' in available:
             available = {'its own (unnamed)': available}
-        key, chosen = choose_statistics(checkpoint, statistics, {}, available, usual='bridge_dataset')
+        key, chosen = choose_statistics(checkpoint, statistics, {}, available, usual='bridge_dataset',
+                                        scale=('mean', 'std'))
         self._statistics = chosen['action']
         self._identity = f'octo {checkpoint}, statistics {key}'
         self._seeds, self._history, self._task = StepSeeds(), deque(maxlen=WINDOW), None

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from vgps_policy_bridge.errors import MissingExtraError, PolicyError
-from vgps_policy_bridge.policies.checkpoints import choose_statistics, dataset_statistics, pinned_revision
+from vgps_policy_bridge.policies.checkpoints import choose_statistics, dataset_statistics, normalised, pinned_revision
 from vgps_policy_bridge.policy import GRIPPER, Candidates, Observation, StepSeeds
 from vgps_policy_bridge.proposals import merge_duplicates
 
@@ -38,18 +38,18 @@ def unnormalise(ids: np.ndarray, statistics: dict) -> np.ndarray:
     """Return physical actions (K, 7) float32 of token ids (K, 7).
 
     The bins are those between 256 uniform edges on -1 .. 1 (255 centres; ids beyond fall on the last). Dimensions
-    under the mask go from -1 .. 1 to q01 .. q99; the gripper is not under it and is the centre itself, clipped to 0..1.
+    under the mask go from -1 .. 1 to q01 .. q99; the gripper, usually not under it, is the centre itself; it is clipped
+    to 0..1.
 
     Args:
         ids: 31744 .. 31999.
-        statistics: 'q01', 'q99' (7,) and 'mask' (7,) of the model's own data set.
+        statistics: 'q01', 'q99' (7,) of the model's own data set, and 'mask' (7,), without which all were normalised.
     """
     edges = np.linspace(-1.0, 1.0, 256)
     centres = (edges[:-1] + edges[1:]) / 2
     values = centres[np.clip(VOCABULARY - np.asarray(ids) - 1, 0, len(centres) - 1)]
     low, high = np.asarray(statistics['q01']), np.asarray(statistics['q99'])
-    mask = np.asarray(statistics.get('mask', [True] * 6 + [False]), bool)
-    actions = np.where(mask, 0.5 * (values + 1) * (high - low) + low, values)
+    actions = np.where(normalised(statistics), 0.5 * (values + 1) * (high - low) + low, values)
     actions[:, GRIPPER] = np.clip(actions[:, GRIPPER], 0.0, 1.0)
     return actions.astype(np.float32)
 
@@ -142,7 +142,7 @@ class OpenVLAPolicy:
         vla = AutoModelForVision2Seq.from_pretrained(
             name, torch_dtype=self._dtype, low_cpu_mem_usage=True, **code).to(self._device).eval()
         key, chosen = choose_statistics(name, statistics, dataset_statistics(name, revision), vla.norm_stats,
-                                        usual='bridge_orig')
+                                        usual='bridge_orig', scale=('q01', 'q99'))
         LOG.info('actions un-normalised with the statistics of %s', key)
         self._statistics = chosen['action']
         self._sampler = TokenSampler(vla, max_rows, top_p)

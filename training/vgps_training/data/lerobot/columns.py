@@ -157,7 +157,8 @@ def matrix(column: pa.ChunkedArray) -> np.ndarray:
             flat, kind = flat.flatten(), kind.value_type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)) or flat.null_count:
             raise DataError(f'holds {kind} or empty cells, not numbers')
-        return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(rows, width)
+        with np.errstate(over='ignore'):  # infinity is refused by name
+            return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(rows, width)
     except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):
             raise

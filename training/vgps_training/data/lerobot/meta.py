@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vgps_msgs_py.safetensors_header import left_behind
 from vgps_training.data.checks import no_colours
 from vgps_training.data.episode import CameraChoiceError, DataError
 from vgps_training.data.lerobot.video import Window
@@ -58,7 +59,7 @@ class Info:
         listed = ', '.join(self.cameras) or 'none'
         depth = [c for c in self.cameras if self.is_depth(c)]
         if wanted:
-            found = [c for c in self.cameras if wanted in (c, c.rpartition('.')[2], c.removeprefix('observation.'))]
+            found = [c for c in self.cameras if wanted in (c, re.split('[./]', c)[-1], c.removeprefix('observation.'))]
             if len(found) != 1:
                 raise DataError(f"{self.folder}: no camera '{wanted}'; cameras: {listed}")
         else:
@@ -109,7 +110,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.ParquetFile(path).read(columns=columns)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise DataError(f'data file {path.name} cannot be read: {error}') from error
+        raise DataError(left_behind(path) or f'data file {path.name} cannot be read: {error}') from error
 
 
 def tasks(info: Info) -> dict[int, str]:

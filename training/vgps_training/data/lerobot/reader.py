@@ -5,13 +5,14 @@ file index is found out), the frames by `timestamp` within the episode's own win
 `features.action.names`. Where they disagree the episode is refused with the reason.
 """
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from vgps_msgs_py import images
-from vgps_training.data.checks import check
+from vgps_training.data.checks import check, flat_rewards
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot import columns, judged, meta, video
 from vgps_training.data.naming import judging
@@ -33,6 +34,10 @@ class StoredFrames(Frames):
         """Return the frames from a step on."""
         return StoredFrames(self.cells.slice(step), self.folder)
 
+    def same(self) -> list[bool]:
+        """Compare each cell with the one before."""
+        return [one == after for one, after in pairwise(cell.as_py() for cell in self.cells)]
+
     def __getitem__(self, index: int) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB. Raises ValueError where there is none."""
         cell = self.cells[range(len(self))[index]].as_py()
@@ -44,10 +49,21 @@ class StoredFrames(Frames):
         if isinstance(cell, bytes):
             return images.decode(cell)
         if isinstance(cell, list):
-            pixels = np.asarray(cell)
-            if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype.kind in 'iu' and 0 <= pixels.min() <= 255:
-                return pixels.astype(np.uint8)
+            return _pixels(cell)
         raise DataError('the cell holds no picture')
+
+
+def _pixels(cell: list) -> np.ndarray:
+    """Return nested lists as (H, W, 3) uint8; raises DataError that says what else they hold."""
+    try:
+        pixels = np.asarray(cell)
+    except ValueError:
+        raise DataError('the cell holds lists of different lengths, no picture') from None
+    if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype.kind in 'iu' and pixels.size and (
+            0 <= pixels.min() and pixels.max() <= 255):
+        return pixels.astype(np.uint8)
+    raise DataError(f'the cell holds {pixels.dtype} of the shape {pixels.shape}; as numbers a picture is (height, '
+                    'width, 3), whole and 0 to 255: store PNG instead')
 
 
 def is_lerobot(folder: Path) -> bool:
@@ -74,6 +90,9 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
     if isinstance(info.episodes, int) and info.episodes != len(listed):
         yield Malformed(str(folder), f'info.json promises {info.episodes} episodes, the metadata list {len(listed)}')
     source = _Source(info, camera, texts, [e for e in listed if isinstance(e, meta.Entry)], reading)
+    if len(source.listed) == len(listed) and (unlisted := source.unlisted()):
+        yield Malformed(str(folder), f'{len(unlisted)} episodes have rows in data/ and are not in the list of episodes '
+                                     f'(first: {unlisted[0]}): deleted by half, or a list of another version')
     for entry in listed:
         if isinstance(entry, DataError):
             yield Malformed(str(folder), str(entry))
@@ -101,6 +120,13 @@ class _Source:
         self.outcomes = judged.outcomes(info.folder, self.labels) if self.labels else {}
         self._tables: dict[Path, pa.Table] = {}
         self._windows: dict[Path, dict] = {}
+
+    def unlisted(self) -> list:
+        """Return the episodes, or their files, that hold rows and that the metadata do not list."""
+        if self.rows is not None:
+            return sorted(self.rows.keys() - {entry.index for entry in self.listed})
+        known = {entry.file for entry in self.listed}
+        return sorted(path.name for path in (self.info.folder / 'data').rglob('*.parquet') if path not in known)
 
     def episode(self, entry: meta.Entry, source: str) -> tuple[Episode, np.ndarray | None]:
         """Return an episode and a measure of its fingers, if any; raises DataError."""
@@ -224,15 +250,18 @@ class _Source:
         for values in (judged, told, rows):
             name, _ = judging(list(values))  # the rows count more than the metadata, which count more than null
             if name is not None:
-                success, notes = columns.outcome(values[name])
+                try:
+                    success, notes = columns.outcome(values[name])
+                except DataError as error:
+                    raise DataError(f"'{name}': {error}") from error
                 usual = name in ('next.success', 'success')
                 return success, notes if usual else (*notes, f"its outcome is by '{name}'")
         if others := judging([*judged, *told])[1]:
             raise DataError(f"'{others[0]}' tells how it ended, in a way that is not known; write it as 'success', "
                             'true or false')
         notes = ('no success column: counted as a demonstration that succeeded',)
-        if 'next.reward' in rows and not columns.vector(rows['next.reward']).any():
-            notes = (*notes, 'its rewards are 0 throughout, which may mean that it failed')
+        if 'next.reward' in rows:
+            notes = (*notes, *flat_rewards(columns.vector(rows['next.reward'])))
         return True, notes
 
     def _states(self, table: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -247,18 +276,27 @@ class _Source:
         return (None if places is None else numbers[:, places], np.abs(numbers[:, fingers]).sum(1) if fingers else None)
 
     def _instruction(self, table: pa.Table, entry: meta.Entry) -> str:
+        blank, told = None, [text for text in entry.tasks if text.strip()]
         for name in ('task_index', 'language_instruction', 'task'):
             if name not in table.column_names or (name == 'task_index' and not self.texts):
                 continue
-            values = list(dict.fromkeys(table.column(name).to_pylist()))
+            cells = [cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
+                     for cell in table.column(name).to_pylist()]
+            values = list({str(cell): cell for cell in cells}.values())
             if len(values) != 1:
-                raise DataError(f'{len(values)} tasks within one episode')
+                raise DataError(f'{len(values)} tasks within one episode ({name})')
             text = self.texts.get(values[0]) if name == 'task_index' else values[0]
             if not isinstance(text, str):
-                raise DataError(f'task {values[0]} is not in the list of tasks')
-            if entry.tasks and text not in entry.tasks:
-                raise DataError(f"its rows say '{text[:80]}', the metadata of the episode '{entry.tasks[0][:80]}'")
+                raise DataError(f'task {values[0]} is not in the list of tasks' if name == 'task_index' else
+                                f'its {name} is no text')
+            if not text.strip():  # some write the text elsewhere
+                blank = text
+                continue
+            if told and text not in told:
+                raise DataError(f"its rows say '{text[:80]}', the metadata of the episode '{told[0][:80]}'")
             return text
-        if len(entry.tasks) == 1:
-            return entry.tasks[0]
+        if len(told) == 1:
+            return told[0]
+        if blank is not None:
+            return blank
         raise DataError('no instruction: neither a list of tasks nor a text in the table')

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from vgps_msgs_py.safetensors_header import left_behind
 from vgps_training.data.episode import DataError, Frames
 
 TOLERANCE = 1e-3  # [s] between a row's time and its frame's: rounding of the container's clock, far below one frame
@@ -81,7 +82,7 @@ def _frame_times(path: str, _changed: int) -> np.ndarray:
             times = [float(packet.pts * packet.time_base) for packet in container.demux(stream)
                      if packet.pts is not None and packet.size and not packet.is_discard]
     except (av.error.FFmpegError, OSError, IndexError, OverflowError, UnicodeError) as error:
-        raise DataError(f'{Path(path).name} is no video that can be read: {error}') from error
+        raise DataError(left_behind(path) or f'{Path(path).name} is no video that can be read: {error}') from error
     return np.unique(times)
 
 
