@@ -22,6 +22,7 @@ from vgps_msgs.action import ExecuteInstruction
 from vgps_msgs_py import discovery, run_files, start
 from vgps_msgs_py.vocabulary import Outcome
 
+NOTED_WITHIN = 5.0  # [s] a killed node with much memory has ended only when the kernel has taken it back
 GONE = 5  # looks in a row, a second apart, in which the policy node is not there
 
 
@@ -211,7 +212,8 @@ class EpisodeClient:
             raise
         if answer.status == GoalStatus.STATUS_UNKNOWN:
             raise EpisodeError('the policy node lost the episode')
-        if answer.result.outcome == Outcome.ABORTED and (who := self._who_ended(began)):
+        patience = NOTED_WITHIN if ' lost: ' in answer.result.message else 0.0
+        if answer.result.outcome == Outcome.ABORTED and (who := self._who_ended(began, patience)):
             answer.result.message = f'{answer.result.message} ({who})'
         return answer.result
 
@@ -220,9 +222,12 @@ class EpisodeClient:
         return {bytes(info.endpoint_gid) for info in self.node.get_publishers_info_by_topic(
             f'{self.namespace}/execute_instruction/_action/status')}
 
-    def _who_ended(self, since: float) -> str:
+    def _who_ended(self, since: float, patience: float = 0.0) -> str:
         """Return which node of a system on this machine ended first: the others may have been ended because of it."""
-        return run_files.describe_ends(dict(list(run_files.ends_since(self.namespace, since).items())[:1]))
+        deadline = time.monotonic() + patience
+        while not (ends := run_files.ends_since(self.namespace, since)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return run_files.describe_ends(dict(list(ends.items())[:1]))
 
 
 def progress(feedback) -> None:
