@@ -1,4 +1,4 @@
-"""Make doc/gallery.md and its pictures: every page that the commands write, as a browser shows it."""
+"""Make doc/gallery.md and its images: every page that the commands write, as a browser shows it."""
 
 import io
 import shutil
@@ -18,25 +18,25 @@ ARGUMENTS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking',
 DOC = Path(__file__).resolve().parents[1] / 'doc'
 PAGES = {
     'comparison': ('Two conditions, one scene', 'Written by `make demo`.'),
-    'episode': ('One episode', 'Written by `make demo` too, or by `vgps-report BAG`.'),
+    'episode': ('One episode', 'Written by `make demo`, and by `vgps-report BAG`.'),
     'overview': ('All episodes of a folder', '`vgps-report FOLDER`.'),
-    'rejudged': ('Recordings judged again', '`vgps-evaluate bag FOLDER --critic default --k 1,5,10 --beta 0,1`.'),
+    'rejudged': ('Recordings scored again', '`vgps-evaluate bag FOLDER --critic default --k 1,5,10 --beta 0,1`.'),
     'trials': ('Trials', '`vgps-evaluate trials --critic default`.'),
-    'improvement': ('A critic from own episodes', '`vgps-improve BAGS --heads keep`: an outlook for the shipped '
-                    'critic, calibrated on 120 trials of the simulation.'),
-    'training': ('Values during training', '`vgps-train` at its validations: a critic for one task of SIMPLER, here '
-                 'after 6000 updates on 120 episodes.'),
+    'improvement': ('A critic from a robot\'s own episodes', '`vgps-improve BAGS --heads keep`: an outlook for the '
+                    'shipped critic, calibrated on 120 simulated trials.'),
+    'training': ('Values during training', 'Written by `vgps-train` at each validation: here, a critic for one SIMPLER '
+                 'task after 6000 updates on 120 episodes.'),
 }
 
 
 @dataclass
 class Gallery:
-    """Make doc/gallery.md and its pictures. A page whose folder is not given keeps the pictures it has.
+    """Make doc/gallery.md and its images. A page whose folder is not given keeps its images.
 
     Example: python vgps_bringup/workspace/gallery.py runs/demo-20260102-030405 --trials trials
 
-    Needs pip install playwright, and a Chromium on the PATH (apt: chromium). Exit status 2 where a page asks the
-    network for something, says something on the console, or is wider than a telephone.
+    Needs pip install playwright, and a Chromium on the PATH (apt: chromium). Exit status 2 where a page
+    fetches something from the network, logs something on the console, or is wider than a phone.
     """
 
     run: Positional[Path | None] = None
@@ -98,10 +98,9 @@ def _save(image: Image.Image, path: Path) -> None:
 
 def write_page() -> None:
     """Write the page that shows them."""
-    lines = ['# Gallery', '', 'Every page that the commands write, as Chromium shows it: 1300 pixels wide, and 400 as',
-             'on a telephone. The pages hold everything they show, fetch nothing and run no script. Made by',
-             '`python vgps_bringup/workspace/gallery.py RUN` from one `make demo`, and from the folders that its',
-             'options name.', '']
+    lines = ['# Gallery', '', 'Every page that the commands write, as Chromium shows it 1300 pixels wide, and 400 as',
+             'on a phone. The pages are self-contained: they fetch nothing and run no script. Made from one',
+             '`make demo` and the folders given, by `python vgps_bringup/workspace/gallery.py RUN`.', '']
     for name, (title, command) in PAGES.items():
         if not (DOC / 'gallery' / f'{name}_{WIDE}.jpg').exists():
             continue

@@ -1,4 +1,4 @@
-"""Write doc/nodes/, a page for each node, from the nodes themselves: what they do, their topics, their parameters.
+"""Write doc/nodes/, one page per node, from the nodes themselves: what they do, their topics, their parameters.
 
 python vgps_bringup/workspace/node_reference.py          # rewrites them
 python vgps_bringup/workspace/node_reference.py --check  # says whether they are up to date
@@ -39,8 +39,8 @@ from vgps_policy_bridge.policy_node import PolicyNode
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / 'doc' / 'nodes'
 FOOT = """
-`live` parameters can be changed while the node runs (`ros2 param set`, `vgps-param set`, `rqt_reconfigure`); values
-outside their range are refused. [All nodes](../nodes.md). Written by `workspace/node_reference.py`.
+Parameters marked `live` can be changed while the node runs (`ros2 param set`, `vgps-param set`, `rqt_reconfigure`);
+values outside the range are refused. [All nodes](../nodes.md). Written by `workspace/node_reference.py`.
 """
 
 
@@ -85,11 +85,11 @@ def opened(name: str) -> dict[str, list[str]]:
             while time.monotonic() < until and (name == 'policy_node') and not node.action_server:
                 executor.spin_once(timeout_sec=0.1)
             found = {'publishes': [(p.topic_name, p.msg_type) for p in node.publishers],
-                     'listens to': [(s.topic_name, s.msg_type) for s in node.subscriptions],
-                     'answers': [(s.service_name, s.srv_type) for s in node.services],
-                     'asks': [(c.service_name, c.srv_type) for c in node.clients]}
+                     'subscribes to': [(s.topic_name, s.msg_type) for s in node.subscriptions],
+                     'offers': [(s.service_name, s.srv_type) for s in node.services],
+                     'calls': [(c.service_name, c.srv_type) for c in node.clients]}
             if name == 'policy_node':
-                found['answers'].append((f'{space}/execute_instruction', ExecuteInstruction))
+                found['offers'].append((f'{space}/execute_instruction', ExecuteInstruction))
         finally:
             if hasattr(node, 'close'):
                 node.close()
@@ -111,6 +111,8 @@ def _topic(path: str, kind: type, space: str, node: str) -> str:
 
 
 def _cell(value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return '[' + ', '.join(map(str, value)) + ']'
     return str(value).replace('|', '\\|') if value != '' else "''"
@@ -124,17 +126,18 @@ def _row(field: dataclasses.Field, fixed: bool) -> str:
     elif 'choices' in field.metadata:
         limits = ', '.join(map(str, field.metadata['choices']))
     live = '' if fixed or field.metadata.get('read_only') else 'live'
-    return (f'| `{field.name}` | {type(default).__name__} | {_cell(default)} | {limits} | {live} | '
+    kind = {'tuple': 'list', 'str': 'string'}.get(type(default).__name__, type(default).__name__)
+    return (f'| `{field.name}` | {kind} | {_cell(default)} | {limits} | {live} | '
             f'{field.metadata.get("description", "").replace("|", chr(92) + "|")} |')
 
 
 def page(name: str) -> str:
     """Return a node's page as Markdown."""
     described = NODES[name]
-    text = inspect.getdoc(sys.modules[described.kind.__module__])
+    text = inspect.getdoc(sys.modules[described.kind.__module__]).replace('``', '`')
     lines = [f'# {name}', '', text.replace('::\n\n', ''), '', '| | |', '|---|---|']
     lines += [f'| {what} | {"<br>".join(items)} |' for what, items in opened(name).items() if items]
-    lines += ['', '| parameter | type | default | range | | meaning, unit |', '|---|---|---|---|---|---|']
+    lines += ['', '| parameter | type | default | range | | meaning and unit |', '|---|---|---|---|---|---|']
     lines += [_row(f, c in described.fixed) for c in described.configuration for f in dataclasses.fields(c)
               if not f.metadata.get('internal')]
     return '\n'.join(lines) + '\n' + FOOT

@@ -148,22 +148,25 @@ class CriticNodeConfig:
 
     critic: str = field(default='', metadata={
         'description': "checkpoint: folder, hub id owner/name[@revision], or 'default' (shipped with the package); '' "
-                       "or 'untrained': a small stand-in with random weights", 'read_only': True})
+                       "or 'untrained': a small network with random weights", 'read_only': True})
     outlook: str = field(default='', metadata={
         'description': "folder of a critic or registry whose outlook is used; '': the critic's own, if it has one",
         'read_only': True})
     instruction_encoder: str = field(default='muse-numpy', metadata={
-        'description': 'muse-numpy, tensorflow-hub, or the path of a table of embeddings (.npz)', 'read_only': True})
-    device: str = field(default='cpu', metadata={'description': 'cpu, cuda, cuda:0, ...', 'read_only': True})
+        'description': 'what embeds the instruction: muse-numpy, tensorflow-hub, or the path of a table of embeddings '
+                       '(.npz)', 'read_only': True})
+    device: str = field(default='cpu', metadata={
+        'description': 'what the critic runs on: cpu, cuda, cuda:0, ...', 'read_only': True})
     runtime: str = field(default='torch', metadata={
-        'description': 'of the image encoder: torch; compile (GPU); onnxruntime (fastest on the CPU, optional install)',
+        'description': 'runtime of the image encoder: torch; compile (GPU); onnxruntime (fastest on the CPU, an extra '
+                       'install)',
         'choices': ('torch', 'compile', 'onnxruntime'), 'read_only': True})
     precision: str = field(default='float32', metadata={
-        'description': 'of the image encoder: float32, or on a GPU bfloat16 / float16, which are not exact',
+        'description': 'precision of the image encoder: float32, or on a GPU bfloat16 or float16, which are not exact',
         'choices': ('float32', 'bfloat16', 'float16'), 'read_only': True})
     image_transport: str = field(default='auto', metadata=images.TRANSPORT)
     frame_wait_ms: float = field(default=150.0, metadata={
-        'description': 'ms to wait for the frame of candidates that arrived before it', 'range': (0.0, 2000.0),
+        'description': 'time to wait for a frame whose candidates arrived before it [ms]', 'range': (0.0, 2000.0),
         'read_only': True})
     base_frame: str = field(default='wx250s/base_link', metadata={
         'description': "frame_id of the commands: the arm's base", 'read_only': True})

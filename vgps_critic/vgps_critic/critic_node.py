@@ -1,7 +1,7 @@
-"""The critic on the wire: encodes the policy's frame while the policy samples, scores its candidates, sends one on.
+"""Encode the policy's frame while the policy samples, score its candidates, and send one on to the arm.
 
-Nothing heavy runs in the executor: encoding and scoring happen in one worker thread, and a late or hanging critic ends
-in a named fallback at the deadline. All judgement is in `steering`; this file moves messages and keeps time.
+Nothing slow runs in the executor: encoding and scoring happen in a worker thread, and at the deadline a late or hanging
+critic is replaced by a named fallback. All decisions are made in `steering`; this node moves messages and keeps time.
 """
 
 import time

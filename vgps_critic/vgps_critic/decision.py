@@ -29,37 +29,43 @@ class SteeringConfig:
 
     beta: float = field(default=0.0, metadata={
         'description': 'temperature of the softmax over values, in steps of discounted return; 0 takes the best '
-                       '(paper: 0 on the robot; 0, 0.1 and 1 in simulation)', 'range': (0.0, 10.0)})
+                       'candidate (paper: 0 on the robot; 0, 0.1 and 1 in simulation)', 'range': (0.0, 10.0)})
     selection: str = field(default='value', metadata={
-        'description': 'value: by the critic; first: the plain policy; random: uniform, the control of the paper',
+        'description': "how a candidate is chosen. value: by the critic; first: the plain policy; random: uniformly, "
+                       "the "
+                       "paper's control",
         'choices': ('value', 'first', 'random')})
     deadline_ms: float = field(default=500.0, metadata={
-        'description': 'ms from the arrival of the candidates to the decision; later values are not used',
+        'description': 'longest time from the arrival of the candidates to the decision [ms]; later values are not '
+                       'used',
         'range': (1.0, 10000.0)})
     min_spread: float = field(default=0.0, metadata={
-        'description': 'smallest max - min of the values over candidates, in steps of discounted return; below it the '
-                       'critic has no opinion; 0: off', 'range': (0.0, 50.0)})
+        'description': 'smallest max - min of the values over candidates, in steps of discounted return; with less, '
+                       'the '
+                       'critic has no preference and does not choose; 0: off', 'range': (0.0, 50.0)})
     max_disagreement: float = field(default=0.0, metadata={
-        'description': 'largest mean difference between the members, in steps of discounted return; 0: off',
+        'description': 'largest mean difference between the members, in steps of discounted return; with more, the '
+                       'critic does not choose; 0: off',
         'range': (0.0, 50.0)})
     fallback: str = field(default='hold', metadata={
-        'description': 'when the critic did not choose. hold: nothing moves for any reason but STEERED, CONTROL_FIRST '
-                       'and CONTROL_RANDOM; first: the plain policy moves the arm, also where nothing could be judged '
-                       '(a frame or values missing), but for CANDIDATES_INVALID and ACTION_SPACE_MISMATCH',
+        'description': 'what happens when the critic did not choose. hold: nothing moves for any reason but STEERED, '
+                       'CONTROL_FIRST and CONTROL_RANDOM; first: the plain policy acts, even if a frame or values are '
+                       'missing, except on CANDIDATES_INVALID and ACTION_SPACE_MISMATCH',
         'choices': ('hold', 'first')})
     switch_off: str = field(default='plain', metadata={
-        'description': 'with an outlook, where there are values that should not be followed (OUT_OF_DATA, '
-                       'INSTRUCTION_UNFAMILIAR, CRITIC_HARMFUL): plain: the plain policy acts; hold: nothing moves; '
-                       'never: they are followed all the same', 'choices': ('plain', 'hold', 'never')})
+        'description': 'what happens when the outlook says that the values should not be trusted (OUT_OF_DATA, '
+                       'INSTRUCTION_UNFAMILIAR, CRITIC_HARMFUL). plain: the plain policy acts; hold: nothing moves; '
+                       'never: the critic goes on choosing', 'choices': ('plain', 'hold', 'never')})
     on_alarm: str = field(default='nothing', metadata={
-        'description': 'when the outlook says that the episode will fail: nothing; hold, until the operator judges, '
-                       'corrects or changes this; or retry: open, rise and let the policy try again',
+        'description': 'what happens when the outlook predicts failure. nothing: it is reported; hold: nothing moves '
+                       'until the operator judges, corrects or changes this; retry: the gripper opens and rises, and '
+                       'the policy tries again',
         'choices': ('nothing', 'hold', 'retry')})
     after_correction: str = field(default='continue', metadata={
-        'description': "once an operator has corrected and sends nothing: continue with the critic's choices, or hold "
-                       'until he goes on or judges the episode', 'choices': ('continue', 'hold')})
+        'description': "what happens when the operator's corrections end. continue: the critic chooses again; hold: "
+                       'nothing moves until the next correction or a verdict', 'choices': ('continue', 'hold')})
     max_retries: int = field(default=1, metadata={
-        'description': 'retries per episode; a later alarm is only reported', 'range': (0, 10)})
+        'description': 'most retries per episode; later alarms are only reported', 'range': (0, 10)})
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ tags: [robotics, value-function, v-gps]
 ---
 # Critic for value-guided policy steering
 
-Q(s, a, l): how good is end-effector action `a` for instruction `l` when the camera shows `s`? The ensemble's minimum
-re-ranks the candidates of a generalist policy.
+Q(s, a, l): how good end-effector action `a` is for instruction `l` when the camera shows `s`. The ensemble's minimum
+re-ranks the action candidates of a generalist policy.
 
 | | |
 |---|---|
@@ -17,7 +17,7 @@ re-ranks the candidates of a generalist policy.
 | network | ResNet{stages} + FiLM, {filters} filters, {members} members, {image}x{image} RGB |
 | instruction encoder | `{text_encoder}` |
 | discount | {discount}, success on the last {success_steps} steps of a demonstration |
-| Q-values | discounted sum of -1 per step until success; 0 is success now, {floor:.4g} is never; {bounds_of_values} |
+| Q-values | discounted sum of -1 per step until success (0: now, {floor:.4g}: never); {bounds_of_values} |
 
 ## Actions
 
@@ -30,14 +30,15 @@ Physical end-effector delta in the frame `{frame}`, rule `{rule}`{source}.
 ## Use
 
 ```python
+import numpy as np
 from vgps_critic import Critic, select
 critic = Critic.load('this folder or hub id')
 encoded = critic.encode(image, 'put the spoon on the towel')  # (H, W, 3) uint8 RGB
-q_values = critic.score(encoded, actions)                      # actions (K, 7) physical -> (E, K)
-choice = select(q_values, beta=0.0, rng=numpy.random.default_rng(0))
+q_values = critic.score(encoded, actions)                     # actions (K, 7) physical -> (E, K)
+choice = select(q_values, beta=0.0, rng=np.random.default_rng(0))
 ```
 
-It knows the robot, cameras and tasks of its data and nothing else; it judges actions, it does not make a robot safe.
+It knows only the robot, cameras and tasks of its data. It scores actions; it does not make a robot safe.
 """
 
 DIMENSIONS = ('dx', 'dy', 'dz', 'droll', 'dpitch', 'dyaw', 'gripper')

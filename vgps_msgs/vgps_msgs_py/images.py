@@ -197,8 +197,8 @@ def to_message(image: np.ndarray, header: Any) -> Any:
 
 
 TRANSPORTS = ('auto', 'raw', 'compressed')
-TRANSPORT = {'description': "how the camera's pictures come: raw; compressed (topic + /compressed); auto: compressed "
-                            'only while the camera offers nothing else', 'choices': TRANSPORTS, 'read_only': True}
+TRANSPORT = {'description': 'which image topic is used: raw; compressed (topic + /compressed); auto: compressed only '
+                            'while the camera offers no raw one', 'choices': TRANSPORTS, 'read_only': True}
 LOOK_PERIOD = 0.5  # s between looks at what the camera offers
 EYES = 'policy_node'  # the node whose pictures all others take: one stamp must not mean two pictures
 

@@ -1,7 +1,7 @@
-"""Runs ExecuteInstruction episodes and proposes K action candidates for each step's frame.
+"""Run ExecuteInstruction episodes, and propose K action candidates for each step's frame.
 
-The episode itself is the pure machine in episode.py; this node feeds it messages and carries out its effects.
-The action server appears when the policy is loaded and warm: whoever waits for the server waits for the policy.
+The episode itself is the state machine in `episode.py`; this node feeds it messages and carries out its effects. The
+action server appears once the policy is loaded and warm, and critic and controller are there.
 """
 
 from __future__ import annotations

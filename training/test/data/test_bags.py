@@ -35,19 +35,22 @@ def test_outcome_nobody_judged_is_unknown(tmp_path):
     assert [e.success for e in read_episodes(tmp_path)] == [None, None]
 
 
-def test_states_of_several_arms_are_left_out(tmp_path, monkeypatch):
+def test_states_of_several_arms_or_of_long_ago_are_left_out(tmp_path, monkeypatch):
     bag = BagFactory(tmp_path / 'bag')
     bag.whole_episode('e', 'x', 1)
     bag.close()
-    message = SimpleNamespace(header=SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=1)),
+    message = SimpleNamespace(header=SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=1)),
                               measured_pose=np.eye(4).ravel(), gripper_position=0.5,
                               episode_id='', step=0, state=0, reason=0, refused=0)
-    for topics, known in ((['/a/controller_state'], True), (['/a/controller_state', '/b/controller_state'], False)):
+    for topics, second, known in ((['/a/controller_state'], 1, True), (['/a/controller_state'], 0, False),
+                                  (['/a/controller_state', '/b/controller_state'], 1, False)):
+        message.header.stamp.sec = second
         monkeypatch.setattr(Bag, 'of_type', lambda self, name, topics=topics, whole=Bag.of_type: (
             [(0, message, topic) for topic in topics] if name == 'ControllerState' else whole(self, name)))
         (episode,) = read(tmp_path / 'bag')
         monkeypatch.undo()
         assert (episode.states is not None) == known
+        assert any('no state of the second before' in note for note in episode.notes) == (second == 0)
 
 
 def test_hold_is_no_action(tmp_path):
@@ -110,3 +113,15 @@ def test_a_step_in_which_the_arm_was_held_is_no_gap(tmp_path):
     bag.close()
     (episode,) = read_episodes(tmp_path)
     assert [int(frame[0, 0, 0]) for frame in episode.frames] == [0, 1, 3, 4] and not episode.notes
+
+
+@pytest.mark.parametrize('storage', [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_recording_that_lost_its_metadata_is_found_and_one_beside_folders_hides_none(tmp_path, storage):
+    for name in ('a', 'b'):
+        bag = BagFactory(tmp_path / 'all' / name, storage)
+        bag.whole_episode(name, 'x', 1, steps=4)
+        bag.close()
+    (tmp_path / 'all/a/metadata.yaml').unlink()
+    (tmp_path / 'all/stray.mcap').write_bytes(b'')
+    found = list(read_episodes(tmp_path / 'all'))
+    assert [len(e.actions) for e in found] == [4, 4] and 'metadata.yaml is missing' in found[0].notes[0]

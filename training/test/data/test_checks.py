@@ -163,6 +163,8 @@ def test_frozen_and_clipped_dimensions_are_named():
     text = '\n'.join(suspicious(actions, np.zeros(1, int), NAMES))
     assert 'dz is 0 in every step' in text and 'dx sits at its largest size 0.01' in text and 'finger travel' in text
     assert not suspicious(motions(200), np.zeros(1, int), NAMES)
+    half = with_columns(motions(200), gripper=np.arange(200) % 2 * 0.5)
+    assert 'only goes from 0 to 0.5' in suspicious(half, np.zeros(1, int), NAMES)[0]
 
 
 @pytest.mark.parametrize('closed_first, words', [(7, 'begins closed in 100%'), (6, 'begins closed in 86%'), (4, '')])

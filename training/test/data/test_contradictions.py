@@ -36,7 +36,9 @@ def with_column(folder, name, values):
     ('is_episode_successful', [0] * 4, False), ('succeeded', [1] * 4, True),
     ('is_failure', [1] * 4, "'is_failure' tells"),
     ('outcome', ['lost'] * 4, "'outcome' tells"), ('grasp_success', [True] * 4, "'grasp_success' tells"),
-    ('failure_reason', [None] * 4, True), ('observation.success_light', [0.0] * 4, True)])
+    ('label', ['Failure'] * 4, False), ('source_file', ['d/failed/7.h5'] * 4, False),
+    ('source_file', ['d/failure_recovery/7.h5'] * 4, True), ('failure_reason', [None] * 4, True),
+    ('observation.success_light', [0.0] * 4, True)])
 def test_an_outcome_under_another_name_counts_or_is_named(tmp_path, name, values, expected):
     folder = write_v2(tmp_path / 'set', episodes(4), ['x'])
     with_column(folder, name, pa.array(values, pa.string()) if values[0] is None else values)
@@ -162,9 +164,12 @@ def test_a_camera_whose_name_says_no_colours_is_none(camera, taken):
 
 @pytest.mark.parametrize('key, values, expected', [
     ('episode_metadata/success', [0], False), ('is_success', [1], True), ('steps/success', [0, 0, 0], False),
-    ('episode_metadata/failure', [0], "'episode_metadata/failure' tells"), ('aspects/success', [0], True)])
+    ('episode_metadata/failure', [0], "'episode_metadata/failure' tells"), ('aspects/success', [0], True),
+    ('episode_metadata/file_path', b'/lab/failure/day 2/ep3.h5', False),
+    ('episode_metadata/file_path', b'/lab/success/ep3.h5', True)])
 def test_an_outcome_of_an_rlds_episode_under_another_name_counts_or_is_named(tmp_path, key, values, expected):
-    features = steps([SCENE] * 3, np.tile([0, 0, 0, 0, 0, 0, 1], (3, 1))) | {key: np.array(values)}
+    features = steps([SCENE] * 3, np.tile([0, 0, 0, 0, 0, 0, 1], (3, 1))) | {
+        key: [values] if isinstance(values, bytes) else np.array(values)}
     (episode,) = rlds.read(rlds_factory.folder(tmp_path / '1.0.0', 'vgps', [example(features)]))
     assert told(episode) == expected if isinstance(expected, bool) else expected in episode.reason
 

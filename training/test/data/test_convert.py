@@ -93,7 +93,7 @@ def test_the_part_before_a_clock_was_set_back_is_unjudged_and_the_last_carries_t
     for episode, begin in ((first, 0), (last, 15)):
         assert [int(f[0, 0, 0]) for f in episode.frames] == [begin + 2 * i for i in range(len(episode.actions))]
         np.testing.assert_allclose(episode.actions[:, 0], 0.02, atol=1e-6)
-    assert 'left out or mended: times the stamps went back' in capsys.readouterr().out
+    assert 'left out, mended or odd: times the stamps went back' in capsys.readouterr().out
 
 
 def test_a_broken_frame_cuts_instead_of_being_shown_as_another(tmp_path, capsys):
@@ -155,6 +155,14 @@ def test_a_camera_on_another_clock_is_refused_although_stamps_of_its_frames_fit(
     with pytest.raises(DataError):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', behind=behind)))
     assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('behind, words', [(350_000_000, '0.35 s later'), (-200_000_000, '0.20 s earlier'),
+                                           (60_000_000, None)])
+def test_a_camera_that_is_slow_or_on_another_clock_is_asked_about(tmp_path, behind, words, capsys):
+    convert(config(tmp_path, teleoperation(tmp_path / 'a', behind=behind)))
+    told = capsys.readouterr().out
+    assert words in told if words else 'another clock' not in told
 
 
 @pytest.mark.parametrize('reading, words', [
@@ -238,3 +246,20 @@ def test_every_part_of_a_recording_must_be_what_an_arm_can_do(tmp_path, capsys):
     with pytest.raises(DataError, match='no recording'):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', back_at=2, travel=lambda i: 0.05 * (i % 80))))
     assert 'no metres at 5 steps a second' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('times', [1, 2, 3])
+def test_commands_that_a_merged_recording_holds_again_move_the_hand_once(tmp_path, times, capsys):
+    from bag_factory import BagFactory
+    bag = BagFactory(tmp_path / 'merged')
+    begin = bag.now + 10**9
+    for step in range(40):  # 20 a second, one picture for two of them
+        if step % 2 == 0:
+            bag.image(begin + 50_000_000 * step, np.full((32, 32, 3), step + 1, np.uint8))
+        for _ in range(times):
+            bag.command(begin + 50_000_000 * step + 1, 'e', step, [0.003, 0, 0, 0, 0, 0.01, 1])
+    bag.close()
+    convert(config(tmp_path, tmp_path / 'merged', actions='commands'))
+    (episode,) = read(tmp_path / 'out/merged')
+    np.testing.assert_allclose(episode.actions, np.tile([0.012, 0, 0, 0, 0, 0.04, 1], (10, 1)), atol=1e-6)
+    assert ('commands recorded twice' in capsys.readouterr().out) == (times > 1)

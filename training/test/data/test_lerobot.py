@@ -196,3 +196,17 @@ def test_pictures_as_numbers_are_pictures_or_named_for_what_they_are(tmp_path, c
         np.testing.assert_array_equal(episode.frames[2], pixels)
     else:
         assert words in episode.reason
+
+
+@pytest.mark.parametrize('name, values, words', [
+    ('timestamp', ['soon'] * 4, "the column 'timestamp' cannot be read as numbers"),
+    ('next.done', [[1, 2]] * 4, "the column 'next.done' cannot be read"),
+    ('next.success', ['true'] * 4, "'next.success': cannot be read as numbers")])
+def test_a_column_that_is_no_numbers_is_named(tmp_path, name, values, words):
+    folder = write_v2(tmp_path / 'set', episodes(4), ['x'])
+    path = next(folder.rglob('*.parquet'))
+    pq.write_table(pq.read_table(path).append_column(name, pa.array(values)), path)
+    assert words in next(read(folder)).reason
+    edit_info(folder, lambda info: info.pop('features'))
+    with pytest.raises(DataError, match="info.json lacks 'features'"):
+        list(read(folder))

@@ -186,3 +186,10 @@ def test_timestamps_that_are_no_seconds_are_refused_where_no_video_tells(tmp_pat
     edit_info(folder, lambda info: info['features'][CAMERA].update(dtype='image'))
     (refused,) = read(folder)
     assert 'timestamps run at 0.005 Hz where info.json says 5' in refused.reason
+
+
+def test_windows_in_another_order_than_the_episodes_are_told(tmp_path):
+    folder = write_v3(tmp_path / 'set', episodes(4, 4, 5), ['x'])
+    assert not any('another order' in note for episode in read(folder) for note in episode.notes)
+    edit_windows(folder, lambda e, start, stop: ((0.8, 1.6), (0.0, 0.8), (start, stop))[e])
+    assert all('in another order than they are numbered' in episode.notes[0] for episode in read(folder))

@@ -213,12 +213,14 @@ def test_rewards_that_never_rise_are_told(tmp_path, rewards, told):
 
 @pytest.mark.parametrize('alike, step, refused', [(7, 0.02, True), (7, 0.003, False), (4, 0.02, False)])
 def test_a_camera_that_stood_still_while_the_hand_moved_is_refused(tmp_path, alike, step, refused):
-    frames = pictures(9)
+    frames = [np.arange(192, dtype=np.uint8).reshape(8, 8, 3) + i for i in range(9)]
     frames[2:2 + alike] = [frames[2]] * alike
     actions = np.tile(np.array([step, 0, 0, 0, 0, 0, 1], np.float32), (9, 1))
     episode = one(tmp_path, steps(frames, actions))
     assert isinstance(episode, Malformed) == refused
     assert not refused or '7 frames from step 2 on are the same' in episode.reason
+    (tmp_path / 'flat').mkdir()  # one level shows nothing, moved or not
+    assert isinstance(one(tmp_path / 'flat', steps([np.full((8, 8, 3), 50, np.uint8)] * 9, actions)), Episode)
 
 
 def test_a_linked_folder_is_read_and_one_that_leads_back_is_not(tmp_path):

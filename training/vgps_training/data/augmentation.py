@@ -14,16 +14,16 @@ CHUNK = 16  # images
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Ranges of the draws. Defaults: the authors' code."""
+    """Ranges of the image augmentation. Defaults: the authors' code."""
 
-    enabled: bool = True
-    scale: tuple[float, float] = (0.8, 1.0)       # share of the area that is kept, (0, 1]
+    enabled: bool = True                          # augment at all
+    scale: tuple[float, float] = (0.8, 1.0)       # share of the image's area that the crop keeps, (0, 1]
     ratio: tuple[float, float] = (0.9, 1.1)       # width to height of the crop, > 0
-    brightness: float = 0.1                       # largest shift, 0..1
+    brightness: float = 0.1                       # largest offset, 0..1
     contrast: tuple[float, float] = (0.9, 1.1)    # factor around each channel's mean
-    saturation: tuple[float, float] = (0.9, 1.1)  # factor
-    hue: float = 0.05                             # largest turn, 0..0.5 of the colour circle
-    shared_draw: bool = False  # authors' loader: one random number sets all seven draws; default is independent draws
+    saturation: tuple[float, float] = (0.9, 1.1)  # factor of the saturation
+    hue: float = 0.05                             # largest rotation, 0..0.5 of the colour circle
+    shared_draw: bool = False  # as in the authors' loader: one random number sets all seven; default: independent ones
 
 
 def draw(batch_size: int, config: AugmentationConfig, generator: torch.Generator) -> Tensor:

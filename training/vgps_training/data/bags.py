@@ -14,13 +14,14 @@ import numpy as np
 from vgps_msgs_py import stamps
 from vgps_msgs_py.bags.camera import one_frame, stood_still
 from vgps_msgs_py.bags.reader import Bag, CameraError, EpisodeRecord, Frame
-from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.bags.storage import SUFFIXES, BagError
 from vgps_msgs_py.robot_state import measured_state
 from vgps_training.data.checks import check
 from vgps_training.data.episode import PLAIN, CameraChoiceError, DataError, Episode, Frames, Malformed, Reading
 
 ACTION = 0                                     # vgps_msgs/EndEffectorCommand.kind
 SUCCESS = {'success': True, 'failure': False, 'timeout': False}  # what else an episode ended with was never judged
+AGE = 1_000_000_000  # [ns] an older state is not the one behind a frame
 APART = 100_000_000  # [ns] half a step: a picture of a second camera further from the frame shows another moment
 
 
@@ -46,8 +47,11 @@ class RecordedFrames(Frames):
 
 
 def is_bag(path: Path) -> bool:
-    """Tell whether a folder is a rosbag2 recording."""
-    return path.is_dir() and (path / 'metadata.yaml').exists()
+    """Tell whether a folder is a rosbag2 recording, or what is left of one that lost its metadata.yaml."""
+    if not path.is_dir() or (path / 'metadata.yaml').exists():
+        return path.is_dir()
+    inside = list(path.iterdir())
+    return any(f.name.endswith(SUFFIXES) for f in inside) and not any(f.is_dir() for f in inside)
 
 
 class _Beside:
@@ -138,12 +142,15 @@ def _episodes(bag: Bag, camera: str, reading: Reading, wrist: str | None) -> Ite
         except DataError as error:
             return Malformed(source, str(error))
         measured = [_state_at(moment, states) for moment in moments]
+        without = sum(state is None for state in measured)
+        old = (f'{without} of {len(moments)} steps have no state of the second before: states left out',) if (
+            0 < without and states) else ()
         if stood := _stood(found, measured):
             return Malformed(source, stood)
         return check(Episode(RecordedFrames(found), np.stack([action for _, action in steps]), episode.instruction,
                              SUCCESS.get(episode.outcome), source,
-                             None if any(state is None for state in measured) else np.stack(measured), camera,
-                             notes=problems + gaps, extras=_candidates(episode, moments), beside=beside), reading)
+                             None if without else np.stack(measured), camera,
+                             notes=problems + gaps + old, extras=_candidates(episode, moments), beside=beside), reading)
 
     for frame in bag.frames(camera, asked):
         if frame.stamp in have:
@@ -213,4 +220,4 @@ def _states(bag: Bag) -> list[tuple[int, np.ndarray | None]]:
 
 def _state_at(stamp: int, states: list[tuple[int, np.ndarray]]) -> np.ndarray | None:
     index = bisect.bisect_right(states, stamp, key=lambda entry: entry[0])
-    return states[index - 1][1] if index else None
+    return states[index - 1][1] if index and stamp - states[index - 1][0] <= AGE else None

@@ -59,7 +59,7 @@ def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None
                   or _unlike(actions, episode.states))
     if reason is None:
         frame, reason = _first_frame(episode)
-    if reason is None and isinstance(episode.frames, Frames):
+    if reason is None and isinstance(episode.frames, Frames) and np.ptp(frame):  # else there is nothing to see move
         places = np.cumsum(actions[:, :3], 0, np.float64) if episode.states is None else episode.states[:, :3]
         reason = stood_still(episode.frames.same(), places) or None
     if reason is not None:
@@ -306,6 +306,8 @@ def suspicious(actions: np.ndarray, starts: np.ndarray, names: tuple[str, ...]) 
     gripper = actions[:, 6]
     if 1e-3 < np.ptp(gripper) and 0 <= gripper.min() and gripper.max() < 0.15:
         found.append(f'the gripper never opens beyond {gripper.max():.3g}: it looks like metres of finger travel')
+    elif np.ptp(gripper) > 1e-3 and (gripper.max() < 0.7 or gripper.min() > 0.3):
+        found.append(f'the gripper only goes from {gripper.min():.3g} to {gripper.max():.3g}: is it an openness 0..1?')
     both = (np.minimum.reduceat(gripper, starts) < 0.3) & (np.maximum.reduceat(gripper, starts) > 0.7)
     if both.sum() >= EPISODES and (share := (gripper[starts[both]] < 0.3).mean()) > 0.8:
         found.append(f'the gripper begins closed in {share:.0%} of the episodes in which it opens: where a 1 closes '

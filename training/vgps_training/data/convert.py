@@ -28,16 +28,22 @@ BREAK = 10 * PERIOD  # [ns] between the parts of a recording, whose own clock ne
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """What to convert, and what only a person knows of it."""
+    """Turn recordings of other software (teleoperation, another policy) into episodes with steps of 0.2 s.
+
+    Example: vgps-data convert session_1 --out bags --instruction "put the carrot on the plate" --outcome ask
+
+    What such a recording must hold: vgps_bringup/doc/foreign_bags.md. Next: vgps-data inspect bags
+    """
 
     bags: Annotated[tuple[Path, ...], tyro.conf.Positional]  # rosbag2 folders or files
     out: Path                        # folder that receives one recording per bag
-    instruction: str                 # what the robot was told to do, for all of them
-    outcome: Literal['success', 'failure', 'unjudged', 'ask']  # of all of them, or asked for one by one
-    actions: Literal['joint_states', 'commands'] = 'joint_states'  # motions between reached poses, or recorded commands
-    camera: str = ''                 # image topic or its end; needed where there are several
-    joint_topic: str = ''            # of joint states or commands, or its end; needed where there are several arms
-    arm: str = 'wx250s'              # whose joints they are, by its name in the entry-point group vgps.arms
+    instruction: str                 # what the robot was told to do, the same for all recordings
+    outcome: Literal['success', 'failure', 'unjudged', 'ask']  # of all recordings; 'ask': ask for each
+    # where actions come from: motions between the poses reached (joint_states), or recorded commands
+    actions: Literal['joint_states', 'commands'] = 'joint_states'
+    camera: str = ''                 # image topic, or whole names of it; needed if there are several cameras
+    joint_topic: str = ''            # topic of joint states or commands, or whole names of it; needed for several arms
+    arm: str = 'wx250s'              # the recorded arm: its name in the entry-point group vgps.arms
 
 
 def convert(config: ConvertConfig) -> None:
@@ -62,7 +68,7 @@ def convert(config: ConvertConfig) -> None:
                 raise DataError(f'{path}: {stood}')
             runs = _runs([m for m in motions if m.arrival not in broken])
             for text in [*bag.problems, *left_out, *_told(broken)]:
-                print(f'{path}: left out or mended: {text}')
+                print(f'{path}: left out, mended or odd: {text}')
             if not runs:
                 raise DataError('; '.join([f'{path}: no continuous part of {MIN_STEPS} steps', *_told(broken)]))
             if reason := next(filter(None, (implausible(np.stack([m.action for m in run]), 5.0) for run in runs)), ''):

@@ -60,17 +60,17 @@ class Malformed:
 class Reading:
     """How data of other people are read; the defaults change nothing that is in this project's convention."""
 
-    camera: str = ''               # name as listed by `vgps-data inspect`; needed where there are several
-    # A first step whose action is zero throughout, gripper included, is a placeholder (BridgeData as published): read
-    # as an action it says "close the gripper", at the start of every success. 'drop' or 'keep'
+    camera: str = ''               # name as listed by `vgps-data inspect`; needed if there are several cameras
+    # what to do with a first step whose action is all zero, gripper included: 'drop' or 'keep'. In BridgeData as
+    # published it is a placeholder, and as an action it would mean "close the gripper"
     first_zero_step: str = 'drop'
-    # what the gripper number is: 'openness' (0 closed, 1 open), 'closedness' (1 closed), 'minus-one-open' (LIBERO and
-    # robosuite: -1 open, 1 closed), 'minus-one-closed' (-1 closed, 1 open)
+    # meaning of the gripper's number: 'openness' (0 closed, 1 open), 'closedness' (0 open, 1 closed),
+    # 'minus-one-open' (-1 open, 1 closed: LIBERO, robosuite), 'minus-one-closed' (-1 closed, 1 open)
     gripper: str = 'openness'
-    translation_unit: float = 1.0  # metres that a 1 in the data stands for: 0.05 in LIBERO, 0.001 for millimetres
-    rotation_unit: float = 1.0     # radians that a 1 in the data stands for: 0.5 in LIBERO, 0.0174533 for degrees
-    # LeRobot: table of labels in the set that says how episodes ended: 'sarm_progress' (success: a progress of 0.9 or
-    # more at the end) or 'returns_TAG' (success: the last reward is 0). Empty: `next.success`
+    translation_unit: float = 1.0  # metres per unit of the data: 0.05 for LIBERO, 0.001 for millimetres
+    rotation_unit: float = 1.0     # radians per unit of the data: 0.5 for LIBERO, 0.0174533 for degrees
+    # LeRobot: which table of the set says how episodes ended: 'sarm_progress' (success: a progress of 0.9 or more at
+    # the end) or 'returns_TAG' (success: a last reward of 0); empty: the column `next.success`
     outcomes: str = ''
 
     def __post_init__(self):

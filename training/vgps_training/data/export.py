@@ -16,21 +16,24 @@ from vgps_training.data.sources import read_episodes
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What to write."""
+    """Write recordings or data sets as a LeRobot v3.0 data set.
+
+    Example: vgps-data export runs/ --out lerobot_set
+    """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional]  # recordings, data sets, or folders that hold them
     out: Path                                # folder of the new data set; must not exist
     format: Literal['lerobot'] = 'lerobot'   # LeRobot v3.0
-    fps: float = 5.0                         # control steps a second of the source: the rate of the video
-    name: str = ''                           # name of the camera's feature; empty: from the topic
-    # topic of a second camera, or its end, whose pictures go along as a feature of their own; empty: the one that a
-    # recording names as its wrist camera, if any. 'none': one camera only
+    fps: float = 5.0                         # control steps per second of the source, frames per second of the video
+    name: str = ''                           # name of the camera's feature; empty: that of the topic
+    # topic of a second camera (or whole names of it), written as a feature of its own; empty: the wrist camera that a
+    # recording names, if any; 'none': one camera only
     wrist: str = ''
     robot: str = 'widowx'                    # robot_type in the metadata
-    split: str = 'train'                     # of RLDS data sets
+    split: str = 'train'                     # which split of RLDS data sets
     reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
-    unjudged: str = 'skip'                   # episodes whose outcome nobody recorded: 'skip' or 'successes'
-    failures: Literal['keep', 'skip'] = 'keep'  # 'skip' leaves failed episodes out: a policy imitates whatever is there
+    unjudged: str = 'skip'  # what to do with episodes without an outcome: 'skip', or count as 'successes'
+    failures: Literal['keep', 'skip'] = 'keep'  # 'skip' leaves failed episodes out, which a policy would imitate
 
 
 def export(config: ExportConfig) -> None:

@@ -1,10 +1,12 @@
 """`vgps-data`: see what a data set holds, and prepare one for training.
 
-vgps-data inspect PATH ... --out report/     # figures on the screen, a contact sheet and histograms as pictures
+vgps-data inspect PATH ... --out report/     # print figures; write a contact sheet and histograms
 vgps-data save PATH ... --out table/ --image-size 64    # decode and resize once, for `vgps-train --data table/`
-vgps-data pack PATH ... --out packed/    # the same in shards: of any size, by many processes, to be streamed
-vgps-data export PATH ... --out set/ --format lerobot   # a LeRobot v3.0 data set
-vgps-data convert BAG ... --out bags/ --instruction 'put the carrot on the plate' --outcome ask   # of a teleoperation
+vgps-data pack PATH ... --out packed/    # the same in shards: for large data, many processes, object stores
+vgps-data export PATH ... --out set/ --format lerobot   # write a LeRobot v3.0 data set
+vgps-data convert BAG ... --out bags/ --instruction 'put the carrot on the plate' --outcome ask   # from teleoperation
+
+Options of each: vgps-data COMMAND --help
 """
 import logging
 import sys
@@ -35,29 +37,39 @@ ROWS, COLUMNS = 8, 8  # of the contact sheet: episodes x frames
 
 @dataclass(frozen=True)
 class InspectConfig:
-    """What to look at."""
+    """Print what data sets hold and what is left out, and draw a contact sheet and histograms of the actions.
+
+    Example: vgps-data inspect bags/ --out report
+
+    Next: vgps-train iql --preset small --data bags/ --out runs/iql
+    """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional]  # data sets, or folders that hold them
-    out: Path = Path('data_report')  # folder for the pictures
-    image_size: int = 128            # pixels of a frame in the contact sheet
-    split: str = 'train'             # of RLDS data sets
+    out: Path = Path('data_report')  # folder for the images
+    image_size: int = 128            # side of a frame in the contact sheet [pixels]
+    split: str = 'train'             # which split of RLDS data sets
     reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
-    unjudged: str = 'skip'           # episodes whose outcome nobody recorded: 'skip', as training does, or 'successes'
+    unjudged: str = 'skip'           # what to do with episodes without an outcome: 'skip', or count as 'successes'
     discount: float = 0.98           # gamma of the returns shown, (0, 1)
     action_space: str = 'quantiles'  # bounds drawn in the histograms: 'quantiles', 'bridge', 'fractal'
 
 
 @dataclass(frozen=True)
 class SaveConfig:
-    """What to prepare."""
+    """Decode and resize data sets once into a table, so that every training starts quickly.
+
+    Example: vgps-data save bags/ --out table --image-size 64
+
+    Next: vgps-train iql --preset small --data table --out runs/iql
+    """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional]  # data sets, or folders that hold them
     out: Path                  # folder of the table
-    image_size: int = 256      # pixels, side of the critic's input
-    split: str = 'train'       # of RLDS data sets
+    image_size: int = 256      # side of the critic's input [pixels]
+    split: str = 'train'       # which split of RLDS data sets
     reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
-    unjudged: str = 'skip'     # episodes whose outcome nobody recorded: 'skip' or 'successes'
-    share: float = 1.0         # of the episodes that are kept, drawn by their names: (0, 1]
+    unjudged: str = 'skip'     # what to do with episodes without an outcome: 'skip', or count as 'successes'
+    share: float = 1.0         # share of the episodes to keep, chosen by a hash of their names: (0, 1]
 
 
 def describe(table: StepTable, report: Report, discount: float, action_space: str) -> str:

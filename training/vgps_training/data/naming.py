@@ -3,7 +3,8 @@ import re
 
 _SUCCESS = {'success', 'successful', 'succeeded'}
 _OF_AN_EPISODE = {'next', 'is', 'was', 'episode', 'task', 'trial', 'demo', 'rollout', 'final', 'overall'}
-_ENDED = {'failure', 'failed', 'fail', 'outcome', 'verdict', 'unsuccessful'}
+_FAILURE = {'failure', 'failed', 'fail', 'unsuccessful'}
+_ENDED = _FAILURE | {'outcome', 'verdict'}
 
 
 def words_of(name: str) -> list[str]:
@@ -19,3 +20,10 @@ def judging(given: list[str]) -> tuple[str | None, list[str]]:
         name for name, words in told.items() if words & _SUCCESS and words <= _SUCCESS | _OF_AN_EPISODE]
     others = [n for n, words in told.items() if words & (_SUCCESS | _ENDED) and n not in good]
     return (good[0] if good else None), others
+
+
+def ended_in_words(text: object) -> tuple[bool, str] | None:
+    """Return how an episode ended and the word that says so: the whole text, or a folder of a path; None without."""
+    parts = re.split(r'[/\\]', text.strip().lower()) if isinstance(text, str) else []
+    found = [part for part in parts if part in _SUCCESS | _FAILURE]
+    return (found[-1] in _SUCCESS, found[-1]) if len(set(found)) == 1 else None

@@ -21,15 +21,20 @@ from vgps_training.data.table import Report, StepTable, begin, data_digest, fini
 
 @dataclass(frozen=True)
 class PackConfig:
-    """What to pack. An interrupted call continues: shards that are there are not made again."""
+    """Decode and resize data sets into shards: for large data, many processes and object stores.
+
+    Example: vgps-data pack bridge_dataset/1.0.0 --out packed --processes 16 --remote s3://bucket/set
+
+    An interrupted call continues where it stopped. Next: vgps-train cal-ql --data packed
+    """
 
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional]  # data sets, or folders that hold them
     out: Path                  # folder of the packed set
-    image_size: int = 256      # pixels, side of the critic's input
-    split: str = 'train'       # of RLDS data sets
+    image_size: int = 256      # side of the critic's input [pixels]
+    split: str = 'train'       # which split of RLDS data sets
     reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
-    unjudged: str = 'skip'     # episodes whose outcome nobody recorded: 'skip' or 'successes'
-    remote: str = ''           # where the shards will be kept, such as s3://bucket/set: fetched from there when missing
+    unjudged: str = 'skip'     # what to do with episodes without an outcome: 'skip', or count as 'successes'
+    remote: str = ''           # where you will keep the shards, such as s3://bucket/set; missing ones are fetched there
     processes: int = 1         # parallel processes on this machine
     shard: str = ''            # 'i/n': every n-th shard only, as task i (from 0) of a job array on a shared folder
     cluster: str = ''          # address of a Ray cluster that shares the folder, or 'auto'

@@ -11,10 +11,11 @@ from vgps_training.data.checks import check, flat_rewards
 from vgps_training.data.encoded import decode, read as read_bytes
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot.meta import read_json
-from vgps_training.data.naming import judging
+from vgps_training.data.naming import ended_in_words, judging
 from vgps_training.data.standardise import Standard, standard
 from vgps_training.data.tfrecord import TFRecordError, map_file, parse_example, records
 
+LONGEST = 4096  # [bytes] of a text about an episode
 PICTURES = (b'\xff\xd8\xff', b'\x89PNG', b'RIFF')  # how encoded images begin
 
 
@@ -163,7 +164,7 @@ def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
         instruction = _instruction(features, data, rule)
         actions = rule.actions(steps)
         states = _states(steps, rule)
-        success, notes = _success(features, f'steps/{rule.success}')
+        success, notes = _success(features, f'steps/{rule.success}', data)
     except KeyError as error:
         misfit = f'steps/{error.args[0]}' in features
         return Malformed(source, f'feature {error} ' + (
@@ -209,7 +210,7 @@ def _instruction(features: dict, data, rule: Standard) -> str:
         raise DataError(f"'{rule.instruction}' is no UTF-8 text") from error
 
 
-def _success(features: dict, ruled: str) -> tuple[bool, tuple[str, ...]]:
+def _success(features: dict, ruled: str, data) -> tuple[bool, tuple[str, ...]]:
     """Return (an outcome, the last where there is one for every step; notes); raises DataError for what is none."""
     own = [key for key in features if '/' not in key or (
         key.count('/') == 1 and key.startswith(('steps/', 'episode_metadata/')))]  # deeper ones judge skills
@@ -219,6 +220,11 @@ def _success(features: dict, ruled: str) -> tuple[bool, tuple[str, ...]]:
         raise DataError(f"'{by_word[others[0]]}' tells how it ended, in a way that is not known; write it as 'success'")
     judged = features.get(ruled, features.get(by_word.get(name)))
     if judged is None or not len(judged):
+        for key, value in features.items():
+            if not key.startswith('steps/') and isinstance(value, list) and len(value) == 1 and value[0][1] < LONGEST:
+                text = bytes(data[value[0][0]:sum(value[0])]).decode(errors='replace')
+                if said := ended_in_words(text):  # DROID's paths do
+                    return said[0], (f"its outcome is by '{key}', which says '{said[1]}'",)
         rewards = features.get('steps/reward')
         return True, flat_rewards(rewards) if isinstance(rewards, np.ndarray) else ()
     if not isinstance(judged, np.ndarray):

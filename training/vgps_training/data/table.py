@@ -204,6 +204,10 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
                       None if any(s is None for s in states) else np.concatenate(states).astype(np.float32))
     for text in suspicious(table.actions, table.starts, DIMENSIONS):
         report.notes[text] = 1
+    if spaced := len(instructions) - len({' '.join(text.split()) for text in instructions}):
+        report.notes['instructions that differ from another one in spaces or line ends alone'] = spaced
+    if 0 < (without := sum(s is None for s in states)) < len(states):
+        report.notes['without states: those of all others are left out, too'] = without
     if copies := len(actions) - len({hash(part.tobytes()) for part in actions}):
         report.notes['the very actions of another episode: the same data twice?'] = copies
     return table, report

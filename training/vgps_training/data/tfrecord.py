@@ -47,7 +47,8 @@ def records(path: str | Path) -> Iterator[tuple[int, int, bool]]:
     while offset < len(data):
         header = data[offset:offset + 12]
         if len(header) < 12 or struct.unpack('<I', header[8:])[0] != masked_crc32c(header[:8]):
-            raise TFRecordError(left_behind(path) or f'{path}: no valid record at byte {offset}')
+            packed = '; it is compressed: gunzip it first' if data[:2] == b'\x1f\x8b' else ''
+            raise TFRecordError(left_behind(path) or f'{path}: no valid record at byte {offset}{packed}')
         length = struct.unpack('<Q', header[:8])[0]
         start, stop = offset + 12, offset + 12 + length
         if stop + 4 > len(data):

@@ -1,9 +1,10 @@
 """Train a small policy by imitation.
 
-    vgps-train-policy --kind flow --data demonstrations.npz --output flow.safetensors
+Example: vgps-train-policy --kind flow --data demonstrations/ --output flow.safetensors
 
-An interrupted call continues where it stopped. Batches and noise derive from (seed, step), so a resumed run
-equals an uninterrupted one.
+An interrupted call continues where it stopped, with the same result as an uninterrupted one.
+
+Next: vgps-run simulation policy:=flow policy_options:='{checkpoint: flow.safetensors}'
 """
 
 from __future__ import annotations
@@ -30,27 +31,27 @@ from vgps_training.policies.data import PolicyData, load_bags, load_npz
 class TrainConfig:
     """One training run."""
 
-    kind: str = 'flow'  # 'flow' or 'binned'
+    kind: str = 'flow'  # 'flow' (flow matching) or 'binned' (autoregressive bins)
     data: tuple[Path, ...] = ()  # one .npz file, or folders that hold recorded bags
     output: Path = Path('policy.safetensors')  # checkpoint to write; <output>.resume holds the run's progress
     steps: int = 4000  # optimiser steps, >= 1
-    batch_size: int = 128  # 1 .. 4096
-    learning_rate: float = 1e-3  # peak; 100 steps of warm-up, then cosine to 0
-    weight_decay: float = 1e-4
-    averaging: float = 0.998  # decay of the averaged weights, which are the ones kept, per step
-    state_noise: float = 0.1  # standard deviations of noise on the state: rely on the image as well
-    shift: int = 0  # [pixels] largest random shift of the picture: few scenes are not learnt by heart
-    places_weight: float = 0.0  # against the actions' loss, of telling where the episode grasps and releases (bags)
-    use_state: bool = True  # look at the robot state where the data hold it; --no-use-state: never
-    image_size: int = 64  # [pixels] a multiple of 8
-    channels: int = 32
-    width: int = 256
-    horizon: int = 4  # actions in a chunk, 'flow' only
-    bins: int = 128  # bins per action dimension, 'binned' only, 2 .. 256
-    save_every: int = 250  # steps between saved states
-    seed: int = 0
-    successes_only: bool = False  # bags: leave out episodes that failed or were not judged (filtered imitation)
-    threads: int = field(default=0)  # 0 leaves torch's choice
+    batch_size: int = 128  # steps per update, 1 .. 4096
+    learning_rate: float = 1e-3  # peak learning rate; 100 steps of warm-up, then cosine to 0
+    weight_decay: float = 1e-4  # of AdamW
+    averaging: float = 0.998  # decay per step of the averaged weights, which are the ones saved
+    state_noise: float = 0.1  # noise on the state, in its standard deviations: makes the policy rely on the image, too
+    shift: int = 0  # largest random shift of the image [pixels]: against memorising few scenes
+    places_weight: float = 0.0  # weight of also predicting where the episode grasps and releases (needs bags)
+    use_state: bool = True  # use the robot state if the data hold it
+    image_size: int = 64  # side of the image [pixels], a multiple of 8
+    channels: int = 32  # channels of the image encoder's first stage
+    width: int = 256  # width of the hidden layers
+    horizon: int = 4  # actions in a chunk ('flow' only)
+    bins: int = 128  # bins per action dimension, 2 .. 256 ('binned' only)
+    save_every: int = 250  # updates between saved states
+    seed: int = 0  # seed of weights, sampling and noise
+    successes_only: bool = False  # leave out episodes that failed or were not judged (needs bags)
+    threads: int = field(default=0)  # CPU threads of torch; 0: torch's own choice
 
 
 def describe(data: PolicyData, config: TrainConfig) -> SmallConfig:

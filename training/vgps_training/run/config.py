@@ -23,50 +23,50 @@ ALGORITHMS = {'cal-ql': (CalQLConfig, CalQL), 'iql': (IQLConfig, IQL), 'sarsa': 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to train on and how it is labelled."""
+    """What to train on, and how it is labelled."""
 
     # data sets, or folders that hold them: RLDS, LeRobot, rosbag2, saved tables
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=['--data'])] = ()
-    weights: tuple[float, ...] = ()    # one per path, relative to its number of steps; empty: all equal
-    split: str = 'train'               # of RLDS data sets
+    weights: tuple[float, ...] = ()    # sampling weight of each path, relative to its number of steps; empty: all equal
+    split: str = 'train'               # which split of RLDS data sets
     reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
-    validation_share: float = 0.05     # of the episodes, held out by name, 0..1
+    validation_share: float = 0.05     # share of the episodes to hold out, chosen by a hash of their names, 0..1
     labels: LabelConfig = field(default_factory=LabelConfig)
-    unjudged: str = 'skip'             # episodes whose outcome nobody recorded: 'skip' or 'successes'
-    action_space: str = 'quantiles'    # 'quantiles' of the data, or fixed bounds 'bridge' / 'fractal'
-    instruction_encoder: str = 'muse-numpy'   # or 'tensorflow-hub', or a table of embeddings (.npz)
+    unjudged: str = 'skip'             # what to do with episodes without an outcome: 'skip', or count as 'successes'
+    action_space: str = 'quantiles'    # bounds of the actions: 'quantiles' of the data, or fixed: 'bridge', 'fractal'
+    instruction_encoder: str = 'muse-numpy'   # 'muse-numpy', 'tensorflow-hub', or a table of embeddings (.npz)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    shuffled_next: bool = False        # authors' loader: in episodes beyond 100 steps s' is any frame of the episode
-    lazy: bool = False                 # leave RLDS images in their files, decode on demand (data beyond the memory)
-    decoders: int = 4                  # processes that read and decode when lazy, per GPU; 0: the training process
+    shuffled_next: bool = False        # as in the authors' loader: beyond 100 steps, s' is any frame of the episode
+    lazy: bool = False                 # leave RLDS images in their files and decode on demand (data larger than memory)
+    decoders: int = 4                  # with lazy: reading and decoding processes per GPU; 0: the training process
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run. Defaults: the paper (V-GPS section 5 and appendix); 1 M steps for Cal-QL, 200 k for IQL."""
 
-    out: Path                          # folder of the run: checkpoints, logs, pictures
+    out: Path                          # folder of the run: checkpoints, logs, images
     algorithm: AlgorithmConfig
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    encoder: Path | None = None        # run of vgps-pretrain: its encoder stays frozen, the heads alone are trained
-    critic: str = ''                   # trained critic to go on from: its heads are trained, its encoder stays as it is
+    encoder: Path | None = None        # run of vgps-pretrain whose encoder to use, frozen: only the heads are trained
+    critic: str = ''                   # critic to continue from: its heads are trained further, its encoder is frozen
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     steps: int = 1_000_000             # updates; paper 1 M (Cal-QL), 200 k (IQL)
     batch_size: int = 512              # transitions per update over all processes; paper 512, authors' script 256
-    micro_batches: int = 0             # parts of a process's share, one after the other; 0: as its GPU's memory asks
-    seed: int = 0                      # of weights, draws and order
-    device: str = 'auto'               # 'auto', 'cpu', 'cuda'
-    threads: int = 0                   # CPU threads of the tensor library, 0: its own choice
-    bf16: bool = False                 # encoders in bfloat16, all else in float32: faster where the hardware has it
-    compile: bool = False              # torch.compile on the encoders
+    micro_batches: int = 0             # split a process's batch into this many parts; 0: as its GPU's memory requires
+    seed: int = 0                      # seed of weights, sampling and augmentation
+    device: str = 'auto'               # what to train on: 'auto', 'cpu', 'cuda'
+    threads: int = 0                   # CPU threads of torch; 0: torch's own choice
+    bf16: bool = False                 # compute the encoders in bfloat16: faster on hardware that supports it
+    compile: bool = False              # use torch.compile for the encoders
     log_every: int = 50                # updates between log lines
-    save_every: int = 1000             # updates between saved states: what a kill loses at most
-    validate_every: int = 2000         # updates between validations, 0: only at the end
-    divergence: float = 20.0           # mean |Q| that stops the run, in multiples of the largest return, > 0
-    hang_after: float = 1800.0         # s without an update after which a job of several processes is ended, > 0
-    fork: bool = False                 # go on from the folder's state though configuration or data have changed
-    wandb: str = ''                    # Weights & Biases project, empty: not used
+    save_every: int = 1000             # updates between saved states: the most that a killed run loses
+    validate_every: int = 2000         # updates between validations; 0: only at the end
+    divergence: float = 20.0           # mean |Q| at which the run stops, in multiples of the largest return, > 0
+    hang_after: float = 1800.0         # time without an update after which a run of several processes ends [s], > 0
+    fork: bool = False                 # continue from the folder's state although configuration or data have changed
+    wandb: str = ''                    # Weights & Biases project; empty: none
 
     @property
     def algorithm_name(self) -> str:

@@ -1,12 +1,12 @@
-"""`vgps-pretrain`: train a small critic's image encoder before any reward is seen.
+"""Train a small critic's image encoder on what recordings hold: robot states, actions and outcomes.
 
-vgps-pretrain --data demonstrations --out runs/encoder
+Example: vgps-pretrain --data demonstrations --out runs/encoder
 
-vgps-train iql --preset small --network.num-filters 24 --network.image-size 96 --encoder runs/encoder
+Next: vgps-train iql --preset small --network.num-filters 24 --network.image-size 96 --encoder runs/encoder
 --data demonstrations --out runs/iql
 
-Departs from the paper, whose encoder learns from the value loss alone. Supervision: `hindsight`, i.e. what the
-recordings hold anyway (robot state, actions, outcome); nothing that only a simulator knows.
+This departs from the paper, whose encoder learns from the value loss alone. The targets (`hindsight`) need nothing that
+only a simulator knows.
 """
 import math
 from dataclasses import dataclass, field
@@ -42,22 +42,22 @@ class PretrainConfig:
     # data sets with recorded robot states (bags), or saved tables
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=['--data'])] = ()
     reading: Annotated[Reading, tyro.conf.arg(name='')] = field(default_factory=Reading)  # which camera, which units
-    network: NetworkConfig = field(default_factory=lambda: BASIC)  # the critic's; only the encoder is trained
-    first_steps: int = 2000          # updates towards each success's own grasp, for features to locate grasps with
-    steps: int = 3500                # updates towards the located grasps
+    network: NetworkConfig = field(default_factory=lambda: BASIC)  # the critic's network; its encoder is trained
+    first_steps: int = 2000          # updates with each success's own grasp as target, for features that locate grasps
+    steps: int = 3500                # updates with the located grasps as targets
     batch_size: int = 64             # frames per update
-    learning_rate: float = 1.2e-3    # of AdamW: 200 steps of warm-up, then cosine to 0
-    weight_decay: float = 1e-3
-    shift: int = 3                   # pixels, largest random shift; camera poses differ by as much
-    brightness: float = 0.1          # standard deviation of the factor on all pixels
-    tint: float = 6.0                # standard deviation of the offset of each colour, of 255
-    outcome_weight: float = 0.3      # weight of the success prediction against the positions
-    validation_share: float = 0.05   # share of the episodes that is held out, by name
-    instruction_encoder: str = 'muse-numpy'
-    critic: str = ''                 # keep this critic's encoder as it is and fit only its readout to the data: seconds
+    learning_rate: float = 1.2e-3    # peak learning rate of AdamW; 200 steps of warm-up, then cosine to 0
+    weight_decay: float = 1e-3       # of AdamW
+    shift: int = 3                   # largest random shift of the image [pixels], as much as camera poses differ
+    brightness: float = 0.1          # standard deviation of the random factor on all pixels
+    tint: float = 6.0                # standard deviation of the random offset of each colour, of 255
+    outcome_weight: float = 0.3      # weight of predicting success, relative to the positions
+    validation_share: float = 0.05   # share of the episodes to hold out, chosen by a hash of their names, 0..1
+    instruction_encoder: str = 'muse-numpy'  # 'muse-numpy', 'tensorflow-hub', or a table of embeddings (.npz)
+    critic: str = ''                 # keep this critic's encoder and only fit its readout to the data (takes seconds)
     save_every: int = 250            # updates between saved states and validations
-    seed: int = 0
-    threads: int = 1                 # CPU threads
+    seed: int = 0                    # seed of weights, sampling and augmentation
+    threads: int = 1                 # CPU threads of torch
 
 
 class Predictor(nn.Module):

@@ -1,8 +1,8 @@
-"""`vgps-train`: train a value function, calibrate or publish one.
+"""`vgps-train`: train, calibrate or publish a value function.
 
 vgps-train iql --preset small --data bags/ --out runs/iql
 vgps-train cal-ql --data bridge_dataset/1.0.0 fractal20220817_data/0.1.0 --data.weights 1.0 0.54087
-vgps-train iql --config runs/iql/config.json        # again, or on: a killed run continues where it was saved
+vgps-train iql --config runs/iql/config.json        # the same settings again; a killed run continues
 torchrun --nproc-per-node 8 -m vgps_training.run.train cal-ql ...
 vgps-train push runs/iql owner/name --dry-run
 vgps-train calibrate runs/iql/critic --data heldout/ --out calibrated

@@ -1,4 +1,4 @@
-"""What a lab decides about the course of the steps and the poses to go to."""
+"""Parameters of the arm's steps and of the poses that it goes to."""
 
 from dataclasses import dataclass, field
 
@@ -10,25 +10,25 @@ from vgps_msgs_py import robot_state
 
 @dataclass(frozen=True)
 class ControllerConfig:
-    """Course of the steps and the poses to go to."""
+    """Timing of the steps, and the poses that the arm goes to."""
 
     base_frame: str = field(default='wx250s/base_link', metadata={
         'description': "frame the commands must be in: the arm's base", 'read_only': True})
     dry_run: bool = field(default=True, metadata={
-        'description': "compute and check everything but move nothing; each step starts at the arm's present pose"})
+        'description': "compute and check everything, but move nothing; each step starts at the arm's present pose"})
     step_duration: float = field(default=0.2, metadata={
-        'description': 'time of one control step, 5 Hz as BridgeData [s]', 'range': (0.1, 1.0)})
+        'description': 'duration of one control step [s]; 5 Hz as in BridgeData', 'range': (0.1, 1.0)})
     # BridgeData gives up on images older than this.
     max_image_age: float = field(default=1.0, metadata={
-        'description': 'oldest image a command may be made from [s]', 'range': (0.05, 30.0)})
+        'description': 'largest age of the image that a command was made from [s]', 'range': (0.05, 30.0)})
     move_speed: float = field(default=1.0, metadata={
-        'description': 'largest joint speed on the way to neutral and start pose [rad/s]', 'range': (0.1, 1.5)})
+        'description': 'largest joint speed on the way to the neutral and start poses [rad/s]', 'range': (0.1, 1.5)})
     max_gripper_speed: float = field(default=0.25, metadata={
-        'description': 'largest speed of the fingertips on the way to neutral and start pose [m/s]',
+        'description': 'largest speed of the fingertips on the way to the neutral and start poses [m/s]',
         'range': (0.05, 0.5)})
     neutral_joints: tuple[float, ...] = field(
         default=(-0.13192235, -0.76238847, 0.44485444, -0.01994175, 1.7564081, -0.15953401), metadata={
-            'description': "joints of ~/home [rad], BridgeData's", 'read_only': True})
+            'description': "joint positions of ~/home [rad]; BridgeData's", 'read_only': True})
     start_state: tuple[float, ...] = field(default=(0.3, 0.0, 0.15, 0.0, 0.0, 0.0), metadata={
         'description': "gripper pose of ~/reset: x y z [m], roll pitch yaw [rad] in BridgeData's convention",
         'read_only': True})

@@ -1,10 +1,10 @@
-"""Position of the fingers by PWM, as BridgeData drives them, with an end to the pushing.
+"""Control the position of the fingers by PWM, as BridgeData does, but stop pushing in the end.
 
-The servo that closes the fingers is in PWM mode: it pushes as long as it is told to. BridgeData's own loop never
-stops pushing on a held object (350 PWM), which ends in an overload error. Here fingers that have stopped moving get
-a holding PWM after a while. When the arm holds or is stopped the last word is said at once: fingers on their way, or
-at rest with nothing in between, get 0; fingers that hold something go on with one and the same push, and get 0 when it
-is gone.
+The servo that closes the fingers is in PWM mode: it pushes for as long as it is told to. BridgeData's own loop never
+stops pushing on a held object (350 PWM), which ends in an overload error. Here, fingers that have stopped moving get
+a holding PWM after a while. When the arm holds or is stopped the last command is sent at once: moving fingers, or
+fingers at rest with nothing between them, get 0; fingers that hold something keep one constant PWM, and get 0 when the
+object is gone.
 """
 
 from dataclasses import dataclass, field
@@ -24,16 +24,17 @@ class GripperConfig:
     """The finger loop; gain and largest PWM are BridgeData's."""
 
     gripper_gain: float = field(default=300.0, metadata={
-        'description': 'share of the largest PWM per metre of finger error [1/m]', 'range': (10.0, 1000.0)})
+        'description': 'proportional gain: fraction of the largest PWM per metre of finger error [1/m]',
+        'range': (10.0, 1000.0)})
     gripper_max_pwm: float = field(default=350.0, metadata={
-        'description': 'PWM while the fingers move', 'range': (100.0, 350.0)})
+        'description': 'largest PWM while the fingers move', 'range': (100.0, 350.0)})
     gripper_hold_pwm: float = field(default=150.0, metadata={
-        'description': 'PWM that keeps a held object after the stall timeout', 'range': (0.0, 250.0)})
+        'description': 'PWM that holds an object after the stall timeout', 'range': (0.0, 250.0)})
     gripper_stall_timeout: float = field(default=1.0, metadata={
-        'description': 'fingers that stand still for this long get the holding PWM [s]', 'range': (0.2, 5.0)})
+        'description': 'time without motion after which the fingers get the holding PWM [s]', 'range': (0.2, 5.0)})
     bus_watchdog: bool = field(default=True, metadata={
-        'description': "have the servos stop by themselves 0.5 s after the driver's last word; false for a driver "
-                       'without that register (its simulation)', 'read_only': True})
+        'description': 'make the servos stop by themselves 0.5 s after the last instruction on the bus; false for a '
+                       'driver without that register (its simulation)', 'read_only': True})
 
 
 class GripperLoop:

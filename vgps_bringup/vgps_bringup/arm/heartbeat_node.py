@@ -1,12 +1,12 @@
-"""Holds the arm and says so when widowx_node hangs or dies; offers a ~/stop that answers even then.
+"""Hold the arm, and say so, when widowx_node hangs or dies; offer a ~/stop that answers even then.
 
 ::
 
     ros2 run vgps_bringup heartbeat_node --ros-args -p arm:=simulated
     ros2 service call /vgps/heartbeat_node/stop std_srvs/srv/Trigger
 
-A process of its own, and a small one: it listens to ``controller_state``, the joints, and talks to the arm's driver
-only while the controller is silent or after its own ``~/stop``. In a dry run it moves nothing.
+A small process of its own. It listens to ``controller_state`` and the joint states, and sends to the arm's driver only
+while the controller is silent or after its own ``~/stop``. In a dry run it moves nothing.
 """
 
 import time
@@ -39,12 +39,12 @@ class HeartbeatConfig:
     """Whose heart, and how long it may pause."""
 
     arm: str = field(default='interbotix', metadata={
-        'description': 'which arm is held: as of widowx_node', 'choices': ('interbotix', 'simulated'),
+        'description': 'which arm to hold; as for widowx_node', 'choices': ('interbotix', 'simulated'),
         'read_only': True})
     robot_name: str = field(default='wx250s', metadata={
-        'description': "namespace of Interbotix' driver", 'read_only': True})
+        'description': "namespace of Interbotix's driver", 'read_only': True})
     heartbeat_timeout: float = field(default=0.35, metadata={
-        'description': 'silence of widowx_node, which reports every 0.1 s, after which the arm is held [s]',
+        'description': 'silence of widowx_node after which the arm is held [s]; it reports every 0.1 s',
         'range': (0.25, 0.45), 'read_only': True})
 
 

@@ -41,11 +41,11 @@ class StepControllerConfig:
     """Limits of one control step. Defaults are BridgeData's, except where a comment says otherwise."""
 
     workspace: str = field(default='bridge', metadata={
-        'description': 'published box that the gripper target is kept in', 'choices': ('bridge', 'openvla')})
+        'description': 'which published workspace box the gripper target is kept in', 'choices': ('bridge', 'openvla')})
     # The box cannot know the height of a table: raise this before the first motion.
     min_height: float = field(default=-0.01, metadata={
-        'description': "lowest gripper target above the base plane [m], of every link 23.4 mm less; the box's floor "
-                       'where that is higher',
+        'description': "lowest gripper target above the base plane [m], or the box's floor if that is higher; every "
+                       'link stays above a plane 23.4 mm lower',
         'range': (-0.10, 0.20)})
     max_translation: float = field(default=0.05, metadata={
         'description': 'largest |dx|, |dy|, |dz| of one step [m]; more is clipped', 'range': (0.001, 0.05)})
@@ -54,13 +54,14 @@ class StepControllerConfig:
         'range': (0.01, 0.25)})
     # Not in BridgeData, whose inverse kinematics sometimes jumps to another branch. Joints turn 0.63 rad in 0.2 s.
     max_joint_step: float = field(default=0.6, metadata={
-        'description': 'largest turn of any joint in one step, from the last command and from the measured '
+        'description': 'largest rotation of any joint in one step, from the last command and from the measured '
                        'position [rad]; more is refused', 'range': (0.01, 0.6)})
     gripper_threshold: float = field(default=0.5, metadata={
-        'description': 'openness above which the gripper opens, else closes [0..1]', 'range': (0.05, 0.95)})
+        'description': 'openness above which the gripper opens, otherwise it closes [0..1]', 'range': (0.05, 0.95)})
     # 1 on the robot; V-GPS's own SIMPLER evaluation uses 3.
     gripper_sticky_steps: int = field(default=1, metadata={
-        'description': 'consecutive disagreeing actions before the gripper changes', 'range': (1, 15)})
+        'description': 'consecutive actions that must ask for a change of the gripper before it is made',
+        'range': (1, 15)})
 
     def __post_init__(self) -> None:
         if self.workspace not in WORKSPACES:

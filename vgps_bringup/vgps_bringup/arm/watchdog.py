@@ -1,4 +1,4 @@
-"""What must be alive and sane while the arm moves, judged from times and values alone.
+"""Check from times and values what must be alive and plausible while the arm moves.
 
 Times are monotonic seconds given by the caller: a wall clock may jump, and a jump must not look like a lost driver.
 """
@@ -25,27 +25,29 @@ class WatchdogConfig:
     """When something counts as lost or wrong."""
 
     joint_states_timeout: float = field(default=0.25, metadata={
-        'description': 'age of joint states that makes the arm hold [s]', 'range': (0.05, 0.5)})
+        'description': 'age of the joint states at which the arm holds [s]', 'range': (0.05, 0.5)})
     driver_timeout: float = field(default=2.0, metadata={
-        'description': 'age of joint states after which the driver counts as lost [s]', 'range': (0.5, 30.0)})
+        'description': 'age of the joint states at which the driver counts as lost [s]', 'range': (0.5, 30.0)})
     image_timeout: float = field(default=0.5, metadata={
-        'description': 'silence of a camera that has spoken before that makes the arm hold [s]',
+        'description': 'silence of the camera, once it has been seen, at which the arm holds [s]',
         'range': (0.1, 10.0)})
     command_timeout: float = field(default=2.0, metadata={
-        'description': 'silence of policy and critic during an episode that is reported [s]', 'range': (0.2, 60.0)})
+        'description': 'silence of policy or critic during an episode at which the arm holds [s]',
+        'range': (0.2, 60.0)})
     recovery_time: float = field(default=0.5, metadata={
-        'description': 'a fault must be gone this long before commands are taken again [s]', 'range': (0.1, 10.0)})
+        'description': 'how long a fault must be gone before commands are accepted again [s]', 'range': (0.1, 10.0)})
     max_joint_jump: float = field(default=0.6, metadata={
-        'description': 'largest change of a measured joint between two frames [rad]', 'range': (0.1, 0.6)})
+        'description': 'largest change of a measured joint between two joint states [rad]', 'range': (0.1, 0.6)})
     effort_limits: tuple[float, ...] = field(default=(1360.0, 1700.0, 1020.0, 1020.0, 1020.0, 1190.0), metadata={
-        'description': "largest |effort| per joint [mA], BridgeData's", 'read_only': True})
+        'description': "largest |effort| per joint [mA]; BridgeData's", 'read_only': True})
     effort_margin: float = field(default=10.0, metadata={
-        'description': 'effort above the limit that makes the arm hold [mA]', 'range': (0.0, 500.0)})
+        'description': 'margin above the effort limits at which the arm holds [mA]', 'range': (0.0, 500.0)})
     require_efforts: bool = field(default=False, metadata={
-        'description': 'hold while the driver reports no efforts; the robot launch sets it. Efforts that were there '
-                       'and are gone make the arm hold in any case'})
+        'description': 'hold while the driver reports no efforts (set by the robot launch). If efforts were reported '
+                       'before and stop, the arm holds in any case'})
     max_temperature: float = field(default=65.0, metadata={
-        'description': 'hottest servo allowed [degrees Celsius]; the servos cut out at 72', 'range': (40.0, 70.0)})
+        'description': 'largest temperature of a servo [degrees Celsius]; the servos switch off at 72',
+        'range': (40.0, 70.0)})
 
     def __post_init__(self) -> None:
         if len(self.effort_limits) != len(JOINT_NAMES):

@@ -4,8 +4,8 @@
 
     ros2 run vgps_bringup widowx_node --ros-args -p arm:=simulated -p dry_run:=false
 
-The modules beside this one decide; here messages are converted and time is kept. The control period runs on the
-steady clock: with simulated time a paused /clock would otherwise put the watchdog to sleep.
+This node only converts messages and keeps time; the modules beside it decide. The control period runs on the steady
+clock, because with simulated time a paused /clock would stop the watchdog, too.
 """
 
 import time
@@ -51,13 +51,13 @@ class ArmConfig:
     """Which arm, and where its driver is."""
 
     arm: str = field(default='interbotix', metadata={
-        'description': 'the real arm through interbotix_xs_modules, or the simulated one through topics',
+        'description': 'interbotix: the real arm, through interbotix_xs_modules; simulated: an arm behind topics',
         'choices': ('interbotix', 'simulated'), 'read_only': True})
     robot_model: str = field(default='wx250s', metadata={
-        'description': 'Interbotix model; limits and kinematics here are those of wx250s', 'choices': ('wx250s',),
-        'read_only': True})
+        'description': 'Interbotix model; only the limits and kinematics of wx250s are implemented',
+        'choices': ('wx250s',), 'read_only': True})
     robot_name: str = field(default='wx250s', metadata={
-        'description': "namespace of Interbotix' driver", 'read_only': True})
+        'description': "namespace of Interbotix's driver", 'read_only': True})
 
 
 class WidowXNode(Node):

@@ -1,4 +1,4 @@
-"""Judge recordings anew, play trials under several conditions, measure times. Each command says more with --help.
+"""Score recordings again, play trials under several conditions, measure times. Each command has its own --help.
 
 Example: vgps-evaluate bag runs --critic default --k 1,10 --beta 0,1
 """

@@ -25,51 +25,51 @@ Temperatures = Annotated[tuple[float, ...], _listed(float)]
 
 @dataclass
 class Bag:
-    """Judge recordings again under other critics, K and beta.
+    """Score recordings again under other critics, K and beta.
 
     Example: vgps-evaluate bag runs --critic default --critic runs/iql/critic --k 1,10 --beta 0,0.1,1
 
-    Next: open OUTPUT/index.html in a browser; OUTPUT/steps.parquet holds every judged step.
+    Next: open OUTPUT/index.html in a browser; OUTPUT/steps.parquet holds every step.
     """
 
     bags: Positional[tuple[Path, ...]]
     """rosbag2 folders or files (MCAP, sqlite3), or folders that hold them"""
     critic: UseAppendAction[tuple[str, ...]] = ()
-    """checkpoint folder, hub id, 'default' (shipped) or 'untrained'; at least one"""
+    """checkpoint: folder, owner/name on the hub, 'default' (shipped) or 'untrained'; at least one"""
     k: Counts = ()
     """numbers of candidates, 1 .. 1000, e.g. 10,50; by default as recorded"""
     beta: Temperatures = (BETA,)
     """temperatures of the choice, at least 0, e.g. 0,0.1,1.0; 0 takes the best candidate"""
     policy: str = ''
-    """propose candidates anew with this policy"""
+    """entry-point name of a policy that proposes anew; by default the recorded candidates are scored"""
     instruction: str = ''
-    """instruction for recordings that name none"""
+    """instruction of recordings that name none"""
     camera: Annotated[str, arg(aliases=['--image-topic'])] = ''
-    """image topic, or its end, where several cameras were recorded"""
+    """image topic, or whole names of it; needed if several cameras were recorded"""
     joint_topic: str = ''
-    """joint states to read, where other software recorded several arms"""
+    """topic of joint states, or whole names of it; needed if other software recorded several arms"""
     output: Path = Path('rejudged')
-    """report folder"""
+    """folder of the report"""
     overwrite: bool = False
-    """replace a report that is there"""
+    """replace an existing report"""
 
     command: ClassVar[str] = 'bag'
 
 
 @dataclass
 class _Study:
-    """What every study takes."""
+    """Options of every study."""
 
     study: Path | None = None
-    """YAML: tasks, conditions, trials ...; replaces the options from --tasks to --order-seed"""
+    """YAML file with tasks, conditions, trials ...; replaces the options from --tasks to --order-seed"""
     tasks: Names = ()
     """tasks, or shipped lists of them: simulation, paper_real, paper_simpler"""
     conditions: Names = ('baseline', 'steered')
     """baseline, steered, random-select, random-policy; steered is swept over --critic, --k and --beta"""
     policy: UseAppendAction[tuple[str, ...]] = ()
-    """entry-point name; by default flow, and octo-small-1.5 for simpler"""
+    """entry-point name of the policy; by default flow, in SIMPLER octo-small-1.5"""
     critic: UseAppendAction[tuple[str, ...]] = ()
-    """checkpoint folder, hub id or 'default' (the shipped one)"""
+    """checkpoint: folder, owner/name on the hub, 'default' (shipped) or 'untrained'"""
     k: Counts = (K,)
     """numbers of candidates, 1 .. 1000, e.g. 10,50"""
     beta: Temperatures = (BETA_ROBOT,)
@@ -79,24 +79,24 @@ class _Study:
     first_seed: int = 10000
     """seed of the first trial; the others count up from it"""
     max_steps: int = 60
-    """control steps per trial, of 0.2 s; of 1/3 s for the Google Robot in SIMPLER"""
+    """control steps per trial, of 0.2 s each (1/3 s for SIMPLER's Google Robot)"""
     order_seed: int = 0
     """seed of the order in which conditions are interleaved"""
     no_record: bool = False
-    """record no bag for each trial, hence no videos"""
+    """record no bags, and so no videos"""
     stop_early: float = 0.0
-    """with two conditions: stop as soon as the difference is certain, with at most this chance (e.g. 0.05) of calling
-    equal ones different; 0 plays every trial"""
+    """with two conditions: stop as soon as the result is clear; the probability of calling equal conditions different
+    stays below this, e.g. 0.05; 0 plays every trial"""
     report_only: bool = False
-    """play nothing; write the tables of what is finished so far"""
+    """play nothing; write the tables of the trials finished so far"""
     output: Path = Path('trials')
     """folder of journal, bags and report"""
     workers: int = 1
-    """without ROS: parallel processes on this machine"""
+    """parallel processes on this machine (runners without ROS)"""
     shard: str = ''
-    """without ROS: i/n, every n-th trial only, as task i (from 0) of a job array on a shared folder"""
+    """'i/n': play every n-th trial only, as task i (from 0) of a job array on a shared folder (runners without ROS)"""
     cluster: str = ''
-    """without ROS: address of a Ray cluster that shares the folder, or 'auto'"""
+    """address of a Ray cluster that shares the folder, or 'auto' (runners without ROS)"""
 
 
 @dataclass
@@ -111,16 +111,16 @@ class Trials(_Study):
     tasks: Names = ('put_eggplant_in_basket',)
     """tasks, or shipped lists of them: simulation, paper_real, paper_simpler"""
     runner: Literal['lockstep', 'ros-simulation', 'robot'] = 'lockstep'
-    """lockstep: simulation without ROS, fast; ros-simulation: the live nodes, started for the trials; robot: the system
-    that is running, judged by the operator"""
+    """lockstep: simulation without ROS, fast; ros-simulation: the live nodes, started for the trials; robot: the
+    running system, judged by the operator"""
     namespace: str = ''
-    """namespace of a running system; by default vgps for the robot, while ros-simulation starts its own system"""
+    """namespace of the running system, for robot vgps by default; ros-simulation starts a system of its own"""
     image_size: int = 256
     """side of the simulated camera image [pixels], 16 .. 4096"""
     looks: Literal['plain', 'light', 'varied', 'camera', 'lighting', 'colours'] = 'plain'
-    """lockstep: appearance of the scene"""
+    """appearance of the scene (lockstep): plain is always the same, the others vary with the seed"""
     against: Path | None = None
-    """folder of another run: compare both on the same seeds and write same_seeds.json"""
+    """folder of another run to compare with on the same seeds; the result goes to same_seeds.json"""
 
     command: ClassVar[str] = 'trials'
     default_policy: ClassVar[str] = 'flow'
@@ -138,7 +138,7 @@ class Simpler(_Study):
     tasks: Names = ('widowx_put_eggplant_in_basket',)
     """tasks, or the shipped list paper_simpler"""
     max_steps: int = 120
-    """control steps per trial, of 0.2 s; of 1/3 s for the Google Robot"""
+    """control steps per trial, of 0.2 s each (1/3 s for the Google Robot)"""
     output: Path = Path('simpler')
     """folder of journal, videos and report"""
 

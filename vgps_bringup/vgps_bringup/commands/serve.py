@@ -29,27 +29,27 @@ class Serve:
     """
 
     policy: str = 'flow'
-    """entry-point name (group vgps.policies)"""
+    """entry-point name of the policy (group vgps.policies)"""
     policy_options: str = '{}'
-    """the policy's options, YAML"""
+    """the policy's options as YAML"""
     critic: str = 'default'
-    """checkpoint: folder, owner/name on the hub, default (shipped) or untrained"""
+    """checkpoint: folder, owner/name on the hub, 'default' (shipped) or 'untrained'"""
     k: int = K
-    """proposals per frame, 1 .. 1000"""
+    """candidates per frame, 1 .. 1000"""
     beta: float = BETA
-    """temperature of the choice, >= 0; 0 takes the best"""
+    """temperature of the choice, at least 0; 0 takes the best candidate"""
     selection: Literal['value', 'first', 'random'] = 'value'
-    """value: by the critic; first: the plain policy; random: the control"""
+    """how a candidate is chosen: value: by the critic; first: the plain policy; random: uniformly"""
     image_key: str = 'observation/image'
-    """name of the camera in the client's requests, (H, W, 3) uint8 RGB"""
+    """key of the camera image in the client's requests, (H, W, 3) uint8 RGB"""
     state_key: str = 'observation/state'
-    """name of the 7-D robot state in the client's requests"""
+    """key of the 7-D robot state in the client's requests"""
     host: str = '127.0.0.1'
-    """address to listen on; there is no password: use an SSH tunnel from other machines"""
+    """address to listen on; there is no password, so use an SSH tunnel from other machines"""
     port: int = 8000
-    """port to listen on; 0 takes a free one"""
+    """port to listen on, 0 .. 65535; 0 takes a free one"""
     seed: int = 0
-    """of the first episode; each later one counts up"""
+    """seed of the first episode; the others count up from it"""
 
 
 def _check(options: Serve) -> None:

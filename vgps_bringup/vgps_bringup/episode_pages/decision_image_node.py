@@ -1,8 +1,8 @@
-"""The camera frame with the decision drawn on it, live, on ``decision_image``: for rqt and Foxglove.
+"""Publish the camera frame with the decision drawn on it as ``decision_image``, live, for rqt and Foxglove.
 
-Beside the frame: every candidate's value, the chosen one, the reason; across it, when the episode is not being
-recorded. On the frame, where the camera is calibrated:
-where each candidate would take the gripper. While nobody looks, no image is received and nothing is drawn.
+Beside the frame it shows every candidate's value, the chosen one and the reason; across the frame, a warning while the
+episode is not being recorded. If the camera is calibrated, arrows show where each candidate would take the gripper.
+While nobody subscribes, no image is received and nothing is drawn.
 """
 
 import os
@@ -34,8 +34,9 @@ class DecisionImageConfig:
     """Parameters of the node."""
 
     calibration: str = field(default='', metadata={
-        'description': "YAML file of the camera's calibration (see the lab guide), or one in this package's config; "
-                       'empty: no directions are drawn',
+        'description': "YAML file of the camera's calibration (see the lab guide), or the name of one in this "
+                       "package's "
+                       'config folder; empty: no directions are drawn',
         'read_only': True})
 
 

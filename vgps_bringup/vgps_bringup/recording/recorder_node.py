@@ -1,7 +1,7 @@
-"""Record the wanted topics, serialised as they arrive, one bag per episode. See ``recording.py``.
+"""Record the topics of the parameter ``topics``, serialised as they arrive, in one bag per episode.
 
-On a machine with ``ros2 bag`` either may be used: the layout is the same. What cannot be recorded is said in the log,
-on ``/diagnostics`` and by ``decision_image_node``; the node goes on and writes again once it can.
+The bags have the layout of ``ros2 bag record``. If something cannot be recorded, the log, ``/diagnostics`` and
+``decision_image_node`` say so; the node goes on, and writes again once it can.
 """
 
 import importlib

@@ -32,26 +32,26 @@ class RecorderConfig:
     """What the recorder writes, and where."""
 
     output_directory: str = field(default='runs', metadata={
-        'description': 'folder that receives one bag folder per episode'})
+        'description': 'folder for the bags'})
     per_episode: bool = field(default=True, metadata={
-        'description': 'true: a bag per episode, named by its episode_id; false: one bag from start to stop',
+        'description': 'true: one bag per episode, named by its episode_id; false: a single bag from start to stop',
         'read_only': True})
     topics: tuple[str, ...] = field(default=DEFAULT_TOPICS, metadata={
-        'description': 'topics to record, any type whose package is sourced; remapping applies',
+        'description': 'topics to record, of any type whose package is sourced; remapping applies',
         'read_only': True})
     image_transport: str = field(default='auto', metadata=images.TRANSPORT)
     wrist_topic: str = field(default='', metadata={
-        'description': "a second camera's topic, recorded beside the others; empty: none", 'read_only': True})
+        'description': "the wrist camera's topic, recorded too; empty: none", 'read_only': True})
     flush_period: float = field(default=0.5, metadata={
-        'description': 'kill -9 loses at most this much [s]', 'range': (0.05, 1.0)})
+        'description': 'time between writes to the disk: what a crash loses at most [s]', 'range': (0.05, 1.0)})
     # discovery and queues may deliver the first frame before the announcement of the episode it belongs to
     pre_roll: float = field(default=0.5, metadata={
-        'description': 'what was received this long before an episode is in its bag too [s]', 'range': (0.0, 5.0)})
+        'description': 'how much of the time before an episode is in its bag [s]', 'range': (0.0, 5.0)})
     pre_roll_megabytes: float = field(default=100.0, metadata={
-        'description': 'the pre-roll never takes more memory than this [MB]; what is older goes first',
+        'description': 'largest memory of the pre-roll [MB]; the oldest messages are dropped first',
         'range': (1.0, 4000.0)})
     post_roll: float = field(default=1.0, metadata={
-        'description': "recorded after an episode's outcome [s]", 'range': (0.0, 10.0)})
+        'description': "how much of the time after an episode's outcome is in its bag [s]", 'range': (0.0, 10.0)})
 
 
 class Recording:

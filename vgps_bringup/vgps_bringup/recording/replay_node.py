@@ -1,9 +1,9 @@
-"""Play recorded episodes to the live critic and compare what it chooses with what was chosen then.
+"""Play recorded episodes to the live critic, and compare what it chooses with what was chosen then.
 
     ros2 launch vgps_bringup replay.launch.py bag:=runs/EPISODE beta:=1.0
 
-Frames, steps and candidates go out in the order of their stamps, whatever the bag's; after each step's candidates the
-player waits for the decision, so a slow machine replays slowly instead of differently. Nothing is sent to an arm.
+Frames, steps and candidates are published in the order of their stamps, not of the bag. After each step's candidates
+the player waits for the decision, so a slow machine replays slowly, but not differently. Nothing is sent to an arm.
 """
 
 import json
@@ -36,9 +36,10 @@ class ReplayConfig:
     """What is played, and how fast."""
 
     bag: str = field(default='', metadata={'description': 'folder or file of a recording'})
-    rate: float = field(default=1.0, metadata={'description': 'speed against real time', 'range': (0.1, 100.0)})
+    rate: float = field(default=1.0, metadata={
+        'description': 'replay speed, relative to real time', 'range': (0.1, 100.0)})
     output_directory: str = field(default='', metadata={
-        'description': 'folder that receives replay.json; empty: only the log'})
+        'description': 'folder for replay.json; empty: the result is only logged'})
 
 
 class ReplayNode(Node):

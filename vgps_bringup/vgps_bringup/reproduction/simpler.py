@@ -28,7 +28,7 @@ FEW_SCENES = ('--shift', '2', '--places-weight', '1')
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything; the defaults are the study, less of it is a first look."""
+    """The size of the study; smaller values give a first look."""
 
     tasks: tuple[str, ...] = tuple(MANISKILL)
     """SIMPLER's names"""
@@ -37,13 +37,13 @@ class Scale:
     policy_steps: int = 5000
     """updates of each base policy"""
     locate_steps: int = 2000
-    """updates of the critics' encoder until grasps are located"""
+    """updates of the critics' encoder before grasps are located"""
     encoder_steps: int = 3500
-    """and after"""
+    """updates of the critics' encoder after that"""
     critic_steps: int = 6000
     """updates of each critic's heads"""
     end_to_end_steps: int = 12000
-    """updates of the critic whose encoder learns from the value alone"""
+    """updates of the critic that is trained end to end"""
     trials: int = 24
     """configurations per task and row: 24 is the protocol; more repeat them with other random numbers"""
 

@@ -191,13 +191,13 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
 
 @dataclass
 class Study:
-    """Prove that steering raises success, from nothing: data, policies, critics, trials, tables.
+    """Measure from scratch whether steering raises success: data, policies, critics, trials, tables.
 
     Example: vgps-study --output study
 
-    On 2 CPU cores about 3 hours; an interrupted call continues where it stopped. Next: read OUTPUT/results.md.
+    Takes about 3 hours on 2 CPU cores. An interrupted call continues where it stopped. Next: read OUTPUT/results.md.
 
-    vgps-study simpler --help: the same on the field's benchmark, SIMPLER's four WidowX tasks.
+    The same on the SIMPLER benchmark's four WidowX tasks: vgps-study simpler --help
     """
 
     output: Path = Path('study')
@@ -205,11 +205,11 @@ class Study:
     list: bool = False
     """print the commands and run nothing"""
     smoke: bool = False
-    """every stage in miniature, minutes: does it run here?"""
+    """run every stage in miniature, in minutes, to see whether it works here"""
     cores: int = 2
     """stages that run at the same time, at least 1"""
     publish: Path | None = None
-    """also write the documentation and README of this checkout"""
+    """checkout whose documentation and README receive the tables, too"""
     report_only: bool = False
     """run nothing; write the tables of the trials finished so far"""
 

@@ -12,11 +12,11 @@ from vgps_bringup.trials.trials import collect
 from vgps_msgs_py.safetensors_header import read_header
 
 TITLES = {
-    'headline': 'Does steering help? Two policies of different kind, one critic file',
-    'controls': 'Controls, and the critic\'s algorithm',
+    'headline': 'Does steering help? Two kinds of policy, one critic',
+    'controls': 'Controls and training algorithms',
     'data': 'How many of the demonstrations the critic learns from',
     'seeds': 'Training seeds of the critic',
-    'server': 'The same policy as a black box: in its own process, behind the policy server',
+    'server': 'The same policy in its own process, behind the policy server',
     'sweep': 'Number of candidates K and temperature β',
 }
 SIMPLER_TITLES = {  # in the order and the layout of the paper's tables
@@ -25,15 +25,15 @@ SIMPLER_TITLES = {  # in the order and the layout of the paper's tables
     'fine-tuning': 'Against training the policy on successes only, and for longer (Table 7)',
     'data': 'How many of the demonstrations the critic learns from (Table 8)',
     'candidates': 'Number of candidates K (Table 10)',
-    'controls': 'Controls, and more critics (Table 12)',
-    'development': 'Two policies, one critic, in drawn scenes (to choose by: not the benchmark)',
+    'controls': 'Controls and further critics (Table 12)',
+    'development': 'Two policies, one critic, in random scenes (for tuning; not the benchmark)',
 }
 SIMPLER_MISSING = (
     'Table 11, the actors of IQL and Cal-QL as policies: no adapter plays them',
     'the Google Robot\'s tasks, which ManiSkill 3 does not have',
-    'the paper\'s own policies and its own numbers, which these are not to be compared with: other policies, other '
-    'demonstrations',
+    'the paper\'s own policies and numbers: its policies and demonstrations differ, so do not compare them with these',
 )
+INTRODUCTION = 'Every table of the study. How they were made, and what they do not show: [study.md](study.md).'
 BEGIN, END = '<!-- study: written by vgps-study --publish -->', '<!-- /study -->'
 
 
@@ -45,14 +45,14 @@ def write(out: Path, publish: Path | None = None) -> str:
         publish: checkout whose ``vgps_bringup/doc`` receives a copy and whose README the headline.
 
     """
-    text, data, headline = ['# Results of `vgps-study`', ''], {}, None
+    text, data, headline = ['# Results of `vgps-study`', '', INTRODUCTION, ''], {}, None
     for name, title, results in _finished(out, TITLES):
         text += [f'## {title}', '', markdown(results)]
         data[name] = results.as_dict()
         if name == 'headline':
             headline = results
-    text += [*_cost(out / 'logs' / 'costs.jsonl'), 'Recipe and limits: [study.md](study.md).', '']
-    # where somebody's study lay is nobody's business
+    text += _cost(out / 'logs' / 'costs.jsonl')
+    # the folder it lay in is private
     plain = json.dumps(data, indent=1, ensure_ascii=False).replace(f'{out.resolve()}/', '')
     for folder in (out, *([publish / 'vgps_bringup/doc'] if publish else [])):
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def _cost(ledger: Path) -> list[str]:
         wall[entry['stage']] += entry['minutes']
         cpu[entry['stage']] += entry['cpu_minutes']
     rows = [f'| {name} | {wall[name]:.1f} | {cpu[name]:.1f} |' for name in wall]
-    return ['## What it cost', '', f'On {os.cpu_count()} CPU cores; stages of one core run side by side.', '',
+    return ['## What it cost', '', f'On {os.cpu_count()} CPU cores; single-core stages ran side by side.', '',
             '| Stage | minutes | CPU minutes |', '|---|---|---|', *rows,
             f'| **sum** | | **{cpu.total():.0f}** |', '']
 

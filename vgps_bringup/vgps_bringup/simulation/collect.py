@@ -41,11 +41,11 @@ class Collection:
     """What is recorded. Where it runs (`processes`, `shard`, `cluster`) does not change the data."""
 
     output: Path  # folder for the recordings
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()  # simulated tasks
     episodes: int = 700  # episodes per task, at least 1
     episodes_per_bag: int = 50  # episodes in one recording
-    max_steps: int = 40  # control steps of 0.2 s; then the episode has failed
-    first_seed: int = 1_000_000  # seeds below are left to evaluation
+    max_steps: int = 40  # control steps of 0.2 s after which an episode counts as failed
+    first_seed: int = 1_000_000  # seed of the first episode; the others count up. Lower seeds are for evaluation
     processes: int = 1  # parallel processes on this machine
     shard: str = ''  # 'i/n': record every n-th bag only, as task i (from 0) of a job array on a shared folder
     cluster: str = ''  # address of a Ray cluster that shares the folder, or 'auto'

@@ -18,7 +18,7 @@ _Move = tuple[np.ndarray, float, str | None]
 
 @dataclass(frozen=True)
 class DemonstratorConfig:
-    """How often and how far the expert errs; with the defaults about half of the episodes fail."""
+    """How often the scripted expert errs, and by how much; with the defaults about half of the episodes fail."""
 
     grasp_offset: float = 0.30  # standard deviation of the grasp along the object, in parts of its half length
     height_error_chance: float = 0.45  # 0 .. 1, episodes that grasp too high

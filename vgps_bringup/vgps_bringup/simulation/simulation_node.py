@@ -1,7 +1,7 @@
-"""The simulated WidowX as a ROS node: its joints, its camera, the truth about its task.
+"""Simulate the WidowX: its joints, its camera, and the true state of the task.
 
-``reset_scene`` puts arm and objects into the start state of a seed at once. The frame_id of ``joint_states`` names the
-scene, so that the controller can tell an arm that was put elsewhere from one whose joints jumped.
+``reset_scene`` instantly puts arm and objects into the start state of a seed. The frame_id of ``joint_states`` names
+the scene, so that the controller can tell a scene that was reset from joints that jumped.
 """
 
 import threading
@@ -40,16 +40,18 @@ class SimulationConfig:
     """Parameters of the simulation."""
 
     task: str = field(default=DEFAULT_TASK, metadata={
-        'description': 'task on the table until reset_scene names another', 'choices': tuple(TASKS)})
+        'description': 'first task, until reset_scene names another', 'choices': tuple(TASKS)})
     seed: int = field(default=0, metadata={'description': 'seed of the first scene', 'range': (0, 2**31)})
-    image_width: int = field(default=256, metadata={'description': 'of the camera image [pixels]', 'range': (32, 1280)})
-    image_height: int = field(default=256, metadata={'description': 'of the camera image [pixels]',
+    image_width: int = field(default=256, metadata={'description': 'width of the camera image [pixels]',
+                                                    'range': (32, 1280)})
+    image_height: int = field(default=256, metadata={'description': 'height of the camera image [pixels]',
                                                      'range': (32, 1280)})
     renderer: str = field(default='auto', metadata={
-        'description': "what draws the camera image; 'auto' takes the first that works",
+        'description': "what renders the camera image; 'auto' uses the first that works",
         'choices': ('auto', 'egl', 'osmesa', 'rays')})
     looks: str = field(default='plain', metadata={
-        'description': 'light, camera pose, colours and table: always the same, or varied by the seed',
+        'description': 'appearance (light, camera pose, colours, table): plain is always the same, the others vary '
+                       'with the seed',
         'choices': tuple(LOOKS)})
     camera_rate: float = field(default=30.0, metadata={
         'description': 'camera images per simulated second [Hz]', 'range': (1.0, 60.0)})

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from vgps_policy_bridge.errors import CandidatesError, PolicyError
-from vgps_policy_bridge.policies.checkpoints import choose_statistics, pinned_revision, split_revision
+from vgps_policy_bridge.policies.checkpoints import (
+    TO_OPENNESS,
+    choose_statistics,
+    openness,
+    pinned_revision,
+    split_revision,
+)
 from vgps_policy_bridge.policies.openvla import OpenVLAPolicy, unnormalise
 from vgps_policy_bridge.policy import Candidates
 
@@ -162,3 +168,16 @@ def test_without_a_mask_the_gripper_was_normalised_too():
     highest, given = np.full((1, 7), 31744), {'q01': [-0.1] * 6 + [-1.0], 'q99': [0.1] * 6 + [1.0]}
     assert unnormalise(highest - 1 + 192, given)[0, 6] == pytest.approx(0.0, abs=0.01)  # a quarter of the way
     assert unnormalise(highest, {**given, 'q99': [0.1] * 6 + [0.7]})[0, 6] == pytest.approx(0.7, abs=0.01)
+
+
+@pytest.mark.parametrize('given, convention, expected', [
+    ([-0.2, 0.3, 1.3], 'openness', [0.0, 0.3, 1.0]), ([-1.0, 1.0, -0.5], 'minus-one-open', [1.0, 0.0, 0.75]),
+    ([-1.0, 1.0, 0.5], 'minus-one-closed', [0.0, 1.0, 0.75]), ([0.9, 0.1, 0.0], 'closedness', [0.1, 0.9, 1.0]),
+    ([-1.0, -0.9, 1.0], 'openness', None), ([80.0, 75.0, 0.0], 'openness', None), ([np.nan] * 3, 'openness', None)])
+def test_a_gripper_of_another_convention_is_refused_and_not_clipped_to_its_contrary(given, convention, expected):
+    values = TO_OPENNESS[convention](np.array(given))
+    if expected is None:
+        with pytest.raises(CandidatesError, match='no openness'):
+            openness(values, 'x')
+    else:
+        assert openness(values, 'x') == pytest.approx(expected)

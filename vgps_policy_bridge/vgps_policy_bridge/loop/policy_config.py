@@ -19,34 +19,36 @@ class PolicyNodeConfig:
     policy: str = field(default='random-policy', metadata={
         'description': "name of an installed policy (entry-point group 'vgps.policies')", 'read_only': True})
     policy_options: str = field(default='{}', metadata={
-        'description': "options of the policy as YAML, e.g. '{checkpoint: /models/flow.safetensors}'",
+        'description': "the policy's options as YAML, e.g. '{checkpoint: /models/flow.safetensors}'",
         'read_only': True})
     proposal_tools: str = field(default='[]', metadata={
-        'description': "tools around the policy as YAML, e.g. '[{gaussian_expansion: {samples: 5}}]'",
+        'description': "proposal tools around the policy as YAML, e.g. '[{gaussian_expansion: {samples: 5}}]'",
         'read_only': True})
     num_candidates: int = field(default=50, metadata={  # the paper's real-robot setting
-        'description': 'K, action chunks proposed per step', 'range': (1, MAX_CANDIDATES)})
+        'description': 'K, the number of action chunks proposed per step', 'range': (1, MAX_CANDIDATES)})
     temperature: float = field(default=1.0, metadata={
-        'description': 'sampling temperature of the policy; without effect where it has none', 'range': (0.0, 10.0)})
+        'description': 'sampling temperature of the policy; no effect if it has none', 'range': (0.0, 10.0)})
     max_steps: int = field(default=120, metadata={  # Octo's and BridgeData's evaluation
-        'description': 'control steps of an episode whose goal names none', 'range': (1, 100000)})
+        'description': 'most control steps of an episode whose goal sets no limit', 'range': (1, 100000)})
     image_transport: str = field(default='auto', metadata=images.TRANSPORT)
     wrist_topic: str = field(default='', metadata={
-        'description': "a second camera's topic, for a policy that looks at one on the wrist; empty: none",
+        'description': "the wrist camera's topic, for a policy that uses one; empty: none",
         'read_only': True})
     camera_timeout: float = field(default=2.0, metadata={
-        'description': '[s] without a frame newer than the last motion: camera lost', 'range': (0.05, 3600.0)})
+        'description': 'time without a frame newer than the last motion, after which the camera is lost [s]',
+        'range': (0.05, 3600.0)})
     policy_timeout: float = field(default=60.0, metadata={
-        'description': '[s] for K candidates: policy lost', 'range': (0.05, 3600.0)})
+        'description': 'time for K candidates, after which the policy is lost [s]', 'range': (0.05, 3600.0)})
     critic_timeout: float = field(default=5.0, metadata={
-        'description': '[s] for a decision: critic lost', 'range': (0.05, 3600.0)})
+        'description': 'time for a decision, after which the critic is lost [s]', 'range': (0.05, 3600.0)})
     controller_timeout: float = field(default=5.0, metadata={
-        'description': '[s] for one step, or for a fault of the arm to clear: controller lost',
+        'description': 'time for one step, or for a fault of the arm to clear, after which the controller is lost [s]',
         'range': (0.05, 3600.0)})
     reset_timeout: float = field(default=30.0, metadata={
-        'description': '[s] for reset_scene and for homing, each', 'range': (0.05, 3600.0)})
+        'description': 'time for reset_scene, and for the move to the start pose, after which the episode ends [s]',
+        'range': (0.05, 3600.0)})
     max_unmoved_steps: int = field(default=10, metadata={
-        'description': 'steps in a row that did not move the arm before the episode is aborted', 'range': (1, 1000)})
+        'description': 'consecutive steps without a motion after which the episode is aborted', 'range': (1, 1000)})
 
     def __post_init__(self):
         for name, kind in (('policy_options', dict), ('proposal_tools', list)):

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from vgps_msgs_py.safetensors_header import regular_file
-from vgps_policy_bridge.errors import PolicyError
+from vgps_policy_bridge.errors import CandidatesError, PolicyError
 
 COMMIT = re.compile(r'[0-9a-f]{40}')
+TO_OPENNESS = {'openness': lambda g: g, 'closedness': lambda g: 1 - g, 'minus-one-open': lambda g: (1 - g) / 2,
+               'minus-one-closed': lambda g: (1 + g) / 2}  # as the readers of data have it
 LARGEST_STEP, LARGEST_TURN = 0.5, np.pi  # [m], [rad] of the data in one step; Fractal's, at 3 Hz, go to 0.22 and 0.58
 
 
@@ -169,3 +171,14 @@ def physical_action_width(policy: str, width: int) -> None:
         looks = 'joint positions?' if width in (6, 8, 14, 16) else 'padded, or for another robot?'
         raise PolicyError(f'{policy}: actions have {width} dimensions ({looks}); needed are 7: dx dy dz [m], droll '
                           'dpitch dyaw [rad] per step, gripper openness')
+
+
+def openness(gripper: np.ndarray, policy: str) -> np.ndarray:
+    """Return gripper numbers of any shape clipped to 0..1: what a network gets beyond is its error.
+
+    Raises CandidatesError where most of them lie far outside: another convention, of which clipping makes its contrary.
+    """
+    if not -0.5 <= np.median(gripper) <= 1.5:  # NaN included
+        raise CandidatesError(f'{policy}: gripper values from {np.min(gripper):.3g} to {np.max(gripper):.3g} are no '
+                              'openness, 0 (closed) to 1 (open); in LIBERO and robosuite -1 is open and 1 closed')
+    return np.clip(gripper, 0.0, 1.0)

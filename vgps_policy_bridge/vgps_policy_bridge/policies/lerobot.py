@@ -13,7 +13,7 @@ from collections import deque
 import numpy as np
 
 from vgps_policy_bridge.errors import CandidatesError, MissingExtraError, PolicyError
-from vgps_policy_bridge.policies.checkpoints import physical_action_width, split_revision
+from vgps_policy_bridge.policies.checkpoints import openness, physical_action_width, split_revision
 from vgps_policy_bridge.policy import GRIPPER, Candidates, Observation, StepSeeds
 
 ROUNDING = 1e-5  # [m, rad, openness] far below what an arm can do, far above float32's error
@@ -128,7 +128,7 @@ class LeRobotPolicy:
         if actions.shape[0] != k or actions.shape[2] != 7:
             raise CandidatesError(f'lerobot: expected ({k}, H, 7), got {actions.shape}')
         actions = actions.copy()
-        actions[..., GRIPPER] = np.clip(actions[..., GRIPPER], 0.0, 1.0)
+        actions[..., GRIPPER] = openness(actions[..., GRIPPER], 'lerobot')
         # Rows of one batch differ by rounding even where no noise was drawn.
         equal = k > 1 and np.ptp(actions, 0).max() < ROUNDING
         return Candidates(

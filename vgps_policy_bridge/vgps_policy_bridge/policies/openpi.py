@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from vgps_policy_bridge.errors import CandidatesError, PolicyError
-from vgps_policy_bridge.policies.checkpoints import physical_action_width
+from vgps_policy_bridge.policies.checkpoints import TO_OPENNESS, openness, physical_action_width
 from vgps_policy_bridge.policy import GRIPPER, Candidates, Observation, StepSeeds
 from vgps_policy_bridge.proposals import merge_duplicates
 
@@ -112,7 +112,8 @@ class OpenPiPolicy:
         state_key: name of the 7-D robot state; '' leaves it out.
         prompt_key: name of the instruction.
         image_size: [pixels] images are shrunk to this square with borders.
-        gripper: 'openness' (1 open) or 'closedness' (1 closed), what the last action dimension means.
+        gripper: what the last action dimension means: 'openness' (1 open), 'closedness' (1 closed), 'minus-one-open'
+            (-1 open, 1 closed: LIBERO) or 'minus-one-closed'.
         action_keys: for a server that answers with one array per part of the action (as vLLM-Omni does): which, in the
             order dx dy dz [m], droll dpitch dyaw [rad], gripper. Parts called x y z roll pitch yaw gripper need none.
         api_key: sent as `Authorization: Api-Key ...`.
@@ -123,15 +124,15 @@ class OpenPiPolicy:
                  state_key: str = 'observation/state', prompt_key: str = 'prompt', image_size: int = 224,
                  gripper: str = 'openness', action_keys: Sequence[str] = (), api_key: str = '', timeout: float = 60.0,
                  wrist_image_key: str = ''):
-        if gripper not in ('openness', 'closedness'):
-            raise PolicyError(f"openpi: gripper must be 'openness' or 'closedness', not {gripper!r}")
+        if gripper not in TO_OPENNESS:
+            raise PolicyError(f'openpi: gripper must be one of {", ".join(TO_OPENNESS)}, not {gripper!r}')
         parts = urlsplit(url)
         if parts.scheme != 'ws' or not parts.hostname:
             raise PolicyError(f'openpi: url must look like ws://127.0.0.1:8000, not {url!r}')
         self._url, self._address, self._timeout = url, (parts.hostname, parts.port or 8000), timeout
         self._keys, self._wrist_key = (image_key, state_key, prompt_key), wrist_image_key
         self._action_keys = tuple(action_keys)
-        self._size, self._closed_is_one, self._api_key = image_size, gripper == 'closedness', api_key
+        self._size, self._gripper, self._api_key = image_size, gripper, api_key
         self._stack = ExitStack()
         self._connection, self._instruction, self._seeds = None, '', StepSeeds()
         self._connect()
@@ -155,9 +156,8 @@ class OpenPiPolicy:
         if len({chunk.shape for chunk in chunks}) > 1:
             raise CandidatesError('openpi: the server answered with chunks of different lengths')
         actions = np.stack(chunks)
-        if self._closed_is_one:
-            actions[..., GRIPPER] = 1.0 - actions[..., GRIPPER]
-        actions[..., GRIPPER] = np.clip(actions[..., GRIPPER], 0.0, 1.0)
+        actions[..., GRIPPER] = openness(TO_OPENNESS[self._gripper](actions[..., GRIPPER]),
+                                         f'openpi with the gripper as {self._gripper}')
         stages = {f'{k} round trips': 1e3 * (time.perf_counter() - start)}
         candidates = Candidates(actions, policy=f'openpi {self._url}', seed=self._seeds.next(), stages=stages,
                                 used=('image', 'instruction') + ('state',) * bool(state_key) +

@@ -106,8 +106,10 @@ def action_places(feature: dict, width: int, converted: bool = False) -> tuple[l
             if len([s for s in slots if s]) > len(SLOTS):
                 raise DataError(f'the action holds two arms ({listed}); this project steers one')
             places = [slots.index(name) for name in SLOTS]
-            closed = any(word.startswith('clos') for word in words_of(given[places[6]]))
-            return places, (), closed
+            gripper = words_of(given[places[6]])
+            note = (f"the gripper is called '{given[places[6]]}': taken for an openness, 1 open",) if (
+                'grasp' in gripper) else ()
+            return places, note, any(word.startswith('clos') for word in gripper)
         if len([s for s in slots if s]) >= 3:
             missing = ', '.join(name for name in SLOTS if name not in slots)
             raise DataError(f'the action is ({listed}): {missing} is missing or has a name that is not known')

@@ -46,7 +46,8 @@ class Info:
             self.video_path = values.get('video_path')
             self.episodes = values.get('total_episodes')
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DataError(f'{folder}/meta/info.json: {type(error).__name__}: {error}') from error
+            found = f'lacks {error}' if isinstance(error, KeyError) else f'holds {type(error).__name__}: {error}'
+            raise DataError(f'{folder}/meta/info.json {found}') from error
         if not self.version.startswith(VERSIONS):
             raise DataError(f'{folder}: LeRobot {self.version}; this reader knows v2.0, v2.1 and v3.0')
         if not (0 < self.fps < 10_000 and 0 < self.chunks):

@@ -4,7 +4,7 @@ Rows, pictures and meaning are taken from nowhere but the data set's own words: 
 file index is found out), the frames by `timestamp` within the episode's own window, the actions by
 `features.action.names`. Where they disagree the episode is refused with the reason.
 """
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from vgps_msgs_py import images
 from vgps_training.data.checks import check, flat_rewards
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot import columns, judged, meta, video
-from vgps_training.data.naming import judging
+from vgps_training.data.naming import ended_in_words, judging
 
 STORED_RATE_SLACK = 1.5  # times the usual step: a longer one is a gap
 RATE_SLACK = 8           # times: tables are thinned out, but not seconds taken for milliseconds
@@ -133,7 +133,7 @@ class _Source:
         table, notes = self._table(entry)
         if 'action' not in table.column_names:
             raise DataError("the table has no column 'action'")
-        numbers = columns.matrix(table.column('action'))
+        numbers = _numbers(table, 'action', columns.matrix)
         places, unnamed, closed = columns.action_places(self.info.features.get('action', {}), numbers.shape[1],
                                                         self.converted)
         actions = numbers[:, places]
@@ -153,12 +153,12 @@ class _Source:
             frames, note = self._video(entry, times)
             notes = (*notes, *note)
         success, judged = self._success(table, entry)
-        states, fingers = self._states(table)
+        states, fingers, odd = self._states(table)
         rate = 1 / float(np.median(np.diff(times))) if len(times) > 1 else self.info.fps
         if entry.video is None and not 0.95 < rate / self.info.fps < 1.05:
             notes = (*notes, f'timestamps run at {rate:.3g} Hz where info.json says {self.info.fps:g}: believed')
         episode = Episode(frames, actions, self._instruction(table, entry), success, source, states, self.camera, rate,
-                          (*notes, *unnamed, *judged))
+                          (*notes, *unnamed, *judged, *odd))
         return episode, fingers
 
     def _table(self, entry: meta.Entry) -> tuple[pa.Table, tuple[str, ...]]:
@@ -182,7 +182,7 @@ class _Source:
         if entry.length is not None and table.num_rows != entry.length:
             raise DataError(f'the table has {table.num_rows} rows, the metadata say {entry.length}')
         if 'frame_index' in table.column_names:
-            order = columns.vector(table.column('frame_index'))
+            order = _numbers(table, 'frame_index')
             if len(np.unique(order)) != len(order):
                 raise DataError('two rows have the same frame_index')
             if (np.diff(order) < 0).any():
@@ -198,7 +198,7 @@ class _Source:
     def _whole(table: pa.Table) -> None:
         """Raise DataError where an episode ends before its last row and another begins."""
         if 'next.done' in table.column_names:
-            done = columns.vector(table.column('next.done')) == 1
+            done = _numbers(table, 'next.done') == 1
             again = np.flatnonzero(done[:-1] & ~done[1:])
             if len(again):
                 raise DataError(f'next.done is set at row {again[0]} of {len(done)}, and rows go on: two episodes in '
@@ -208,10 +208,10 @@ class _Source:
         """Return the rows' times (T,) [s]."""
         if 'timestamp' not in table.column_names:
             numbers = 'frame_index' in table.column_names
-            times = columns.vector(table.column('frame_index')) if numbers else np.arange(table.num_rows)
+            times = _numbers(table, 'frame_index') if numbers else np.arange(table.num_rows)
             times = times / self.info.fps
         else:
-            times = columns.vector(table.column('timestamp'))
+            times = _numbers(table, 'timestamp')
         if len(times) > 1:
             steps = np.diff(times)
             if not np.isfinite(times).all() or steps.min() <= 0:
@@ -259,21 +259,25 @@ class _Source:
         if others := judging([*judged, *told])[1]:
             raise DataError(f"'{others[0]}' tells how it ended, in a way that is not known; write it as 'success', "
                             'true or false')
+        for name, column in rows.items():
+            if pa.types.is_string(column.type) and (said := ended_in_words(column[-1].as_py())):
+                return said[0], (f"its outcome is by '{name}', which says '{said[1]}'",)
         notes = ('no success column: counted as a demonstration that succeeded',)
         if 'next.reward' in rows:
-            notes = (*notes, *flat_rewards(columns.vector(rows['next.reward'])))
+            notes = (*notes, *flat_rewards(_numbers(table, 'next.reward')))
         return True, notes
 
-    def _states(self, table: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _states(self, table: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
         name = 'observation.state'
         if name not in table.column_names or name not in self.info.features:
-            return None, None
+            return None, None, ()
         try:
             numbers = columns.matrix(table.column(name))
-        except DataError:
-            return None, None  # actions and pictures do without
+        except DataError as error:  # actions and pictures do without
+            return None, None, (f"the column '{name}' {error}: left out",)
         places, fingers = columns.state_places(self.info.features[name], numbers.shape[1])
-        return (None if places is None else numbers[:, places], np.abs(numbers[:, fingers]).sum(1) if fingers else None)
+        return (None if places is None else numbers[:, places],
+                np.abs(numbers[:, fingers]).sum(1) if fingers else None, ())
 
     def _instruction(self, table: pa.Table, entry: meta.Entry) -> str:
         blank, told = None, [text for text in entry.tasks if text.strip()]
@@ -300,3 +304,11 @@ class _Source:
         if blank is not None:
             return blank
         raise DataError('no instruction: neither a list of tasks nor a text in the table')
+
+
+def _numbers(table: pa.Table, name: str, read: Callable[[pa.ChunkedArray], np.ndarray] = columns.vector) -> np.ndarray:
+    """Return a column as numbers; raises DataError that names it."""
+    try:
+        return read(table.column(name))
+    except DataError as error:
+        raise DataError(f"the column '{name}' {error}") from error

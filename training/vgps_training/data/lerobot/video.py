@@ -117,6 +117,7 @@ def locate(times: np.ndarray, windows: dict[int, Window]) -> dict[int, tuple[int
               for e, (start, stop) in spans.items()}
     whole = sum(counts.values()) == len(times) and np.ptp(np.diff(times)) < 2 * TOLERANCE
     found: dict[int, tuple[int, int, str] | DataError] = {}
+    shuffled = '' if order == sorted(order) else 'its video shows the episodes in another order than they are numbered'
     starts = np.array([spans[e][0] for e in order])
     near = times[np.searchsorted(times, starts - TOLERANCE).clip(0, len(times) - 1)]
     drifted = not (np.abs(near - starts) <= TOLERANCE).all()
@@ -132,8 +133,9 @@ def locate(times: np.ndarray, windows: dict[int, Window]) -> dict[int, tuple[int
             if last is not None and start < end - TOLERANCE:  # which of the two is wrong cannot be told
                 found[last] = found[e]
         elif whole and (drifted or first == counted):
-            note = '' if not drifted else ('from_timestamps of the file do not fall on frames of its video; the frames '
-                                           'were counted, and their number agrees')
+            note = shuffled if not drifted else (
+                'from_timestamps of the file do not fall on frames of its video; the frames were counted, and their '
+                'number agrees')
             found[e] = (counted, counted + counts[e], note)
         elif whole:
             found[e] = DataError(f'from_timestamp {start:.3f} s is frame {first} of the video, but the episodes before '
@@ -143,7 +145,7 @@ def locate(times: np.ndarray, windows: dict[int, Window]) -> dict[int, tuple[int
         elif stop > times[-1] + period + TOLERANCE:
             found[e] = DataError(f'the window ends at {stop:.3f} s, after the video ({times[-1] + period:.3f} s)')
         else:
-            found[e] = (first, after, '' if not (spare := len(times) - sum(counts.values())) else (
+            found[e] = (first, after, shuffled if not (spare := len(times) - sum(counts.values())) else (
                 f'{spare} frames of its video belong to no episode: whether its window is off by some cannot be told'))
         counted += counts[e]
         if stop > end:
