@@ -244,3 +244,13 @@ def test_a_folder_without_data_says_what_else_is_there(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(FileNotFoundError, match=r'converted first: 2 \.hdf5, 1 \.zarr|1 \.zarr, 2 \.hdf5'):
         read_table([tmp_path], SIZE, progress=False)
+
+
+def test_reasons_that_differ_in_numbers_alone_are_told_once(tmp_path):
+    payloads = [rlds_factory.example(rlds_factory.steps(pictures(4), [1000 * (i + 1), 1, 1, 1, 1, 1, 1] * moves(4, i)))
+                for i in range(5)] + [rlds_factory.example(rlds_factory.steps(pictures(4), moves(4, 9)))]
+    rlds_factory.folder(tmp_path / 'vgps/1.0.0', 'vgps', payloads)
+    _, report = read_table([tmp_path], SIZE, progress=False)
+    assert sum(report.skipped.values()) == 5 and len(report.skipped) > 1
+    text = report.text()
+    assert '5 x translations of up to' in text and text.count('no metres') == 1
