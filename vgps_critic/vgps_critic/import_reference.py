@@ -249,18 +249,18 @@ class Import:
 
     Example: vgps-import-reference checkpoint_500000 my_critic --action-space bridge
 
-    Next: vgps-run robot critic:=my_critic, or judge recordings first: vgps-evaluate bag runs --critic my_critic
+    Next: vgps-run robot critic:=my_critic, or score recordings first: vgps-evaluate bag runs --critic my_critic
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """checkpoint_<step>: the folder or the file in it"""
     out: Annotated[Path, tyro.conf.Positional]
-    """folder to write; must hold no critic"""
+    """folder to write, which must not hold a critic yet"""
     action_space: str = 'bridge'
-    """bridge or fractal (the bounds of the reference evaluation code, which the published critic was most likely
-    trained with), or a .json with rule, low, high"""
+    """bounds of the actions: bridge or fractal (those of the reference evaluation code, most likely those of the
+    published critic), or a .json file with rule, low and high"""
     online: bool = False
-    """take the online critic, not the target critic"""
+    """import the online critic instead of the target critic"""
     image_size: int = 256
     """side of the image it was trained on [pixels], at least 1"""
     data: str = 'bridge + fractal'
