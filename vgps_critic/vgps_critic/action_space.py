@@ -51,7 +51,7 @@ class ActionSpace:
         if self.rule not in RULES:
             raise ValueError(f'action space: rule {self.rule!r} is unknown, expected one of {RULES}')
         if self.units != UNITS:
-            raise ValueError(f'action space: units {self.units} are foreign, expected {UNITS}')
+            raise ValueError(f'action space: units are {self.units}, expected {UNITS}')
         for value in (*self.low, *self.high):
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise ValueError(f'action space: bounds must be numbers, got {str(value)[:80]!r}')

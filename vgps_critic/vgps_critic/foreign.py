@@ -22,14 +22,14 @@ def describe(path: Path) -> str:
         return ''
     names = {entry.name for entry in _inside(path)}
     if {'saved_model.pb', 'saved_model.pbtxt'} & names:
-        return 'is a TensorFlow SavedModel, as RT-1-X is published: a policy, and not a critic'
+        return 'is a TensorFlow SavedModel, as RT-1-X is published: a policy, not a critic'
     if 'dataset_statistics.json' in names:
-        return ('is a policy (Octo or OpenVLA: it has dataset_statistics.json), and not a critic: '
-                'policy:=octo-checkpoint or policy:=openvla takes it')
+        return ('is a policy (Octo or OpenVLA: it has dataset_statistics.json), not a critic: use it with '
+                'policy:=octo-checkpoint or policy:=openvla')
     if 'config.json' in names and {'train_config.json', 'policy_preprocessor.json'} & names:
-        return 'is a LeRobot policy, and not a critic: policy:=lerobot takes it'
+        return 'is a LeRobot policy, not a critic: use it with policy:=lerobot'
     if {'model.safetensors.index.json', 'pytorch_model.bin', 'generation_config.json'} & names:
-        return 'is a model in the format of transformers, and not a critic'
+        return 'is a model in the transformers format, not a critic'
     if store := orbax(path):
         return store
     if 'checkpoint' in names and (path / 'checkpoint').is_file():
@@ -54,8 +54,8 @@ def orbax(path: Path) -> str:
                 kind = 'Zarr'
             else:
                 continue
-            return (f"holds arrays in orbax's {kind} format ({store}), which is not read here. Where orbax and flax "
-                    f'are installed, `{UNPACK} {store.absolute()} checkpoint` makes one file of it; then '
+            return (f"holds arrays in orbax's {kind} format ({store}), which cannot be read here. With orbax and flax "
+                    f'installed, `{UNPACK} {store.absolute()} checkpoint` converts it into one file; then '
                     '`vgps-import-reference checkpoint OUT`')
     return ''
 

@@ -129,7 +129,7 @@ class Reader:
             raise self.fail(f'{name} has no shape')
         sizes = [self.header() for _ in range(dimensions)]
         if not all(kind == 'value' and isinstance(size, int) and size >= 0 for kind, size in sizes):
-            raise self.fail(f'{name} has a shape that is not one: {sizes}')
+            raise self.fail(f'{name} has an impossible shape: {sizes}')
         shape = tuple(size for _, size in sizes)
         dtype = self.text()
         kind, count = self.header()
@@ -180,7 +180,7 @@ def read_leaves(path: Path, network: str = 'target_params') -> tuple[dict[str, n
             else:
                 name = '/'.join(child[3:])
                 if name in leaves:
-                    raise reader.fail(f'{name} is there twice')
+                    raise reader.fail(f'{name} occurs twice')
                 leaves[name] = reader.leaf(name)
 
     with path.open('rb') as file:
@@ -231,7 +231,7 @@ def import_reference(source: Path, target: Path, *, action_space: ActionSpace, n
         config = flax_names.infer_config({name: np.shape(leaf) for name, leaf in leaves.items()}, image_size)
         state = flax_names.convert(leaves, config)
     except (KeyError, IndexError) as e:
-        raise CheckpointError(f'{path}: modules_critic lacks or misshapes {e}') from e
+        raise CheckpointError(f'{path}: modules_critic: missing or of the wrong shape: {e}') from e
     except ValueError as e:
         raise CheckpointError(f'{path}: modules_critic: {e}') from e
     for name, array in state.items():

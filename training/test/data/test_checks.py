@@ -48,9 +48,9 @@ def test_motions_of_an_arm_pass_at_every_rate(rate):
     (np.cumsum(np.random.default_rng(2).normal(0, 2, (30, 7)), 0) + [40, -80, 60, 5, 20, -9, 55], ('degrees',)),
     (np.cumsum(np.random.default_rng(3).normal(0, .01, (30, 7)), 0) + [.4, -1.2, .9, .1, .6, -.2, .5],
      ('absolute positions',)),
-    (with_columns(motions(), dx=7.5, dy=-4), ('no metres', 'millimetres', '--translation-unit 0.001')),
-    (with_columns(motions(), dyaw=np.resize([12, -9, 15], 30)), ('no radians', 'degrees', '--rotation-unit')),
-    (with_columns(motions(), droll=np.resize([1.3, -1.1], 30)), ('usually 1.', 'no radians', 'degrees')),
+    (with_columns(motions(), dx=7.5, dy=-4), ('not metres', 'millimetres', '--translation-unit 0.001')),
+    (with_columns(motions(), dyaw=np.resize([12, -9, 15], 30)), ('not radians', 'degrees', '--rotation-unit')),
+    (with_columns(motions(), droll=np.resize([1.3, -1.1], 30)), ('usually 1.', 'not radians', 'degrees')),
     (with_columns(motions(), gripper=np.arange(30) % 2 * 100), ('0 to 100 are no openness', 'per cent')),
     (with_columns(motions(), dx=0.1), ('add up to 3 m', 'reach')),
     (with_columns(motions(7, 0.003), dx=0.14, dz=0.09, dpitch=0.3), ('the same way', 'absolute positions'))])
@@ -106,7 +106,7 @@ def test_states_in_other_units_are_left_out_by_name_and_cost_nothing_else(column
     states[:, column] *= factor
     checked = check(episode(motions(), states=states))
     assert (checked.states is not None) == kept and len(checked.actions) == 30
-    assert kept or 'no metres, radians and openness' in checked.notes[0]
+    assert kept or 'not metres, radians and openness' in checked.notes[0]
 
 
 @pytest.mark.parametrize('factor, refused', [(1, False), (0.5, False), (0.1, True), (8, True)])

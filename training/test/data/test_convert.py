@@ -158,7 +158,7 @@ def test_a_camera_on_another_clock_is_refused_although_stamps_of_its_frames_fit(
 
 
 @pytest.mark.parametrize('reading, words', [
-    ({'finger': 22.5}, 'reads 22.5 to 22.5, which is no travel in metres'), ({'start': 30.0}, 'degrees?')])
+    ({'finger': 22.5}, 'reads 22.5 to 22.5, which is not finger travel in metres'), ({'start': 30.0}, 'degrees?')])
 def test_joints_in_other_units_are_refused(tmp_path, reading, words, capsys):
     with pytest.raises(DataError, match='no recording could be converted'):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', **reading)))
@@ -168,14 +168,14 @@ def test_joints_in_other_units_are_refused(tmp_path, reading, words, capsys):
 def test_a_depth_topic_is_refused_with_the_reason(tmp_path, capsys):
     with pytest.raises(DataError):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', encoding='16UC1')))
-    assert 'no continuous part' in (text := capsys.readouterr().out) and 'depth picture' in text
+    assert 'no continuous part' in (text := capsys.readouterr().out) and 'depth image' in text
 
 
 @pytest.mark.parametrize('reading, words', [
     ({'travel': lambda i: 0.1 * i / 40 + 0.05 * (i % 2)}, 'two arms seem to publish to it'),
     ({'travel': lambda i: 0.1 * i / 40 + 0.1 * (i // 3 % 2)}, 'two arms seem to publish to it'),
     ({'travel': lambda i: 0.0}, 'nothing moves in it'), ({'finger': 0.0}, 'reads 0 throughout'),
-    ({'finger': -0.0225}, 'which is no travel in metres'), ({'names': ('left_finger', 'x')}, 'name a joint twice'),
+    ({'finger': -0.0225}, 'not finger travel in metres'), ({'names': ('left_finger', 'x')}, 'name a joint twice'),
     ({'drift': 0.1}, 'drift by 0.30 s against those of the joints'), ({'still': 12}, 'the camera stood still'),
     ({'topic': 'depth/image_rect'}, "'depth' in its name")])
 def test_readings_and_cameras_that_only_look_whole_are_refused(tmp_path, reading, words, capsys):

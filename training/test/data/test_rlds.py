@@ -70,7 +70,7 @@ def test_an_episode_whose_bytes_changed_on_the_way_costs_itself(tmp_path):
     shard.write_bytes(data)
     good, bad = split(read(folder))
     np.testing.assert_array_equal([e.actions[0] for e in good], [moves(3, 0)[0], moves(3, 2)[0]])
-    assert bad == ['its bytes do not have the checksum they were written with: fetch this shard again']
+    assert bad == ['its checksum is wrong: download this shard again']
 
 
 def test_shards_of_two_downloads_without_a_list_are_refused(tmp_path):
@@ -197,9 +197,9 @@ def test_a_step_without_a_picture_costs_its_episode(tmp_path, cell):
 
 
 @pytest.mark.parametrize('change, words', [
-    ({'steps/language_instruction': [b'\xff\xfe'] * 4}, 'is no UTF-8 text'),
+    ({'steps/language_instruction': [b'\xff\xfe'] * 4}, 'is not UTF-8 text'),
     ({'steps/language_instruction': None, 'steps/language_embedding': np.zeros(2048, np.float32)}, 'embeddings alone'),
-    ({'steps/language_instruction': np.zeros(4, np.int64)}, 'is no text')])
+    ({'steps/language_instruction': np.zeros(4, np.int64)}, 'is not a text')])
 def test_an_instruction_that_is_no_text_is_named(tmp_path, change, words):
     features = {k: v for k, v in (steps(pictures(4), moves(4)) | change).items() if v is not None}
     assert words in one(tmp_path, features).reason

@@ -57,7 +57,7 @@ FAULTS = [
     ({'camera__stamps': [0.0] * 50}, FAULT, 'zero'),
     ({'camera__last': np.full((48, 64, 3), 3, np.uint8)}, FAULT, 'one colour'),
     ({'camera__last': np.repeat(picture()[..., :1], 3, axis=2)}, WARNING, 'grey'),
-    ({'camera__last': picture(0)}, WARNING, 'equal to the bit'),
+    ({'camera__last': picture(0)}, WARNING, 'identical to the bit'),
     ({'joints__arrivals': []}, FAULT, 'none in 5 s'),
     ({'joints__arrivals': [0.2 * i for i in range(25)]}, FAULT, '5 Hz'),
     ({'joints__names': NAMES[:3] + NAMES[4:], 'joints__positions': REST[:3] + REST[4:]}, FAULT, 'forearm_roll missing'),
@@ -80,7 +80,7 @@ def test_ros_distributions_end():
     day = datetime.date(2026, 11, 25)
     assert workstation.ros('jazzy', day).status == OK
     assert 'until 2026-12-31 only' in workstation.ros('kilted', day).found
-    assert 'that is over' in workstation.ros('humble', datetime.date(2027, 6, 1)).found
+    assert 'maintenance ended' in workstation.ros('humble', datetime.date(2027, 6, 1)).found
     assert workstation.ros('foxy', day).status == WARNING and workstation.ros('', day).status == FAULT
 
 
@@ -147,6 +147,6 @@ def test_table_says_the_status_in_words_and_json_is_for_support():
     findings = [Finding('camera', FAULT, 'no frame', 'plug it in'), Finding('clock', OK, 'synchronised')]
     text = table(findings, colour=False)
     assert 'FAULT' in text and '-> plug it in' in text and '\033' not in text
-    assert '1 FAULT' in summary(findings) and 'Mend' in summary(findings)
+    assert '1 FAULT' in summary(findings) and 'Fix' in summary(findings)
     assert json.loads(to_json(findings))['findings'][0]['remedy'] == 'plug it in'
     assert not Path('report.json').exists()

@@ -31,10 +31,10 @@ class Authority:
         if episode_id in self._over:
             return f"the move of episode '{episode_id}' is over: it was withdrawn or cut short"
         if not -_FUTURE_TOLERANCE <= age <= _OLDEST_REQUEST:
-            return (f'the request was made {age:.2f} s ago, allowed are {_OLDEST_REQUEST:.2f}: was the controller '
-                    'kept waiting, or do the clocks of two machines differ?')
+            return (f'the request was made {age:.2f} s ago, at most {_OLDEST_REQUEST:.2f} is allowed: was the '
+                    'controller blocked, or do the clocks of two machines differ?')
         if stamp <= self._woken and episode_id != self.goal:
-            return 'the request was made while the controller did not run'
+            return 'the request was made while the controller was suspended'
         return ''
 
     def grant(self, episode_id: str, stamp: float, now: float) -> None:

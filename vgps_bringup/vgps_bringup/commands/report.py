@@ -127,7 +127,7 @@ def _folder(options: Report) -> None:
     print(f'{len(cards)} episodes, {successes} successes\nPage: {page}\nNext, what a critic says of all of them: '
           f'vgps-evaluate bag {options.bag} --critic default')
     if not cards:
-        sys.exit('vgps-report: not one episode could be shown')
+        sys.exit('vgps-report: no episode could be shown')
 
 
 if __name__ == '__main__':

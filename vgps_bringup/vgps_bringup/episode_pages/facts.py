@@ -52,8 +52,8 @@ def outside_band(episode: EpisodeRecord) -> int:
 def band_sentence(outside: int, scored: int) -> str:
     """Say what values beyond the band mean, or nothing."""
     low, high = VALUE_BAND
-    return (f'{outside} of {scored} judged steps hold values outside −{-low:.0f} … {high:.0f}, the range of a return '
-            'of −1 per step: there the critic extrapolates, and only the order of its values means anything'
+    return (f'{outside} of {scored} scored steps hold values outside −{-low:.0f} … {high:.0f}, the range of a return '
+            'of −1 per step: there the critic extrapolates, and only the order of its values is meaningful'
             ) if outside else ''
 
 

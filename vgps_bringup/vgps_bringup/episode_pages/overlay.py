@@ -124,7 +124,7 @@ def draw_panel(shared: Values, step: Step | None, position: int | None) -> np.nd
         _bars(draw, step, (margin, y, right, HEIGHT - (182 if refusal(step) else 158)))
         if why := refusal(step):  # known only afterwards: the live picture is drawn when the decision comes
             draw.rounded_rectangle((margin, HEIGHT - 172, right, HEIGHT - 148), 6, fill=BAD)
-            draw.text(((margin + right) / 2, HEIGHT - 160), f'✕ NOT CARRIED OUT: {why}', BACK, font(13, bold=True),
+            draw.text(((margin + right) / 2, HEIGHT - 160), f'✕ NOT EXECUTED: {why}', BACK, font(13, bold=True),
                       anchor='mm')
         facts = f'chosen #{decision.chosen} of {decision.num_candidates}'
         if np.isfinite(decision.value):

@@ -154,7 +154,7 @@ class Laboratory:
 
     def _tables(self) -> Path:
         """Write ``experiment.md``: every part that has results, against the plain policy on the same seeds."""
-        lines = ['| part | condition | success | against plain | p | AUROC at half time | false alarms | retries |',
+        lines = ['| part | condition | success | against plain | p | AUC at half time | false alarms | retries |',
                  '|---|---|---|---|---|---|---|---|']
         for policy in self.setting.policies:
             base = self.folder / f'{policy}-plain'

@@ -152,7 +152,7 @@ class Rejudge:
         """Return the numbers of candidates that the recording can answer; those left out are named in its problems."""
         if self.policy is not None:
             if not self.ks:
-                raise BagError('say with --k how many candidates the policy shall propose')
+                raise BagError('give --k, the number of candidates that the policy shall propose')
             return self.ks
         recorded = [s.candidates.num_candidates for s in episode.finished_steps if s.candidates is not None]
         if not recorded:

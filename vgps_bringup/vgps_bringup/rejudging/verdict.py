@@ -49,4 +49,4 @@ def _outcomes(rows: list[Judgement], outcomes: dict[tuple[str, str], str]) -> st
     count = f'{len(good)} success{"es" * (len(good) != 1)} and {len(bad)} failure{"s" * (len(bad) != 1)}'
     if min(len(good), len(bad)) < FEWEST:
         return f'how well it agrees with outcomes cannot be told from {count}'
-    return f'agrees with outcomes: AUROC {auc(np.array(good), np.array(bad)):.2f} over {count}'
+    return f'agrees with outcomes: AUC {auc(np.array(good), np.array(bad)):.2f} over {count}'

@@ -93,7 +93,7 @@ class Conversation:
         if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
             image = np.moveaxis(image, 0, 2)
         if image.dtype != np.uint8:
-            raise PolicyError(f'{key} is {image.dtype}; needed is uint8 RGB, 0 .. 255')
+            raise PolicyError(f'{key} is {image.dtype}; uint8 RGB, 0 .. 255, is needed')
         return np.ascontiguousarray(image)
 
 

@@ -58,7 +58,7 @@ def test_a_wrist_camera_is_looked_at_and_its_silence_ends_the_episode(monkeypatc
     system = node_system.System(monkeypatch, wrist_topic='wrist/image_raw')
     try:
         silent = system.run().result
-        assert silent.outcome == Episode.ABORTED and 'no picture came from the wrist camera' in silent.message
+        assert silent.outcome == Episode.ABORTED and 'no image has come from the wrist camera' in silent.message
         wrist = system.peers.create_publisher(Image, 'wrist/image_raw', 10)
         picture = images.to_message(np.full((8, 8, 3), 77, np.uint8), Header())
 

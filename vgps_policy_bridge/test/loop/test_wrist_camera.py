@@ -62,7 +62,7 @@ def test_a_wrist_picture_of_another_moment_is_never_shown(looking, wrist, words)
 def test_a_wrist_camera_that_the_policy_does_not_look_at_is_refused_before_the_first_episode(looking, monkeypatch):
     session, policy = looking
     policy.used = ('image', 'instruction')
-    with pytest.raises(PolicyError, match=r'does not look at a wrist camera.*/wrist/image_raw'):
+    with pytest.raises(PolicyError, match=r'does not use a wrist camera.*/wrist/image_raw'):
         session.load()
 
 

@@ -180,7 +180,7 @@ def test_rt1x_explains_that_the_saved_model_cannot_sample(tmp_path):
     (tmp_path / 'saved_model.pb').touch()
     with pytest.raises(PolicyError, match='takes the argmax'):
         load_policy('rt-1-x', source=str(tmp_path), checkpoint=str(tmp_path))
-    with pytest.raises(PolicyError, match='no folder'):
+    with pytest.raises(PolicyError, match='not a folder'):
         load_policy('rt-1-x', source='/no/such', checkpoint=str(tmp_path))
 
 

@@ -53,13 +53,13 @@ def shared_memory(environment: Mapping[str, str] = os.environ, folder: Path = Pa
     subject = 'shared memory'
     middleware = environment.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp')
     if 'fastrtps' not in middleware:
-        return Finding(subject, UNKNOWN, f'{middleware}: only Fast DDS has the profile of ours')
+        return Finding(subject, UNKNOWN, f'{middleware}: the shipped profile is for Fast DDS only')
     profile = environment.get('FASTDDS_DEFAULT_PROFILES_FILE') or environment.get('FASTRTPS_DEFAULT_PROFILES_FILE')
     if not profile or not Path(profile).is_file():
         return Finding(
             subject,
             WARNING,
-            "Fast DDS' default segment: half of the 640x480 frames are lost",
+            "Fast DDS's default shared memory: half of the 640x480 frames are lost",
             'source vgps_bringup/workspace/activate.sh, or set FASTDDS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml',
         )
     try:
@@ -193,7 +193,7 @@ def load(average: float | None = None, cores: int | None = None) -> Finding:
     cores = cores or os.cpu_count() or 1
     found = f'{average:.1f} on {cores} cores'
     if average > 1.5 * cores:
-        return Finding('load', WARNING, found, 'other programs take the time of policy and critic: look with top')
+        return Finding('load', WARNING, found, 'other programs slow down policy and critic: see top')
     return Finding('load', OK, found)
 
 
@@ -211,7 +211,7 @@ def rqt(prefixes: str | None = None) -> Finding:
         return Finding(
             'rqt',
             WARNING,
-            f'without {", ".join(missing)} the shipped perspective has holes',
+            f'without {", ".join(missing)} parts of the shipped rqt perspective stay empty',
             'sudo apt-get install ' + ' '.join(f'ros-$ROS_DISTRO-{p.replace("_", "-")}' for p in missing),
         )
     return Finding('rqt', OK, ', '.join(RQT_PLUGINS))
@@ -226,7 +226,7 @@ def renderer() -> Finding:
     return Finding(
         "simulation's camera",
         WARNING,
-        'no OpenGL: every ray is computed, several times slower',
+        'no OpenGL: the camera image is rendered by ray casting, about ten times slower',
         'sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri',
     )
 
@@ -248,7 +248,7 @@ def interbotix(port: Path = Path('/dev/ttyDXL'), module: bool | None = None) -> 
         yield Finding('serial port', FAULT, f'{port} is not there', 'USB cable, power, and the udev rule of Interbotix')
     elif not os.access(port, os.R_OK | os.W_OK):
         yield Finding(
-            'serial port', FAULT, f'{port} cannot be opened', 'sudo usermod -aG dialout $USER, then log in anew'
+            'serial port', FAULT, f'{port} cannot be opened', 'sudo usermod -aG dialout $USER, then log in again'
         )
     else:
         yield Finding('serial port', OK, str(port))
