@@ -170,8 +170,8 @@ def test_a_hub_id_loads_from_the_local_cache_without_a_network(saved, tmp_path_f
             "try:\n    Critic.load('lab/other')\nexcept CheckpointError as e:\n    print(e)")
     out = run_python(code, HF_HUB_CACHE=str(cache), HF_HUB_OFFLINE='1').splitlines()
     assert out[0] == f'1 {Critic.load(saved).hash}'
-    assert out[1].startswith('lab/critic@v2: no such folder, neither on the hub nor in its local cache')
-    assert out[-1].startswith('lab/other: no such folder, neither on the hub nor in its local cache')
+    assert out[1].startswith('lab/critic@v2: not a folder, and not found on the hub or in its local cache')
+    assert out[-1].startswith('lab/other: not a folder, and not found on the hub or in its local cache')
 
 
 def test_a_path_that_is_neither_folder_nor_hub_id_is_refused():

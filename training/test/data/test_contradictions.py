@@ -233,7 +233,7 @@ def later(now):
     ([('/a', 'e', 'push', 0.01, later), ('/b', 'e', 'push', -0.02, later)], 'two different EndEffectorCommands'),
     ([('/a', 'e', 'push', 0.01, later), ('/a', 'e', 'pull', 0.01, later)], "announced as 'push' and as 'pull'"),
     ([('/a', 'e', 'push', 0.01, lambda now: 0)], 'are stamped 0'),
-    ([('/a', 'e', 'push', 0.01, lambda now: 10**9)], 'one frame stands behind 6 of its 6 steps')])
+    ([('/a', 'e', 'push', 0.01, lambda now: 10**9)], '6 of its 6 steps have the same frame')])
 def test_an_episode_that_cannot_be_one_run_is_refused(tmp_path, runs, word):
     found = recorded(tmp_path, *[(*run, lambda step: SCENE) for run in runs])
     assert len(found) == 1 and word in found[0].reason

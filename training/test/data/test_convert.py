@@ -186,7 +186,7 @@ def test_readings_and_cameras_that_only_look_whole_are_refused(tmp_path, reading
 
 def test_a_single_reading_off_its_neighbours_is_left_out(tmp_path, capsys):
     convert(config(tmp_path, teleoperation(tmp_path / 'a', travel=lambda i: 0.1 * i / 40 + 0.2 * (i == 64))))
-    assert 'stand out from both of their neighbours: 1' in capsys.readouterr().out
+    assert 'far from both of their neighbours: 1' in capsys.readouterr().out
     (episode,) = read(tmp_path / 'out/a')
     np.testing.assert_allclose(episode.actions[:, 0], 0.02, atol=1e-6)
 
@@ -237,7 +237,7 @@ def test_an_arm_whose_topic_names_another_model_is_refused(tmp_path, monkeypatch
 def test_every_part_of_a_recording_must_be_what_an_arm_can_do(tmp_path, capsys):
     with pytest.raises(DataError, match='no recording'):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', back_at=2, travel=lambda i: 0.05 * (i % 80))))
-    assert 'no metres at 5 steps a second' in capsys.readouterr().out
+    assert 'not metres at 5 steps per second' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('times', [1, 2, 3])

@@ -119,7 +119,7 @@ def test_malformed_episodes_are_skipped_counted_and_named(tmp_path):
     np.testing.assert_array_equal(table.actions[:4], good)
     text = report.text()
     for reason in ('NaN', 'fewer than 2 steps', 'not (T, 7)', 'cannot be decoded', 'is missing', 'not a tf.train',
-                   'step 3 has no picture'):
+                   'step 3 has no image'):
         assert reason in text, f'{reason} not in\n{text}'
     assert sum(report.skipped.values()) == 7
     shard = next(folder.glob('*.tfrecord*'))

@@ -192,7 +192,7 @@ def one(tmp_path, features, name='vgps'):
 def test_a_step_without_a_picture_costs_its_episode(tmp_path, cell):
     features = steps(pictures(5), moves(5))
     features['steps/observation/image'][2] = cell
-    assert f'step 2 has no picture of .* (1 of 5 steps): {len(cell)} bytes'.replace('.*', "'observation/image'") in one(
+    assert f'step 2 has no image of .* (1 of 5 steps): {len(cell)} bytes'.replace('.*', "'observation/image'") in one(
         tmp_path, features).reason
 
 

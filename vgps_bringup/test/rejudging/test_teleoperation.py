@@ -150,7 +150,7 @@ def test_zero_readings_stamps_of_zero_and_jumps_are_left_out_and_counted(cell):
     _, actions, _ = summary(bag)
     np.testing.assert_allclose(actions[:, 5], 0.03, atol=1e-6)
     text = '; '.join(bag.problems)
-    for part in ('stamped 0: 2', 'all joints read alike: 3', 'jumps of a joint: 1', 'frames stamped 0: 1'):
+    for part in ('stamped 0: 2', 'all joints have the same value: 3', 'jumps of a joint: 1', 'frames stamped 0: 1'):
         assert part in text, text
 
 

@@ -47,7 +47,7 @@ def test_the_policy_sees_both_pictures_of_a_moment(looking, apart):
     assert (policy.seen.image[-1].max(), policy.seen.wrist_image[-1].max()) == (40, 90)
 
 
-@pytest.mark.parametrize('wrist, words', [(None, 'no picture came from the wrist camera (/wrist/image_raw)'),
+@pytest.mark.parametrize('wrist, words', [(None, 'no image has come from the wrist camera (/wrist/image_raw)'),
                                           (message(9, 99.0), '1.50 s older than the frame'),
                                           (message(9, 101.0), '0.50 s younger than the frame')])
 def test_a_wrist_picture_of_another_moment_is_never_shown(looking, wrist, words):

@@ -160,7 +160,7 @@ def test_statistics_that_cannot_be_are_refused_before_they_scale_a_motion(change
     (('q01', 'q99'), {'mask': [True] * 7, 'q99': [0.05] * 6 + [80.0]}, 'gripper goes from 0 to 80')])
 def test_statistics_that_make_no_motions_of_an_arm_are_refused(scale, changed, word):
     given = {'mine': {'action': {**statistics(0.05)['action'], **changed}}}
-    with pytest.raises(PolicyError, match=f"'mine' make no motions of an arm: .*{word}"):
+    with pytest.raises(PolicyError, match=f"'mine' do not give motions of an arm: .*{word}"):
         choose_statistics('folder', '', given, {}, '', scale)
 
 
