@@ -218,7 +218,7 @@ def test_a_camera_that_stood_still_while_the_hand_moved_is_refused(tmp_path, ali
     actions = np.tile(np.array([step, 0, 0, 0, 0, 0, 1], np.float32), (9, 1))
     episode = one(tmp_path, steps(frames, actions))
     assert isinstance(episode, Malformed) == refused
-    assert not refused or '7 frames from step 2 on are the same' in episode.reason
+    assert not refused or '7 frames from step 2 on are identical' in episode.reason
     (tmp_path / 'flat').mkdir()  # one level shows nothing, moved or not
     assert isinstance(one(tmp_path / 'flat', steps([np.full((8, 8, 3), 50, np.uint8)] * 9, actions)), Episode)
 
