@@ -96,7 +96,7 @@ def run_once(options: Improve, registry: Registry) -> int:
             print(f'REFUSED {reason}')
         return REFUSED
     entry = registry.add(outcome.critic, outcome.lineage)
-    print(f'OFFERED {entry.name}\nNext: vgps-critics --registry {registry.root} promote {entry.name}')
+    print(f'ACCEPTED {entry.name}\nNext: vgps-critics --registry {registry.root} promote {entry.name}')
     return 0
 
 

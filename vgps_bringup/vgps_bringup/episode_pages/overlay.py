@@ -190,7 +190,7 @@ def _limits(draw: ImageDraw.ImageDraw, low: float, high: float, y_of, box: tuple
     for limit in VALUE_BAND:
         if low < limit < high:
             draw.line((left, y_of(limit), right, y_of(limit)), WARN)
-    draw.text((right, top - 20), f'beyond −{-least:.0f} … {most:.0f} no return lies', WARN, font(11), anchor='ra')
+    draw.text((right, top - 20), f'values outside −{-least:.0f} … {most:.0f}', WARN, font(11), anchor='ra')
 
 
 def _curve(draw: ImageDraw.ImageDraw, values: np.ndarray, position: int | None, box: tuple[int, int, int, int]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from vgps_bringup.rejudging.rejudge import Judgement
 from vgps_critic.outlook import auc
 
-FEWEST = 3  # successes and failures each from which on an AUROC is printed
+FEWEST = 3  # successes and failures each from which on an AUC is printed
 BAD = ('failure', 'timeout')  # outcomes of an episode that did not succeed; an aborted one tells nothing
 
 
