@@ -1,7 +1,7 @@
 """The physical range of actions a critic was trained on, and how it maps to the network's [-1, 1].
 
 The bounds travel inside the checkpoint. Two rules exist because the reference's training loader and its evaluation
-code disagree (reference behaviour 4.4); a critic must be used with the rule it was trained with.
+code disagree; a critic must be used with the rule it was trained with.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a file or folder is that is no critic of ours, and which command makes one of it. Names only: nothing is opened.
+"""Say what a file or folder is if it is not a critic of this project, and what converts it. Nothing is opened.
 
 People point at what they have: the authors' checkpoints, what orbax writes, a policy. "config.json is missing" is true
 and helps nobody.

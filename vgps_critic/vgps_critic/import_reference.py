@@ -1,4 +1,4 @@
-"""Turn a checkpoint written by the authors' JAX code into ours, with numpy alone.
+"""Convert a checkpoint of the authors' JAX code into one of this project, with numpy alone.
 
     vgps-import-reference checkpoint_500000 my_critic --action-space bridge
 

@@ -1,4 +1,4 @@
-"""Decide which candidate goes to the robot: the pure core of `critic_node` and of every offline re-judgement.
+"""Decide which candidate goes to the robot: the pure core of `critic_node` and of offline re-scoring.
 
 Both run this code, so the same frame, candidates, beta and seed give the same choice. Whatever goes wrong becomes a
 named reason and a fallback; nothing here raises for bad input of a running episode.
@@ -97,7 +97,7 @@ class Steerer:
 
         Args:
             encoded: of the very frame the policy looked at, or why there is none (None: frame missing).
-            actions: only the first action of each chunk is scored (reference behaviour 5).
+            actions: only the first action of each chunk is scored.
 
         """
         start = time.perf_counter()

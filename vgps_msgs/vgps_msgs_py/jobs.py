@@ -1,4 +1,4 @@
-"""Many jobs, each done once: on this machine's cores, on a Ray cluster, or in the shards of a job array.
+"""Many jobs, each done once: on this machine's cores, on a Ray cluster, or in shards of a job array.
 
     results = jobs.run(play, trials, engine=Engine(processes=8), record=journal.record)
 

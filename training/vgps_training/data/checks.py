@@ -1,4 +1,4 @@
-"""What every episode passes before it is used: its actions must be ones that a robot at that rate can make.
+"""What every episode passes before it is used: its actions must be possible for a robot at that rate.
 
 A reader promises metres, radians and openness. Joint angles, normalised commands and inverted grippers look like any
 other seven numbers to a network, so their sizes are held against what arms can do, and the reason says what they look

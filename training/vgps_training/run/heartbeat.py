@@ -1,4 +1,4 @@
-"""End a job of several processes by name when one of them hangs, instead of leaving the others to wait for it."""
+"""End a run of several processes, and name the one that hangs, instead of letting the others wait for it."""
 import contextlib
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Whose goal may move the arm to its start pose, and for how long: as long as it goes on asking. No ROS.
+"""Whose goal may move the arm to its start pose, and for how long: as long as it keeps asking. No ROS.
 
 A goal's way to its start pose is the one motion that another program asks for. It is held to a lease: the program
 repeats its request, each with the time it was made, and a program that was killed, hangs or has given up falls silent.

@@ -1,4 +1,4 @@
-"""What is typed on a command line, checked before anything is started or written. No ROS, no models, no network."""
+"""Check what was typed before anything is started or written. No ROS, no models, no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vgps-demo``: the same scene twice, with the plain policy and steered, through the whole live system.
+"""``vgps-demo``: one scene twice in the live simulation, with the plain policy and steered.
 
 Starts the simulation exactly as ``ros2 launch vgps_bringup simulation.launch.py`` does, runs one episode per condition
 over real ROS 2, records each as a bag, and leaves a report folder with the videos side by side.

@@ -1,4 +1,4 @@
-"""``vgps-improve``: from a robot's own judged recordings to a better critic, offered or refused with the reasons."""
+"""``vgps-improve``: from a robot's own judged recordings to a better critic, accepted or refused with the reasons."""
 
 import os
 import sys

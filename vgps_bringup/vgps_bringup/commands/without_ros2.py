@@ -1,4 +1,4 @@
-"""``vgps-param``, ``vgps-arm`` and ``vgps-topic``: what the docs do with ``ros2``, where it is not installed.
+"""``vgps-param``, ``vgps-arm`` and ``vgps-topic``: substitutes for ``ros2``, where it is not installed.
 
 On a workstation with ROS from apt, ``ros2 param``, ``ros2 service`` and ``ros2 topic`` do the same and more.
 """

@@ -1,4 +1,4 @@
-"""Where points of the arm's base frame, and the ways the candidates would go, appear in a calibrated camera's image."""
+"""Where points of the arm's base frame, and the paths of the candidates, appear in a calibrated camera's image."""
 
 from dataclasses import dataclass
 from pathlib import Path

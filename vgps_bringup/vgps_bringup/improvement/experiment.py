@@ -1,4 +1,4 @@
-"""The lab's question in simulation: how many of its own episodes does a robot need, and does it go on getting better?
+"""In simulation: how many of its own episodes does a robot need, and does it go on improving?
 
 Everything is the machinery of the lab itself: trials record the robot's own episodes, `improve` makes critics of them,
 trials on held-out seeds compare plain and steered. Every part can be stopped; the same call goes on.

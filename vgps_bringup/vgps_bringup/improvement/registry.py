@@ -1,4 +1,4 @@
-"""A folder of critics with their lineage, one of which steers: what was trained from what, judged by whom, and why.
+"""A folder of critics with their lineage, one of which steers: what each was trained from, who judged it, and why.
 
     critics/
       current.json          which one steers, and every promotion and rollback so far

@@ -1,4 +1,4 @@
-"""Judge recorded steps again: other critics, other K, other beta, all settings in one pass over the bag.
+"""Score recorded steps again: other critics, other K, other beta, all settings in one pass over the bag.
 
 Each frame is encoded once per critic and all its candidates are scored once; every setting is then a selection among
 known values, made by the very code the live node runs (``vgps_critic.steering.choose_each``).

@@ -1,4 +1,4 @@
-"""``vgps-evaluate bag``: re-judge recordings and write Parquet, JSON and one self-contained page."""
+"""``vgps-evaluate bag``: score recordings again, and write Parquet, JSON and one self-contained page."""
 
 import heapq
 import json

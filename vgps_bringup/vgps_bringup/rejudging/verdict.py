@@ -1,4 +1,4 @@
-"""What a re-judgement says of each critic, in one sentence."""
+"""What re-scoring says about each critic, in one sentence."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Camera pictures without a display: OpenGL through EGL, else OSMesa, else rays cast on the CPU.
+"""Camera images without a display: OpenGL through EGL, else OSMesa, else ray casting on the CPU.
 
 The three draw the same scene with the same lamps. No shadows: they cost four times as much and tell nothing new.
 """

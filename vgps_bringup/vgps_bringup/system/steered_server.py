@@ -1,4 +1,4 @@
-"""Policy and critic behind one socket that speaks openpi's protocol: for evaluation suites of other people.
+"""Policy and critic behind one socket that speaks openpi's protocol: for other evaluation suites.
 
 A client sends `{observation/image, prompt, observation/state?}` and gets `{actions (H, 7), server_timing, steering}`:
 the chunk that the critic chose among K proposals. Units are BridgeData's, as everywhere here: metres and radians per

@@ -1,4 +1,4 @@
-"""Did the camera see the hand move? Steps whose frame shows another moment teach what nobody saw."""
+"""Check that the camera shows the motion: a step whose frame is from another moment would teach something false."""
 
 from collections import Counter
 from collections.abc import Sequence

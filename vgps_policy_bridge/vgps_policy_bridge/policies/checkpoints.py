@@ -1,4 +1,4 @@
-"""Where a policy's checkpoint is, and with which statistics its actions become physical: said, never guessed."""
+"""Where a policy's checkpoint is, and with which statistics its actions become physical: stated, never guessed."""
 
 from __future__ import annotations
 

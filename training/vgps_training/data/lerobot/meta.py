@@ -1,4 +1,4 @@
-"""The metadata of a LeRobot data set: what it holds, and in which files the rows and pictures of each episode are."""
+"""The metadata of a LeRobot data set: what it holds, and in which files the rows and images of each episode are."""
 import json
 import re
 from collections.abc import Iterator

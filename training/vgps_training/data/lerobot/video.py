@@ -1,4 +1,4 @@
-"""The frames of LeRobot's video files, found by their times; where they cannot be told the episode is refused.
+"""The frames of LeRobot's video files, found by their times; an episode whose frames cannot be identified is refused.
 
 A v3 file holds many episodes one after the other. Each is told by its window (`from_timestamp`, `to_timestamp`), and
 windows that were summed up badly point at a neighbour's pictures: so the windows are held against the number of frames
