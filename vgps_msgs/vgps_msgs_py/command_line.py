@@ -28,6 +28,9 @@ def read(kind: type[Options] | Callable[..., Options], command: str, words: Sequ
 
     """
     import tyro
+    for stream in (sys.stdout, sys.stderr):    # a terminal that has no letter for a name or a dash must not end us
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
     result: Options = tyro.cli(kind, prog=command, args=words, description=description,
                                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes))
     return result

@@ -9,9 +9,10 @@ setting says otherwise, the launch argument ``machines`` or the variable VGPS_MA
 """
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 SETTING = 'VGPS_MACHINES'
+LARGEST_DOMAIN = 232  # the ports of a larger one do not exist
 
 
 def environment(machines: str, distribution: str | None = None) -> dict[str, str]:
@@ -33,15 +34,25 @@ def environment(machines: str, distribution: str | None = None) -> dict[str, str
     return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', **({'ROS_STATIC_PEERS': ';'.join(peers)} if peers else {})}
 
 
+def wrong_domain(variables: Mapping[str, str]) -> str:
+    """Return what is wrong with ROS_DOMAIN_ID, '' for nothing: DDS itself would end the process."""
+    text = variables.get('ROS_DOMAIN_ID', '').strip()
+    if not text or (text.isascii() and text.isdigit() and int(text) <= LARGEST_DOMAIN):
+        return ''
+    return f"ROS_DOMAIN_ID is '{text}', must be a whole number from 0 to {LARGEST_DOMAIN}; 0 to 101 work everywhere"
+
+
 def limit(variables: MutableMapping[str, str], machines: str = '') -> None:
     """Put the limit into an environment.
 
     ``machines`` counts if given, then what the environment says already in ROS' own words, then VGPS_MACHINES.
 
     Raises:
-        ValueError: as ``environment``.
+        ValueError: as ``environment``, or ROS_DOMAIN_ID is none.
 
     """
+    if complaint := wrong_domain(variables):
+        raise ValueError(complaint)
     wanted = environment(machines or variables.get(SETTING, ''), variables.get('ROS_DISTRO', ''))
     for name, value in wanted.items():
         if machines:

@@ -113,3 +113,15 @@ def test_a_step_in_which_the_arm_was_held_is_no_gap(tmp_path):
     bag.close()
     (episode,) = read_episodes(tmp_path)
     assert [int(frame[0, 0, 0]) for frame in episode.frames] == [0, 1, 3, 4] and not episode.notes
+
+
+@pytest.mark.parametrize('storage', [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_recording_that_lost_its_metadata_is_found_and_one_beside_folders_hides_none(tmp_path, storage):
+    for name in ('a', 'b'):
+        bag = BagFactory(tmp_path / 'all' / name, storage)
+        bag.whole_episode(name, 'x', 1, steps=4)
+        bag.close()
+    (tmp_path / 'all/a/metadata.yaml').unlink()
+    (tmp_path / 'all/stray.mcap').write_bytes(b'')
+    found = list(read_episodes(tmp_path / 'all'))
+    assert [len(e.actions) for e in found] == [4, 4] and 'metadata.yaml is missing' in found[0].notes[0]

@@ -93,7 +93,7 @@ def test_the_part_before_a_clock_was_set_back_is_unjudged_and_the_last_carries_t
     for episode, begin in ((first, 0), (last, 15)):
         assert [int(f[0, 0, 0]) for f in episode.frames] == [begin + 2 * i for i in range(len(episode.actions))]
         np.testing.assert_allclose(episode.actions[:, 0], 0.02, atol=1e-6)
-    assert 'left out or mended: times the stamps went back' in capsys.readouterr().out
+    assert 'left out, mended or odd: times the stamps went back' in capsys.readouterr().out
 
 
 def test_a_broken_frame_cuts_instead_of_being_shown_as_another(tmp_path, capsys):
@@ -155,6 +155,14 @@ def test_a_camera_on_another_clock_is_refused_although_stamps_of_its_frames_fit(
     with pytest.raises(DataError):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', behind=behind)))
     assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('behind, words', [(350_000_000, '0.35 s later'), (-200_000_000, '0.20 s earlier'),
+                                           (60_000_000, None)])
+def test_a_camera_that_is_slow_or_on_another_clock_is_asked_about(tmp_path, behind, words, capsys):
+    convert(config(tmp_path, teleoperation(tmp_path / 'a', behind=behind)))
+    told = capsys.readouterr().out
+    assert words in told if words else 'another clock' not in told
 
 
 @pytest.mark.parametrize('reading, words', [

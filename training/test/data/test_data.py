@@ -224,3 +224,33 @@ def test_smaller_share_is_part_of_a_larger_one_and_keeps_episodes_whole(tmp_path
     assert thin(whole, 1.0) is whole
     with pytest.raises(ValueError, match='share is 0'):
         thin(whole, 0)
+
+
+def test_instructions_that_differ_in_spaces_alone_are_told(tmp_path):
+    texts = ['put it down', 'put it down\n', 'put  it down', 'lift it']
+    payloads = [rlds_factory.example(rlds_factory.steps(pictures(4), moves(4, i), text))
+                for i, text in enumerate(texts)]
+    rlds_factory.folder(tmp_path / 'vgps/1.0.0', 'vgps', payloads)
+    table, report = read_table([tmp_path], SIZE, progress=False)
+    assert table.instructions == tuple(texts) and report.notes[
+        'instructions that differ from another one in spaces or line ends alone'] == 2
+
+
+def test_a_folder_without_data_says_what_else_is_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='here or below$'):
+        read_table([tmp_path], SIZE, progress=False)
+    (tmp_path / 'a').mkdir()
+    for name in ('1.hdf5', 'a/2.hdf5', 'a/x.zarr', 'a/notes.txt'):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=r'converted first: 2 \.hdf5, 1 \.zarr|1 \.zarr, 2 \.hdf5'):
+        read_table([tmp_path], SIZE, progress=False)
+
+
+def test_reasons_that_differ_in_numbers_alone_are_told_once(tmp_path):
+    payloads = [rlds_factory.example(rlds_factory.steps(pictures(4), [1000 * (i + 1), 1, 1, 1, 1, 1, 1] * moves(4, i)))
+                for i in range(5)] + [rlds_factory.example(rlds_factory.steps(pictures(4), moves(4, 9)))]
+    rlds_factory.folder(tmp_path / 'vgps/1.0.0', 'vgps', payloads)
+    _, report = read_table([tmp_path], SIZE, progress=False)
+    assert sum(report.skipped.values()) == 5 and len(report.skipped) > 1
+    text = report.text()
+    assert '5 x translations of up to' in text and text.count('no metres') == 1

@@ -14,7 +14,7 @@ import numpy as np
 from vgps_msgs_py import stamps
 from vgps_msgs_py.bags.camera import one_frame, stood_still
 from vgps_msgs_py.bags.reader import Bag, CameraError, EpisodeRecord, Frame
-from vgps_msgs_py.bags.storage import BagError
+from vgps_msgs_py.bags.storage import SUFFIXES, BagError
 from vgps_msgs_py.robot_state import measured_state
 from vgps_training.data.checks import check
 from vgps_training.data.episode import PLAIN, CameraChoiceError, DataError, Episode, Frames, Malformed, Reading
@@ -47,8 +47,11 @@ class RecordedFrames(Frames):
 
 
 def is_bag(path: Path) -> bool:
-    """Tell whether a folder is a rosbag2 recording."""
-    return path.is_dir() and (path / 'metadata.yaml').exists()
+    """Tell whether a folder is a rosbag2 recording, or what is left of one that lost its metadata.yaml."""
+    if not path.is_dir() or (path / 'metadata.yaml').exists():
+        return path.is_dir()
+    inside = list(path.iterdir())
+    return any(f.name.endswith(SUFFIXES) for f in inside) and not any(f.is_dir() for f in inside)
 
 
 class _Beside:

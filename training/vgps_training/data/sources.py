@@ -1,9 +1,14 @@
 """Find the data sets under a path, whatever their format, and read them one episode after the other."""
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from vgps_training.data import bags, lerobot, rlds
 from vgps_training.data.episode import PLAIN, DataError, Episode, Malformed, Reading
+
+OTHERS = ('.hdf5', '.h5', '.zarr', '.npz', '.npy', '.pkl', '.pickle', '.parquet', '.arrow', '.mp4', '.bag')
+LOOKED_AT = 10_000  # files of a folder
 
 
 def read_episodes(path: str | Path, split: str = 'train', reading: Reading = PLAIN,
@@ -19,8 +24,11 @@ def read_episodes(path: str | Path, split: str = 'train', reading: Reading = PLA
     if not readers:
         if path.suffix == '.bag' or (path.is_dir() and any(path.glob('*.bag'))):
             raise DataError(f'{path} holds ROS 1 bags: rosbags-convert --src X.bag --dst X makes rosbag2 of one')
+        kinds = Counter(f.suffix for f in islice(path.rglob('*'), LOOKED_AT) if f.suffix in OTHERS)
+        others = '; files of other formats, which have to be converted first: ' + ', '.join(
+            f'{count} {kind}' for kind, count in kinds.items())
         raise FileNotFoundError(f'{path}: no RLDS folder (dataset_info.json), LeRobot data set (meta/info.json) or '
-                                'rosbag2 recording (metadata.yaml) here or below')
+                                f'rosbag2 recording (metadata.yaml) here or below{others if kinds else ""}')
     for reader in readers:
         yield from reader
 

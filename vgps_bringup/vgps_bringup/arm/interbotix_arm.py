@@ -58,8 +58,8 @@ class InterbotixArm:
 
     # ---- called by the controller ------------------------------------------------------------------------------
 
-    def command(self, joint_positions: np.ndarray, openness: float) -> None:
-        """Go to (6,) joint positions [rad] and gripper openness (0 closed, 1 open)."""
+    def command(self, joint_positions: np.ndarray, openness: float | None) -> None:
+        """Go to (6,) joint positions [rad] and gripper openness (0 closed, 1 open); None leaves the fingers alone."""
         positions = np.asarray(joint_positions, float)
         # The driver turns NaN into 0 rad and sends what is out of range: the last line of defence.
         if positions.shape != (6,) or not ((positions >= JOINT_LOWER) & (positions <= JOINT_UPPER)).all():
@@ -68,10 +68,11 @@ class InterbotixArm:
             raise RuntimeError(f'the arm takes no commands: {self.message}')
         self._commanded = time.monotonic()
         self._robot.core.robot_write_commands('arm', positions.tolist())
-        self.gripper.set_goal(openness, self._commanded)
+        if openness is not None:
+            self.gripper.set_goal(openness, self._commanded)
 
     def hold(self) -> None:
-        """Let the fingers stay where they are, or hold what they hold, with the holding PWM at most."""
+        """Push no more, but for what the fingers hold, and that with the holding PWM at most."""
         self.gripper.hold(self._finger, time.monotonic())
 
     def tick(self, now: float) -> None:

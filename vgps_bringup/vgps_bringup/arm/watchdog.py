@@ -77,6 +77,7 @@ class Watchdog:
         self._since = -np.inf
         self._episode = self._policy_known = self._efforts_known = False
         self.second_publisher: Fault | None = None     # while a topic that commands the arm has two publishers
+        self.second_driver: Fault | None = None        # while the joint states have
         self.stalled: Fault | None = None              # for a moment after the controller itself did not run
         self._stalled_until = 0.0
 
@@ -96,6 +97,13 @@ class Watchdog:
                     Reason.TWO_PUBLISHERS, f'{topic} has {len(nodes)} publishers, {" and ".join(sorted(nodes))}: stop '
                                            'one (a killed process still counts for about 5 s)')
                 return
+
+    def drivers(self, topic: str, nodes: Sequence[str]) -> None:
+        """Take the full names of the nodes that publish the joint states: of two, nobody knows which arm is meant."""
+        self.second_driver = None if len(nodes) < 2 else Fault(
+            Reason.BAD_JOINT_STATES, f'{topic} has {len(nodes)} publishers, {" and ".join(sorted(nodes))}: a recording '
+                                     'that is played, or a second driver; stop one (a process that was killed counts '
+                                     'for some 5 s more)')
 
     @property
     def note(self) -> str:
@@ -185,7 +193,7 @@ class Watchdog:
 
     def fresh(self, now: float) -> bool:
         """Tell whether `positions` are those of this moment."""
-        return (self.positions is not None and self.stalled is None
+        return (self.positions is not None and self.stalled is None and self.second_driver is None
                 and now - self._heard['joint states'] <= self.config.joint_states_timeout
                 and (self._joints_fault is None or self._joints_fault.reason is Reason.EFFORT))
 
@@ -241,8 +249,8 @@ class Watchdog:
             return Fault(Reason.DRIVER_LOST, f'no joint states for {age:.1f} s: is the driver running?')
         if age > c.joint_states_timeout:
             return Fault(Reason.STALE_JOINT_STATES, f'no joint states for {age:.2f} s')
-        if self._joints_fault is not None:
-            return self._joints_fault
+        if (fault := self.second_driver or self._joints_fault) is not None:
+            return fault
         if self._motors_fault is not None:
             return self._motors_fault
         age = now - self._heard.get('image', now)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from vgps_bringup.commands import checks
 from vgps_bringup.system.description import SYSTEMS
 from vgps_bringup.system.supervisor import Runner, RunnerError, share
-from vgps_msgs_py import command_line
+from vgps_msgs_py import command_line, start
 from vgps_msgs_py.vocabulary import Outcome, name
 
 CONDITIONS = {'plain policy': 'first', 'steered': 'value'}  # -> critic_node's parameter `selection`
@@ -163,7 +163,7 @@ def main() -> None:
     """Run the demonstration."""
     options = command_line.read(Demo, 'vgps-demo')
     checks.or_exit('vgps-demo', lambda: _check(options))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    start.on_end(start.leave)
     output = (options.output / f'demo-{datetime.datetime.now():%Y%m%d-%H%M%S}').resolve()
     output.mkdir(parents=True)
     started = time.monotonic()

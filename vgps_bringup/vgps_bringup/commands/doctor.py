@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 import tyro
 
 from vgps_bringup.system.doctor import workstation
-from vgps_bringup.system.doctor.findings import FAULT, Finding, summary, table, to_json
+from vgps_bringup.system.doctor.environment import STARTS
+from vgps_bringup.system.doctor.findings import FAULT, UNKNOWN, Finding, summary, table, to_json
 from vgps_msgs_py import command_line
 
 
@@ -58,14 +59,23 @@ def examine(options: Doctor) -> list[Finding]:
     found = list(
         workstation.examine(options.output, options.critic, options.policy_server, bool(options.robot), options.quick)
     )
-    if options.running:
-        from vgps_bringup.system.doctor.doctor_node import observe
-        from vgps_bringup.system.doctor.running import judge
-
-        joints = f'/{options.robot}/joint_states' if options.robot else 'joint_states'
-        found += judge(observe(options.namespace, options.camera_topic, joints, options.seconds,
-                               options.image_transport))
+    if options.running and any(f.subject == STARTS and f.status == FAULT for f in found):
+        found.append(Finding('running system', UNKNOWN, 'no node starts here, so that none could look', 'see above'))
+    elif options.running:
+        try:
+            found += _running(options)
+        except Exception as error:  # the doctor must not fall ill, and what was found before must be said
+            found.append(Finding('running system', UNKNOWN, f'{type(error).__name__}: {error}', 'please report this'))
     return found
+
+
+def _running(options: Doctor) -> list[Finding]:
+    from vgps_bringup.system.doctor.doctor_node import observe
+    from vgps_bringup.system.doctor.running import judge
+
+    joints = f'/{options.robot}/joint_states' if options.robot else 'joint_states'
+    return list(judge(observe(options.namespace, options.camera_topic, joints, options.seconds,
+                              options.image_transport)))
 
 
 def main() -> None:

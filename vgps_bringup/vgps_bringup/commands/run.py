@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from vgps_bringup.commands import checks
 from vgps_bringup.system.description import SYSTEMS, Include, Process
 from vgps_bringup.system.presence import Announcer, Onlooker, full, second_system
 from vgps_bringup.system.supervisor import Runner, RunnerError
-from vgps_msgs_py import command_line, discovery, run_files
+from vgps_msgs_py import command_line, discovery, run_files, start
 
 
 @dataclass
@@ -116,7 +115,7 @@ def main() -> None:
     if options.show_args:
         print(show_arguments(options.system))
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    start.on_end(start.leave)
     stopping, ended = threading.Event(), {}
     try:
         values = check(options.system, given := parse(options.arguments))

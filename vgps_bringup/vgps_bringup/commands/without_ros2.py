@@ -6,6 +6,7 @@ On a workstation with ROS from apt, ``ros2 param``, ``ros2 service`` and ``ros2 
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -16,6 +17,7 @@ from tyro.conf import Positional, arg, subcommand
 from vgps_bringup.system.presence import Onlooker, full, where_else
 from vgps_msgs_py import command_line
 
+HOLDER = 'heartbeat_node'
 CALL_PATIENCE = 4.0  # [s] in which a service of a node that runs is found, on a busy machine too
 Node = Annotated[Positional[str], arg(metavar='NODE')]
 Name = Annotated[Positional[str], arg(metavar='NAME')]
@@ -77,7 +79,7 @@ class Arm:
     what: Positional[Literal['stop', 'home', 'reset']]
     """stop: hold still until home or reset; home: neutral pose; reset: gripper open, neutral pose, start pose"""
     node: str = 'widowx_node'
-    """node to call; heartbeat_node also takes stop, for when widowx_node hangs"""
+    """node to call; heartbeat_node also takes stop, and gets it if widowx_node does not answer"""
     namespace: Namespace = 'vgps'
 
 
@@ -188,9 +190,17 @@ def arm(options: Arm) -> str:
     from std_srvs.srv import Trigger
 
     with Caller() as caller:
-        answer = caller.call(Trigger, options.what, Trigger.Request(), options.node, options.namespace)
+        node = options.node
+        try:
+            answer = caller.call(Trigger, options.what, Trigger.Request(), node, options.namespace)
+        except CommandError as error:
+            if options.what != 'stop' or node == HOLDER:
+                raise
+            node = HOLDER    # it answers when widowx_node hangs, and stops that once it wakes
+            print(f'{error}; asking {HOLDER}', file=sys.stderr)
+            answer = caller.call(Trigger, options.what, Trigger.Request(), node, options.namespace)
     if not answer.success:
-        raise CommandError(f'{options.node} refuses to {options.what}: {answer.message}')
+        raise CommandError(f'{node} refuses to {options.what}: {answer.message}')
     return f'{options.what}: {answer.message or "under way"}'
 
 
@@ -252,7 +262,7 @@ def _rate(onlooker: Onlooker, path: str, kind: str, seconds: float) -> str:
 
 def _run(what, form, command: str, description: str | None = None) -> None:
     options = command_line.read(form, command, description=description)
-    with command_line.refusing(command, CommandError, yaml.YAMLError):
+    with command_line.refusing(command, CommandError, ValueError, yaml.YAMLError):
         print(what(options))
 
 

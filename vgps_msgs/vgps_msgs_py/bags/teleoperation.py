@@ -24,6 +24,7 @@ GAP = 450_000_000              # [ns] longer without a reading: nothing is inter
 FRAME_AGE = 300_000_000        # [ns] an older frame does not show where a step began
 SHUFFLED = 60_000_000          # [ns] a stamp so little older came in another order; the clock was not set back
 CLOCKS = 500_000_000           # [ns] between camera and joints: more is two clocks, not a delay
+SLOW = 150_000_000             # [ns] likewise: what a camera over a network takes
 DRIFT = 150_000_000            # [ns] by which their delay may change from one quarter of a recording to another
 JOINT_SPEED, JOINT_SLACK = 8.0, 0.3  # [rad/s], [rad] between two readings: more is no motion of this arm
 FINGER, FINGER_RANGE = 'left_finger', (0.010, 0.035)  # [m] closed, open: the BridgeData robots' finger travel
@@ -289,6 +290,10 @@ class _Frames:
                 raise BagError(f'{bag.path}: the stamps of {topic} are {abs(apart) * 1e-9:.1f} s '
                                f'{"behind" if apart > 0 else "ahead of"} those of the joints: they have different '
                                'clocks, so frames cannot be matched with motions')
+            if len(here) and SLOW < abs(apart) <= CLOCKS:
+                told = 'later' if apart > 0 else 'earlier'
+                left_out[f'frames that arrive {abs(apart) * 1e-9:.2f} s {told} after their stamps than joint states '
+                         'do: a slow camera, or another clock?'] += len(here)
             if clock in delays and (drift := _drift(received[here], moments[here], delays[clock])) > DRIFT:
                 raise BagError(f'{bag.path}: the stamps of {topic} drift by {drift * 1e-9:.2f} s against those of the '
                                'joints: they have different clocks, so frames cannot be matched with motions')
