@@ -93,7 +93,7 @@ def test_the_part_before_a_clock_was_set_back_is_unjudged_and_the_last_carries_t
     for episode, begin in ((first, 0), (last, 15)):
         assert [int(f[0, 0, 0]) for f in episode.frames] == [begin + 2 * i for i in range(len(episode.actions))]
         np.testing.assert_allclose(episode.actions[:, 0], 0.02, atol=1e-6)
-    assert 'left out, mended or odd: times the stamps went back' in capsys.readouterr().out
+    assert 'left out, corrected or unusual: times the stamps went back' in capsys.readouterr().out
 
 
 def test_a_broken_frame_cuts_instead_of_being_shown_as_another(tmp_path, capsys):

@@ -68,7 +68,7 @@ def convert(config: ConvertConfig) -> None:
                 raise DataError(f'{path}: {stood}')
             runs = _runs([m for m in motions if m.arrival not in broken])
             for text in [*bag.problems, *left_out, *_told(broken)]:
-                print(f'{path}: left out, mended or odd: {text}')
+                print(f'{path}: left out, corrected or unusual: {text}')
             if not runs:
                 raise DataError('; '.join([f'{path}: no continuous part of {MIN_STEPS} steps', *_told(broken)]))
             if reason := next(filter(None, (implausible(np.stack([m.action for m in run]), 5.0) for run in runs)), ''):

@@ -144,7 +144,7 @@ def test_numpy_and_torch_that_do_not_fit_each_other_are_named(monkeypatch):
 def test_whatever_ends_the_look_at_the_running_system_what_was_found_before_is_said(monkeypatch):
     fine, broken = Finding('ROS starts', OK, ''), Finding('ROS starts', FAULT, 'none', 'make setup')
     monkeypatch.setattr(doctor, '_running', lambda options: 1 / 0)
-    for first, words in ((fine, 'ZeroDivisionError'), (broken, 'none could look')):
+    for first, words in ((fine, 'ZeroDivisionError'), (broken, 'nothing was observed')):
         monkeypatch.setattr(doctor.workstation, 'examine', lambda *_, first=first: [first])
         found = doctor.examine(doctor.Doctor(running=True))
         assert found[0] == first and words in found[1].found

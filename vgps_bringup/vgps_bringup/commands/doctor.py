@@ -60,7 +60,7 @@ def examine(options: Doctor) -> list[Finding]:
         workstation.examine(options.output, options.critic, options.policy_server, bool(options.robot), options.quick)
     )
     if options.running and any(f.subject == STARTS and f.status == FAULT for f in found):
-        found.append(Finding('running system', UNKNOWN, 'no node starts here, so that none could look', 'see above'))
+        found.append(Finding('running system', UNKNOWN, 'no node starts here, so nothing was observed', 'see above'))
     elif options.running:
         try:
             found += _running(options)

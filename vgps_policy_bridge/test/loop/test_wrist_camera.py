@@ -87,5 +87,5 @@ def test_a_camera_that_repeats_one_picture_while_the_gripper_moves_ends_the_epis
         for step in range(20, 30):
             look(step, step, 0.3 + 0.01 * (step % 2))
         look(31, 40, 0.31), look(32, 40, 0.32), look(33, 40, 0.33)
-    with pytest.raises(ObservationError, match='repeats one picture.*start it again'):
+    with pytest.raises(ObservationError, match='repeats one image.*start it again'):
         look(34, 40, 0.34)

@@ -103,7 +103,7 @@ class PolicySession:
         elif np.linalg.norm(place - self._still[1]) > MOVED:
             self._still = image, place, self._still[2] + 1
         if self._still[2] >= STILL:
-            raise ObservationError(f'the camera repeats one picture under new stamps although the gripper moved '
+            raise ObservationError(f'the camera repeats one image under new stamps although the gripper moved '
                                    f'{STILL} times since: its driver hangs, start it again')
 
     def _beside(self, frame, wrist) -> np.ndarray | None:

@@ -46,7 +46,7 @@ def discovery(environment: Mapping[str, str] = os.environ, name: str | None = No
             )
         if alone and (reach.upper() == 'SUBNET' or environment.get('ROS_STATIC_PEERS')):
             return Finding(
-                subject, WARNING, 'ROS_LOCALHOST_ONLY=1 wins over the range and the peers: this machine only',
+                subject, WARNING, 'ROS_LOCALHOST_ONLY=1 overrides the range and the peers: this machine only',
                 'unset ROS_LOCALHOST_ONLY',
             )
         alone = alone or reach.upper() in ('LOCALHOST', 'OFF')
@@ -104,7 +104,7 @@ def text_encoding(stream: str | None = None, preferred: str | None = None) -> Fi
         return Finding(
             'text encoding',
             WARNING,
-            f'{other[0] or "none"}: letters that it lacks are printed as numbers, files of other languages misread',
+            f'{other[0] or "none"}: non-ASCII letters are printed as codes, and files that hold them are misread',
             'export LANG=C.UTF-8, and unset LC_ALL and PYTHONIOENCODING',
         )
     return Finding('text encoding', OK, 'UTF-8')

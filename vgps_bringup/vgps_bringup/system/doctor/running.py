@@ -134,7 +134,7 @@ def camera(seen: Observed) -> Iterable[Finding]:
         yield Finding(
             f'{subject}: gaps',
             WARNING,
-            f'{gap:.1f} s without a frame between others',
+            f'a gap of {gap:.1f} s between frames',
             'the arm holds in each: USB bandwidth, a busy machine, a network camera',
         )
     age = float(np.median(c.ages))
@@ -230,7 +230,7 @@ def joints(seen: Observed) -> Iterable[Finding]:
         yield Finding(
             'efforts',
             WARNING,
-            f'{j.efforts} for {len(j.names)} joints: nothing in the way will be felt, the real arm does not move so',
+            f'{j.efforts} for {len(j.names)} joints: obstacles will not be felt, and the real arm holds',
             "right for a simulation; on the robot the driver's version, or require_efforts false (lab guide)",
         )
     q = np.array([j.positions[j.names.index(name)] for name in JOINT_NAMES])
