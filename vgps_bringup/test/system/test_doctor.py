@@ -59,7 +59,7 @@ FAULTS = [
     ({'camera__ages': [-7.5] * 50}, FAULT, '7.50 s in the future'),
     ({'camera__stamps': [0.0] * 50}, FAULT, 'zero'),
     ({'camera__stamps': [1e9] * 50}, FAULT, 'the same on every frame'),
-    ({'camera__arrivals': [0.05 * i + (i > 20) * 0.82 for i in range(50)]}, WARNING, '0.9 s without a frame'),
+    ({'camera__arrivals': [0.05 * i + (i > 20) * 0.82 for i in range(50)]}, WARNING, 'a gap of 0.9 s'),
     ({'joints__efforts': 0}, WARNING, '0 for 9 joints'),
     ({'joints__positions': REST[:5]}, FAULT, '9 names, of which 9 differ, and 5 positions'),
     ({'joints__names': (*NAMES[:-1], 'waist')}, FAULT, 'of which 8 differ'),
