@@ -138,9 +138,9 @@ class CriticNode(Node):
 
     def _begin(self, message: StepStarted | ActionCandidates) -> Step | None:
         """Return the step a message belongs to, None if it is over; a new one supersedes what is open."""
-        key = (message.episode_id, message.step, stamps.nanoseconds(message.header.stamp))
-        step = self._step
-        if step is not None and step.episode_id == message.episode_id and message.step < step.step:
+        key, step = (message.episode_id, message.step, stamps.nanoseconds(message.header.stamp)), self._step
+        if step is not None and step.episode_id == message.episode_id and message.step < step.step and (
+                step.candidates is not None or isinstance(message, StepStarted)):  # a word alone locks nobody out
             return None
         if step is None or key != (step.episode_id, step.step, step.stamp):
             self._step = Step(*key, message.instruction)

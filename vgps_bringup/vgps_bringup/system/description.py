@@ -163,7 +163,7 @@ def _steering(a: Mapping[str, str], remappings: Mapping[str, str], base: Mapping
         Process('vgps_policy_bridge', 'policy_node', 'policy_node',
                 {'policy': a['policy'], 'policy_options': a['policy_options'], 'num_candidates': _number(a, 'k', int),
                  'max_steps': _number(a, 'max_steps', int), 'image_transport': a['image_transport'],
-                 'wrist_topic': a.get('wrist_topic', '')},
+                 'wrist_topic': a.get('wrist_topic', ''), 'require_live_camera': 'camera_topic' in a},
                 remappings=remappings),
     ]
     if _true(a['record']):

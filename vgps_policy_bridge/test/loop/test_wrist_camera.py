@@ -74,7 +74,7 @@ def test_a_policy_that_needs_a_wrist_camera_says_so_at_once(monkeypatch):
 
 def test_a_camera_that_repeats_one_picture_while_the_gripper_moves_ends_the_episode(monkeypatch):
     monkeypatch.setattr(module, 'build_policy', lambda *_: RandomPolicy())
-    session = module.PolicySession(PolicyNodeConfig())
+    session = module.PolicySession(PolicyNodeConfig(require_live_camera=True))
     session.load()
 
     def look(step, level, x):

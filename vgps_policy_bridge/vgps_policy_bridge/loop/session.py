@@ -80,7 +80,7 @@ class PolicySession:
             start = time.perf_counter()
             # an episode does not begin with a covered lens; later on the gripper may well fill the picture
             image = (images.to_array if self._episode is None else images.first_picture)(frame)
-            if state is not None:
+            if self._config.require_live_camera and state is not None:
                 self._look_for_life(image, state[:3])
             observation = Observation(image, stamps.seconds(frame.header.stamp), state, self._beside(frame, wrist))
             converted = time.perf_counter()
@@ -96,7 +96,7 @@ class PolicySession:
     def _look_for_life(self, image: np.ndarray, place: np.ndarray) -> None:
         """Raise ObservationError where one picture comes again and again, under new stamps, while the gripper moves.
 
-        No two pictures of a real camera are equal to the bit, and a simulated one sees the arm.
+        No two pictures of a real camera are equal to the bit; a simulated one's are where it does not see the arm.
         """
         if self._still is None or not np.array_equal(image, self._still[0]):
             self._still = image, place, 0
