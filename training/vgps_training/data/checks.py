@@ -1,4 +1,4 @@
-"""What every episode passes before it is used: its actions must be ones that a robot at that rate can make.
+"""What every episode passes before it is used: its actions must be possible for a robot at that rate.
 
 A reader promises metres, radians and openness. Joint angles, normalised commands and inverted grippers look like any
 other seven numbers to a network, so their sizes are held against what arms can do, and the reason says what they look
@@ -120,13 +120,13 @@ def implausible(actions: np.ndarray, rate: float | None) -> str | None:
     actions = np.asarray(actions, np.float64)
     steps, turns, gripper = np.linalg.norm(actions[:, :3], axis=1), np.abs(actions[:, 3:6]), actions[:, 6]
     if gripper.min() < -MARGIN or gripper.max() > 1 + MARGIN:
-        problem = f'gripper values from {gripper.min():.3g} to {gripper.max():.3g} are no openness 0..1'
+        problem = f'gripper values from {gripper.min():.3g} to {gripper.max():.3g} are not an openness 0..1'
     elif steps.max() * rate > SPEED or np.median(steps) * rate > USUAL_SPEED:
-        problem = (f'translations of up to {steps.max():.3g} and usually {np.median(steps):.3g} a step are no metres '
-                   f'at {rate:g} steps a second')
+        problem = (f'translations of up to {steps.max():.3g} and usually {np.median(steps):.3g} per step are not '
+                   f'metres at {rate:g} steps per second')
     elif turns.max() * rate > TURN or np.median(turns.max(1)) * rate > USUAL_TURN:
-        problem = (f'rotations of up to {turns.max():.3g} and usually {np.median(turns.max(1)):.3g} a step are no '
-                   f'radians at {rate:g} steps a second')
+        problem = (f'rotations of up to {turns.max():.3g} and usually {np.median(turns.max(1)):.3g} per step are not '
+                   f'radians at {rate:g} steps per second')
     elif (far := np.abs(np.cumsum(actions[:, :3], 0)).max()) > REACH:
         problem = f'the steps add up to {far:.3g} m, out of reach of any arm'
     elif (far := np.abs(np.cumsum(actions[:, 3:6], 0)).max()) > TURNS:
@@ -166,8 +166,8 @@ def looks_like(actions: np.ndarray) -> str:
                     '(--translation-unit 0.01)')
         if not positions and motion[:, :3].max() < 0.5:
             return 'they look like rotations in degrees (--rotation-unit 0.0174533)'
-        return ('they look like joint positions in degrees; this project needs end-effector motions: take a recording '
-                'of the joints through `vgps-data convert`')
+        return ('they look like joint positions in degrees; this project needs end-effector motions: convert a '
+                'recording of the joints with `vgps-data convert`')
     if positions and motion.mean() > 0.02:
         return ('they look like absolute positions (of joints in radians, or of the hand), not motions; this project '
                 'needs end-effector motions')
@@ -202,7 +202,7 @@ def _odd(actions: np.ndarray, states: np.ndarray | None, frame: np.ndarray) -> l
     if states is not None and (complaint := other_axes(actions, states)):
         notes.append(complaint)
     if np.ptp(frame) and (frame == frame[..., :1]).all():
-        notes.append('its pictures have no colours: a depth or infrared camera?')
+        notes.append('its images have no colours: a depth or infrared camera?')
     return notes
 
 
@@ -216,7 +216,7 @@ def _first_frame(episode: Episode) -> tuple[np.ndarray, str | None]:
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         return frame, f'frame is {frame.dtype} {frame.shape}, not uint8 (H, W, 3)'
     if not frame.any() and not np.any(episode.frames[len(episode.frames) // 2]):
-        return frame, 'its pictures are black: a camera that was not there (BridgeData fills such up)'
+        return frame, 'its images are black: a camera that was absent (BridgeData fills these in)'
     complaint = mask(frame)
     return frame, f'its first frame is {complaint}' if complaint else None
 
@@ -240,7 +240,7 @@ def suspicious(actions: np.ndarray, starts: np.ndarray, names: tuple[str, ...]) 
         if np.ptp(actions[:, i]) == 0:
             found.append(f'{name} is {actions[0, i]:g} in every step')
         elif i < 6 and len(column) >= 50 and (share := (column >= 0.999 * largest).mean()) > 0.2:
-            found.append(f'{name} sits at its largest size {largest:g} in {share:.0%} of the steps: clipped commands')
+            found.append(f'{name} is at its largest size {largest:g} in {share:.0%} of the steps: clipped commands')
     gripper = actions[:, 6]
     if 1e-3 < np.ptp(gripper) and 0 <= gripper.min() and gripper.max() < 0.15:
         found.append(f'the gripper never opens beyond {gripper.max():.3g}: it looks like metres of finger travel')

@@ -19,7 +19,7 @@ def unusable(states: np.ndarray, actions: np.ndarray) -> str:
         states[:, 6].min(), states[:, 6].max())
     if where > FAR or angle > ANGLE or closed < -MARGIN or opened > 1 + MARGIN:
         return (f'are up to {where:.3g} from the base, turned by up to {angle:.3g}, the gripper {closed:.3g} to '
-                f'{opened:.3g}, which are no metres, radians and openness 0..1')
+                f'{opened:.3g}, which are not metres, radians and openness 0..1')
     lost = np.flatnonzero(~states.any(1))
     if len(lost) and 0 < lost[0] < len(states) - 1 and states[lost[0] - 1].any():
         return f'are zero throughout at step {lost[0]}, a reading that was lost'
@@ -47,7 +47,7 @@ def contradiction(actions: np.ndarray, states: np.ndarray | None) -> str | None:
         for rows in range(1, min(LATE, len(done) - 3) + 1):  # an arm that lags behind does the opposite
             if alike(said[rows:], done[:len(said) - rows]) and np.abs(said[:-1] - done).mean() > 0.25 * size:
                 return (f'each action is the motion that led to its frame, not the one after it: the actions are '
-                        f'{("one row", "two rows", "three rows")[rows - 1]} late against the states')
+                        f'{("one row", "two rows", "three rows")[rows - 1]} late relative to the states')
     return None
 
 
@@ -83,8 +83,8 @@ def other_axes(actions: np.ndarray, states: np.ndarray) -> str:
     way, got = said.sum(0), done.sum(0)
     far = np.linalg.norm(way) * np.linalg.norm(got)
     if min(np.linalg.norm(way), np.linalg.norm(got)) > FAR_ENOUGH and way @ got < 0.5 * far:
-        return ('the hand moved in another direction by its states than by its actions: are both about the axes of the '
-                "arm's base?")
+        return ("states and actions disagree about the direction of the motion: are both in the axes of the arm's "
+                'base?')
     if len(said) < LONG or min(said.std(0).min(), done.std(0).min()) < 1e-3:
         return ''
     related = np.corrcoef(said.T, done.T)[:3, 3:]  # [axis of the actions, axis of the states]
@@ -92,6 +92,6 @@ def other_axes(actions: np.ndarray, states: np.ndarray) -> str:
         best = int(np.abs(related[axis]).argmax())
         if related[axis, axis] < UNRELATED and abs(related[axis, best]) > RELATED:
             sign = '-' if related[axis, best] < 0 else ''
-            return (f"the actions' d{name} goes with the states' {sign}{'xyz'[best]}: are both about the axes of the "
+            return (f"the actions' d{name} goes with the states' {sign}{'xyz'[best]}: are both in the axes of the "
                     "arm's base?")
     return ''
