@@ -1,11 +1,14 @@
 # Source this to work in a shell:  . vgps_bringup/workspace/activate.sh
 # Uses the ROS you have sourced; without one, the ROS wheels in .venv.
+[ -n "${BASH_VERSION:-}${ZSH_VERSION:-}" ] || { echo 'activate.sh is for bash and zsh: start one of them' >&2; return 1; }
+case $- in *u*) _strict=1; set +u ;; esac  # what ROS and colcon have written does not bear it
 _root="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")/../.." && pwd)"
 if [ -z "${ROS_DISTRO:-}" ]; then
     export AMENT_PREFIX_PATH="$_root/.venv" CMAKE_PREFIX_PATH="$_root/.venv"
 fi
 . "$_root/.venv/bin/activate"
-[ -f "$_root/install/setup.bash" ] && . "$_root/install/setup.bash"
+_shell="${ZSH_VERSION:+zsh}"
+[ -f "$_root/install/setup.bash" ] && . "$_root/install/setup.${_shell:-bash}"
 # vgps-demo, vgps-evaluate and the like by name, as `ros2 run PACKAGE NAME` would find them
 for _package in vgps_bringup vgps_critic vgps_policy_bridge; do PATH="$_root/install/$_package/lib/$_package:$PATH"; done
 export PATH
@@ -22,4 +25,5 @@ case "${_distribution}/${VGPS_MACHINES:-this}" in
     */all) export ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET ;;
     *) export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_STATIC_PEERS="$(printf %s "$VGPS_MACHINES" | tr , ';')" ;;
 esac
-unset _root _package _distribution
+unset _root _package _distribution _shell
+[ -z "${_strict:-}" ] || { unset _strict; set -u; }

@@ -30,9 +30,15 @@ prepare_installer() {
     # a network that opens TLS has its certificate in the system's store, where pip looks too
     [ ! -e /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
     export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}" UV_HTTP_RETRIES="${UV_HTTP_RETRIES:-5}" UV_PYTHON_DOWNLOADS=never
+    # uv does not read pip's proxy either
+    local proxy; proxy="${PIP_PROXY:-$(pip_setting proxy)}"
+    [ -z "$proxy" ] || export HTTPS_PROXY="${HTTPS_PROXY:-$proxy}" HTTP_PROXY="${HTTP_PROXY:-$proxy}"
+    # no home, or one that cannot be written (a service, a shared image): what was loaded is kept elsewhere
+    local cache="${UV_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}/uv}"
+    { [ "$cache" != /uv ] && mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ]; } || cache="${TMPDIR:-/tmp}/vgps-uv-$(id -u)"
+    mkdir -p "$cache"; export UV_CACHE_DIR="$cache"
     # where the cache lies on another disk uv copies and warns; copying is right then
-    export UV_LINK_MODE="${UV_LINK_MODE:-$([ "$(stat -c %d "$venv")" = "$(stat -c %d "${UV_CACHE_DIR:-$HOME/.cache}" 2>/dev/null)" ] \
-        && echo hardlink || echo copy)}"
+    export UV_LINK_MODE="${UV_LINK_MODE:-$([ "$(stat -c %d "$venv")" = "$(stat -c %d "$cache")" ] && echo hardlink || echo copy)}"
 }
 
 uv() { "$venv/bin/uv" pip install --python "$venv/bin/python" "$@" >> "$log" 2>&1; }

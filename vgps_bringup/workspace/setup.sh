@@ -14,6 +14,15 @@ say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 fail() { printf '\033[31merror:\033[0m %s\n' "$*" >&2; exit 1; }
 . "$here/install.sh"
 
+# ROS' message generator reads paths as bytes and lists: it loses what follows a blank or a letter that is not ASCII
+(LC_ALL=C; case "$root" in *[!A-Za-z0-9/._+@~-]*) exit 1 ;; esac) \
+    || fail "ROS 2 cannot build in $root: move the folder to a path of plain letters, digits and / . _ + @ ~ - alone"
+# of somebody else, e.g. after one "sudo make setup": half of it would be written and the rest fail
+for place in "$root" "$venv" "$root/build" "$root/install"; do
+    [ ! -e "$place" ] || [ -w "$place" ] || fail "$place belongs to $(stat -c %U "$place") and cannot be written: \
+sudo chown -R $(id -un) '$root'"
+done
+
 # --- Debian packages, asked for by what is missing ----------------------------------------------------------------
 needed=(); wanted=()
 libraries="$(/sbin/ldconfig -p 2>/dev/null || true)"  # not into grep -q: it leaves early, and pipefail takes that for a miss
@@ -52,6 +61,11 @@ fi
 
 # --- which set ------------------------------------------------------------------------------------------------------
 if [ -n "${ROS_DISTRO:-}" ]; then
+    # a conda or pyenv Python in front of the system's cannot load what ROS compiled for that one
+    instead=VGPS_PYTHON=/usr/bin/python3
+    [ -z "${CONDA_PREFIX:-}" ] || instead="conda deactivate, or $instead"
+    said="$("$python" -c 'import rclpy' 2>&1)" || fail "ROS 2 $ROS_DISTRO is sourced, but $(command -v "$python"), $("$python" --version), \
+cannot import its rclpy (${said##*$'\n'}): $instead"
     # numpy of the distribution, whose compiled packages (rclpy's messages, cv_bridge) were built for it
     set="$("$python" -c 'import numpy; print("numpy1" if int(numpy.__version__.split(".")[0]) < 2 else "numpy2")' 2>/dev/null \
         || echo numpy2)"

@@ -253,6 +253,13 @@ def test_messages_of_a_step_that_is_over_are_ignored(rig):
     assert rig.step(some_actions())[0].reason == Reason.STEERED
 
 
+def test_a_step_announced_far_ahead_does_not_lock_out_the_policy(rig):
+    decision, _ = rig.step(some_actions())
+    rig.started.publish(StepStarted(header=decision.header, episode_id=decision.episode_id, step=2**32 - 1))
+    rig.spin(0.3)
+    assert rig.step(some_actions())[0].reason == Reason.STEERED
+
+
 def test_beta_is_live_and_bounded_and_the_configuration_follows(rig):
     assert rig.set(beta=0.25)[0].successful
     rig.spin_until(lambda: 'beta: 0.25' in rig.configurations[-1].parameters)
@@ -262,7 +269,7 @@ def test_beta_is_live_and_bounded_and_the_configuration_follows(rig):
 
 
 def test_it_says_that_it_is_an_untrained_stand_in(rig):
-    assert 'untrained stand-in' in rig.configurations[-1].model
+    assert 'untrained network' in rig.configurations[-1].model
     assert len(rig.configurations[-1].model_hash) == 64
 
 

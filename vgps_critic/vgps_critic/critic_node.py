@@ -127,7 +127,7 @@ class CriticNode(Node):
 
     def _on_candidates(self, message: ActionCandidates) -> None:
         if (step := self._begin(message)) is None or step.candidates is not None:
-            self.get_logger().warning(f'ignoring candidates of step {message.step}: the step is decided already')
+            self.get_logger().warning(f'ignoring candidates of step {message.step}: that step has been decided')
             return
         step.candidates, step.arrived = message, time.monotonic()
         step.grace = 0.0 if self._embedding.done() else NEW_WORDS_MS  # it may still wait for the worker
@@ -138,9 +138,9 @@ class CriticNode(Node):
 
     def _begin(self, message: StepStarted | ActionCandidates) -> Step | None:
         """Return the step a message belongs to, None if it is over; a new one supersedes what is open."""
-        key = (message.episode_id, message.step, stamps.nanoseconds(message.header.stamp))
-        step = self._step
-        if step is not None and step.episode_id == message.episode_id and message.step < step.step:
+        key, step = (message.episode_id, message.step, stamps.nanoseconds(message.header.stamp)), self._step
+        if step is not None and step.episode_id == message.episode_id and message.step < step.step and (
+                step.candidates is not None or isinstance(message, StepStarted)):  # a word alone locks nobody out
             return None
         if step is None or key != (step.episode_id, step.step, step.stamp):
             self._step = Step(*key, message.instruction)

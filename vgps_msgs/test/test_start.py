@@ -21,7 +21,7 @@ def begin(tmp_path, code, command=COMMAND, **environment):
     return process
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_the_imports_ends_it_without_a_traceback(tmp_path, number):
     process = begin(tmp_path, "import time; print('here', flush=True); time.sleep(600)")
     process.send_signal(number)
@@ -29,8 +29,16 @@ def test_a_signal_during_the_imports_ends_it_without_a_traceback(tmp_path, numbe
     assert process.stderr.read() == ''
 
 
+def test_a_terminal_that_is_closed_does_not_end_what_nohup_started(tmp_path):
+    nohup = f'import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); {COMMAND}'
+    process = begin(tmp_path, "import time; print('here', flush=True); time.sleep(600)", nohup)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+
+
 @pytest.mark.ros
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_a_model_loads_ends_it_in_one_line(tmp_path, number):
     pytest.importorskip('rclpy')
     process = begin(tmp_path, '''

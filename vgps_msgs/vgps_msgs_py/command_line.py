@@ -1,4 +1,4 @@
-"""What all command lines have in common: a dataclass or a function is the whole of one, and what fails is one sentence.
+"""What all commands share: a dataclass or a function defines the options, and every failure is one sentence.
 
     options = command_line.read(Collect, 'vgps-collect')
     with command_line.refusing('vgps-collect', ValueError, OSError):
@@ -28,6 +28,9 @@ def read(kind: type[Options] | Callable[..., Options], command: str, words: Sequ
 
     """
     import tyro
+    for stream in (sys.stdout, sys.stderr):    # a terminal that has no letter for a name or a dash must not end us
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
     result: Options = tyro.cli(kind, prog=command, args=words, description=description,
                                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes))
     return result

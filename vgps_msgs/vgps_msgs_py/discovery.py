@@ -9,9 +9,10 @@ setting says otherwise, the launch argument ``machines`` or the variable VGPS_MA
 """
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 SETTING = 'VGPS_MACHINES'
+LARGEST_DOMAIN = 232  # the ports of a larger one do not exist
 
 
 def environment(machines: str, distribution: str | None = None) -> dict[str, str]:
@@ -25,12 +26,20 @@ def environment(machines: str, distribution: str | None = None) -> dict[str, str
     machines = machines.strip() or 'this'
     if distribution == 'humble':
         if machines not in ('this', 'all'):
-            raise ValueError(f"machines is '{machines}', but ROS Humble knows only 'this' and 'all'")
+            raise ValueError(f"machines is '{machines}', but ROS Humble supports only 'this' and 'all'")
         return {'ROS_LOCALHOST_ONLY': '1' if machines == 'this' else '0'}
     if machines == 'all':
         return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}
     peers = [] if machines == 'this' else [name.strip() for name in machines.split(',') if name.strip()]
     return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', **({'ROS_STATIC_PEERS': ';'.join(peers)} if peers else {})}
+
+
+def wrong_domain(variables: Mapping[str, str]) -> str:
+    """Return what is wrong with ROS_DOMAIN_ID, '' for nothing: DDS itself would end the process."""
+    text = variables.get('ROS_DOMAIN_ID', '').strip()
+    if not text or (text.isascii() and text.isdigit() and int(text) <= LARGEST_DOMAIN):
+        return ''
+    return f"ROS_DOMAIN_ID is '{text}', must be a whole number from 0 to {LARGEST_DOMAIN}; 0 to 101 work everywhere"
 
 
 def limit(variables: MutableMapping[str, str], machines: str = '') -> None:
@@ -39,9 +48,11 @@ def limit(variables: MutableMapping[str, str], machines: str = '') -> None:
     ``machines`` counts if given, then what the environment says already in ROS' own words, then VGPS_MACHINES.
 
     Raises:
-        ValueError: as ``environment``.
+        ValueError: as ``environment``, or ROS_DOMAIN_ID is none.
 
     """
+    if complaint := wrong_domain(variables):
+        raise ValueError(complaint)
     wanted = environment(machines or variables.get(SETTING, ''), variables.get('ROS_DISTRO', ''))
     for name, value in wanted.items():
         if machines:

@@ -1,4 +1,4 @@
-"""Run one node: start, spin, stop cleanly on SIGINT and SIGTERM, explain a bad start, outlive an error in a callback.
+"""Run one node: start, spin, stop cleanly when told to, explain a bad start, outlive an error in a callback.
 
 An exception in a callback ends that callback, not the node. It is logged once with its traceback, by the callback's
 name, and counted on ``/diagnostics`` from then on, where it is an ERROR: what was being done when it came is not done.
@@ -6,7 +6,6 @@ name, and counted on ``/diagnostics`` from then on, where it is an ERROR: what w
 
 import math
 import os
-import signal
 import sys
 import time
 import traceback
@@ -22,7 +21,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from vgps_msgs_py import discovery, run_files
+from vgps_msgs_py import discovery, run_files, start
 from vgps_msgs_py.parameters import ParameterError
 
 OUR_PROFILE = 'fastdds_shm.xml'  # what activate.sh sets
@@ -47,7 +46,10 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None, events: bo
     Exits with 2 when the configuration is wrong, saying so in one line instead of a traceback, and with 130 when it is
     told to stop while it still starts: loading a model takes long, and is given up.
     """
-    discovery.limit(os.environ)      # whichever way the node was started
+    try:
+        discovery.limit(os.environ)      # whichever way the node was started
+    except ValueError as error:
+        _refuse(error)
     if not shared_memory:
         over_udp(os.environ)
     run_files.remove_leftovers()     # of nodes that were killed
@@ -67,8 +69,7 @@ def run(make_node: Callable[[], Node], args: list[str] | None = None, events: bo
         if executor is not None:
             executor.wake()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    start.on_end(stop)
     try:
         with run_files.noting_shared_memory():
             node = make_node()
@@ -148,7 +149,7 @@ def _events_executor(node: Node, errors: 'CallbackErrors') -> Any:
         node.destroy_timer(probe)
     if fired:
         return executor
-    node.get_logger().info("rclpy's events executor runs no timers here: the usual one is used")
+    node.get_logger().info("rclpy's events executor does not run timers here: the standard executor is used")
     executor.remove_node(node)
     executor.shutdown()
     return None
@@ -223,7 +224,8 @@ class CallbackErrors:
         if (name, type(error).__name__) in self._told:
             return
         self._told.add((name, type(error).__name__))
-        self.node.get_logger().error(f'{CALLBACK_ERROR}{name}: the node goes on, and counts the next on /diagnostics\n'
+        self.node.get_logger().error(f'{CALLBACK_ERROR}{name}: the node goes on; further ones are counted on '
+                                     '/diagnostics\n'
                                      + ''.join(traceback.format_exception(error)).rstrip())
         if self._publisher is None:
             try:

@@ -1,4 +1,4 @@
-"""Begin a node's process: ready for Ctrl-C and SIGTERM before anything is imported that takes seconds. No rclpy here.
+"""Begin a node's process: ready to be told to end before anything is imported that takes seconds. No rclpy here.
 
 A package's ``nodes.py`` names its nodes, and its setup.py their commands::
 
@@ -17,12 +17,28 @@ LAUNCHED_BY = 'VGPS_LAUNCHED_BY'  # process id of whoever started the system; no
 _PR_SET_PDEATHSIG = 1
 
 
+def on_end(handler: Callable[[int, object], None]) -> None:
+    """Have `handler` called for Ctrl-C, SIGTERM, and SIGHUP: a terminal or a connection that is closed.
+
+    Whoever asked for SIGHUP to be ignored (nohup) gets that.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def leave(number: int, _frame: object) -> None:
+    """Unwind the program: what a command has started ends with it."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
 def node(module: str) -> Callable[[], None]:
     """Return a command that imports ``module`` and runs its ``main()``."""
 
     def run() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _leave)  # until the node's own: nothing has been opened yet
+        on_end(_leave)  # until the node's own: nothing has been opened yet
         _end_with_launcher()
         code = 1
         try:

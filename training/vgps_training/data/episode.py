@@ -74,9 +74,10 @@ class Reading:
     outcomes: str = ''
 
     def __post_init__(self):
-        if self.first_zero_step not in ('drop', 'keep') or self.gripper not in GRIPPERS:
-            raise ValueError(f"first_zero_step is 'drop' or 'keep', not '{self.first_zero_step}'; gripper is one of "
-                             f"{', '.join(GRIPPERS)}, not '{self.gripper}'")
+        if self.first_zero_step not in ('drop', 'keep'):
+            raise ValueError(f"first_zero_step is 'drop' or 'keep', not '{self.first_zero_step}'")
+        if self.gripper not in GRIPPERS:
+            raise ValueError(f"gripper is one of {', '.join(GRIPPERS)}, not '{self.gripper}'")
         if not (self.translation_unit > 0 and self.rotation_unit > 0):
             raise ValueError('translation_unit and rotation_unit must be above 0')
 

@@ -25,7 +25,8 @@ class FakeArm:
     def command(self, joint_positions, openness):
         self.commands.append((np.array(joint_positions), openness))
         if not self.blocked:
-            self.positions, self.openness = np.array(joint_positions), openness
+            self.positions = np.array(joint_positions)
+            self.openness = self.openness if openness is None else openness
 
     def hold(self):
         self.holds += 1

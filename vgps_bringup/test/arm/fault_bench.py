@@ -212,7 +212,7 @@ class Bench:
         assert (joints >= JOINT_LOWER).all()
         assert (joints <= JOINT_UPPER).all()
         assert np.abs(np.diff(joints, axis=0)).max(initial=0.0) <= 0.6 + 1e-9
-        assert {openness for _, _, openness in commands} <= {0.0, 1.0}
+        assert all(0.0 <= openness <= 1.0 for _, _, openness in commands)
 
     def forget(self):
         """What comes next follows nothing that was sent before."""

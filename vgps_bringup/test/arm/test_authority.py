@@ -72,6 +72,23 @@ def test_two_publishers_are_named_and_the_arm_holds_until_there_is_one(world):
     assert world.send(0.01) is Reason.ACCEPTED
 
 
+def test_of_two_drivers_nobody_knows_which_arm_they_speak_of_and_nothing_moves(world):
+    world.announce()
+    assert world.send(0.01) is Reason.ACCEPTED
+    world.controller.watchdog.drivers('/wx250s/joint_states', ['/wx250s/xs_sdk', '/rosbag2_player'])
+    world.run(0.3)
+    assert world.shown == (State.HOLDING, Reason.BAD_JOINT_STATES)
+    assert '/rosbag2_player and /wx250s/xs_sdk' in world.controller.message
+    sent = len(world.arm.commands)
+    for call in (lambda: world.controller.home(world.now), lambda: world.controller.reset(world.now, operator=True)):
+        assert not call()[0], "the operator's own move goes by the joint states, too"
+    world.controller.stop(world.now)
+    assert len(world.arm.commands) == sent, 'the last command stands'
+    world.controller.watchdog.drivers('/wx250s/joint_states', ['/wx250s/xs_sdk'])
+    world.run(1.0)
+    assert world.controller.home(world.now)[0]
+
+
 def test_two_publishers_stop_a_goals_move_but_not_the_operators(world):
     world.controller.reset_for('goal', world.ros_now, world.now, world.ros_now)
     world.run(0.2)
@@ -113,7 +130,7 @@ def test_a_command_that_waited_for_a_controller_that_did_not_run_moves_nothing(w
     if ticks_first:
         world.controller.tick(world.now, world.ros_now)
     assert world.send(0.01, age=frozen) in (Reason.STALE_JOINT_STATES, Reason.STALE_IMAGE)
-    assert world.controller.state is State.HOLDING and 'did not run' in world.controller.message
+    assert world.controller.state is State.HOLDING and 'was suspended' in world.controller.message
     assert len(world.arm.commands) == sent
     world.run(0.6)
     assert world.send(0.01) is Reason.ACCEPTED

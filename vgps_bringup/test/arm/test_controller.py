@@ -221,7 +221,8 @@ def test_leaving_a_dry_run_forgets_the_gripper_it_imagined():
     world.controller.configure(CONFIG)
     assert world.controller.home(world.now)[0]
     world.run(0.1)
-    assert world.arm.commands and all(openness == 1.0 for _, openness in world.arm.commands)
+    assert world.arm.commands and all(openness is None for _, openness in world.arm.commands)
+    assert world.controller.steps.gripper == 1.0
 
 
 def test_a_cautious_step_limit_neither_cuts_the_way_home_short_nor_keeps_stop_from_freezing_there():

@@ -219,7 +219,7 @@ def test_thousands_of_hostile_messages_never_leave_the_limits(count):
             assert (joints >= JOINT_LOWER).all()
             assert (joints <= JOINT_UPPER).all()
             assert np.abs(joints - before).max() <= 0.4 + 1e-9
-            assert openness in (0.0, 1.0)
+            assert openness in (0.0, 1.0, None)
             before = joints
         checked = len(world.arm.commands)
     assert world.controller.accepted > 0.05 * count      # else the test shows nothing

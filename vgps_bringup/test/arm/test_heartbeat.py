@@ -63,6 +63,8 @@ def test_an_arm_at_rest_keeps_its_goal_and_a_moving_one_stays_where_it_is():
     assert resting.hold(now).positions is None
     now = beating(moving, 0.0, moving=True, positions=sagging)
     np.testing.assert_array_equal(moving.hold(now).positions, sagging)
+    assert moving.hold(now).positions is None, 'repeated, the arm would sink'
+    np.testing.assert_array_equal(moving.command, sagging)
 
 
 @pytest.mark.parametrize('command', [[], [0.0] * 5, [float('nan')] * 6, [9.0] * 6])
@@ -178,6 +180,20 @@ def test_a_controller_killed_in_mid_motion_leaves_an_arm_that_holds_and_a_name_a
     bench.announce()
     bench.spin(0.3)
     assert bench.send() is Reason.ACCEPTED
+
+
+@pytest.mark.ros
+def test_a_stop_outlives_the_controller_that_took_it(bench):
+    bench.call('stop')
+    bench.wait_for_state(State.STOPPED, Reason.STOP_REQUESTED)
+    bench.kill('widowx')
+    lost(bench)
+    bench.start('widowx')
+    bench.wait_for_state(State.STOPPED, Reason.STOP_REQUESTED, timeout=60.0)
+    bench.announce()
+    bench.spin(1.0)
+    assert bench.state.state == State.STOPPED
+    bench.reset()        # the operator's
 
 
 @pytest.mark.ros

@@ -18,6 +18,8 @@ def test_joints_are_found_by_name_in_any_order():
     assert reading.openness == pytest.approx(0.5)
     assert reading.efforts is None
     assert reading_from_joint_state(names[:-3], [0.0] * 6, []) is None
+    many = [*names, *(f'joint {i}' for i in range(50_000)), 'joint 0']    # must not keep the controller for minutes
+    np.testing.assert_array_equal(reading_from_joint_state(many, [1.0] * len(many), []).positions, 1.0)
 
 
 @pytest.mark.parametrize('twice', [*JOINT_NAMES, 'left_finger'])
@@ -70,12 +72,17 @@ def closing(loop, now, size=0.010, finger=FINGER_OPEN, seconds=0.3):
     return finger, now
 
 
+def said_after(loop, finger, now):
+    """Return every PWM of the next second, with the noise of the servo's encoder on the finger."""
+    noise = np.random.default_rng(0).normal(0.0, 4e-5, 50)
+    return {loop.pwm(finger + error, now + i * PERIOD) for i, error in enumerate(noise)}
+
+
 def test_fingers_on_their_way_stay_where_they_are_when_the_arm_holds():
     loop = GripperLoop()
     finger, now = closing(loop, 0.0)
     loop.hold(finger, now)
-    assert abs(loop.pwm(finger, now)) < 1.0
-    assert 0.0 < loop.pwm(finger - 0.0005, now + 0.1) <= 150.0      # they resist being closed further
+    assert said_after(loop, finger, now) == {0.0}
     loop.set_goal(0.0, now + 1.0)
     assert loop.pwm(finger, now + 1.02) == -350.0                      # the next command closes them
 
@@ -86,8 +93,27 @@ def test_fingers_that_hold_something_keep_it_with_the_holding_pwm_at_once():
     assert loop.pwm(finger, now) == -350.0
     loop.hold(finger, now)
     assert loop.pwm(finger, now + PERIOD) == -150.0
+    assert said_after(loop, finger, now) == {-150.0}, 'one and the same push'
     gone = finger - 0.002
-    assert abs(loop.pwm(gone, now + 2 * PERIOD)) < 1.0, 'what they held is gone: they close no further'
+    assert said_after(loop, gone, now + 2 * PERIOD) == {0.0}, 'what they held is gone: they close no further'
+    assert said_after(loop, finger, now + 4 * PERIOD) == {0.0}
+
+
+@pytest.mark.parametrize('openness', [0.0, 1.0])
+def test_fingers_that_rest_at_their_goal_get_no_word_after_a_hold(openness):
+    loop, finger = GripperLoop(), 0.010 + 0.025 * openness
+    loop.set_goal(openness, 0.0)
+    for i in range(100):
+        loop.pwm(finger, i * PERIOD)
+    loop.hold(finger, 2.0)
+    assert said_after(loop, finger, 2.0) == {0.0}
+
+
+def test_a_hold_while_the_finger_reads_no_number_holds_when_it_reads_one_again():
+    loop = GripperLoop()
+    finger, now = closing(loop, 0.0)
+    loop.hold(float('nan'), now)
+    assert said_after(loop, finger, now) == {0.0}
 
 
 def test_a_finger_that_was_not_measured_lately_is_not_pushed():

@@ -1,5 +1,7 @@
 """Stopping and failing end in STOPPED, wherever the joints rest and whatever raises. Time is passed in."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from arm_world import NEUTRAL, PERIOD, FakeArm, World
@@ -73,3 +75,35 @@ def test_stop_and_fail_are_stopped_although_everything_they_compute_raises(monke
             act(world.controller)
             assert world.controller.state is State.STOPPED
         assert 'the bus is gone' in world.controller.message
+
+
+def test_fingers_are_held_although_the_joints_cannot_be_frozen(monkeypatch):
+    world = World()
+    world.send(0.02)
+
+    def broken(*_arguments):
+        raise RuntimeError('the arm takes no commands: rebooting servos')
+    monkeypatch.setattr(world.arm, 'command', broken)
+    holds = world.arm.holds
+    world.controller.stop(world.now)
+    assert world.arm.holds > holds
+    assert 'rebooting servos' in world.controller.message
+
+
+@pytest.mark.parametrize('what', ['stop', 'home', 'dry_run'])
+def test_what_holds_the_arm_or_takes_it_home_tells_the_fingers_nothing_new(what):
+    world = World()
+    assert world.send(0.02, action=[0.02, 0, 0, 0, 0, 0, 0.0]) is Reason.ACCEPTED
+    assert world.arm.commands[-1][1] == 0.0
+    sent, holds = len(world.arm.commands), world.arm.holds
+    if what == 'stop':
+        world.controller.stop(world.now)
+    elif what == 'home':
+        world.controller.stop(world.now)
+        world.controller.home(world.now)
+        world.run(8.0)
+        assert len(world.arm.commands) > sent + 10
+    else:
+        world.controller.configure(dataclasses.replace(world.controller.config, dry_run=True))
+    assert world.arm.holds > holds
+    assert {openness for _, openness in world.arm.commands[sent:]} <= {None}

@@ -49,6 +49,13 @@ def test_camera_topic_is_remapped_for_everyone_who_looks():
         assert robot[name].remappings['image_raw'] == '/wrist/image_raw', name
 
 
+def test_the_robots_camera_must_live_and_a_simulated_one_need_not_see_the_arm():
+    for name, expected in (('robot', True), ('simulation', False)):
+        policy = next(p for p in SYSTEMS[name].build(SYSTEMS[name].resolve({}))
+                      if isinstance(p, Process) and p.name == 'policy_node')
+        assert policy.parameters['require_live_camera'] is expected
+
+
 def test_a_wrist_camera_is_for_the_policy_and_the_recording_alone():
     robot = processes('robot', wrist_topic='/wrist/image_raw')
     assert {name for name, process in robot.items() if process.parameters.get('wrist_topic') == '/wrist/image_raw'} == {

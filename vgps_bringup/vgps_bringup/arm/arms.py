@@ -1,5 +1,6 @@
 """The seam between the controller and an arm, simulated or real."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -47,8 +48,8 @@ class Arm(Protocol):
     def message(self) -> str:
         """What it waits for or what went wrong, in words."""
 
-    def command(self, joint_positions: np.ndarray, openness: float) -> None:
-        """Go to (6,) joint positions [rad] and gripper openness (0 closed, 1 open)."""
+    def command(self, joint_positions: np.ndarray, openness: float | None) -> None:
+        """Go to (6,) joint positions [rad] and gripper openness (0 closed, 1 open); None leaves the fingers alone."""
 
     def hold(self) -> None:
         """Let the fingers stay where they are, pushing no harder than a held object needs, until the next command."""
@@ -76,5 +77,5 @@ def reading_from_joint_state(names: Sequence[str], positions: Sequence[float], e
     order = [index[name] for name in JOINT_NAMES]
     values, drawn = np.array(positions, float), np.asarray(efforts, float)
     if len(index) < len(names):
-        values[[index[name] for name in set(names) if names.count(name) > 1 and index[name] < values.size]] = np.nan
+        values[[index[name] for name, n in Counter(names).items() if n > 1 and index[name] < values.size]] = np.nan
     return Reading(values[order], drawn[order] if drawn.size == len(names) else None, values[index['left_finger']])

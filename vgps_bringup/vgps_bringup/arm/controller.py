@@ -52,6 +52,8 @@ class ArmController:
         if config.dry_run != self.config.dry_run and self.reading is not None:
             # What a dry run imagined is not where the arm is, nor whether its gripper is open.
             self._anchor(force=True, openness=self.reading.openness if self.config.dry_run else None)
+            if config.dry_run:
+                self._outlet.hold()    # fingers that are on their way
         self.config, self._start_joints = config, start_joints
 
     def on_reading(self, reading: Reading, now: float) -> None:
@@ -109,7 +111,7 @@ class ArmController:
         note = self._outlet.follow(self.watchdog.measured, now)
         result = self.last = self.steps.step(command.action, self.watchdog.measured)
         if result.accepted:
-            self._send(result.joint_command, now)
+            self._outlet.send(result.joint_command, now, self.config.dry_run, self.steps.gripper)
             self.accepted += 1
             self.image_to_command = ros_now - command.stamp
             self._step_end = now + self.config.step_duration
@@ -128,12 +130,11 @@ class ArmController:
         """Be STOPPED first, and only then work out where: nothing that goes wrong on the way may undo the stop."""
         before = self.state
         self._enter(State.STOPPED, reason, message)
-        try:
-            self._end_episode()
-            self._freeze(before, now)
-            self._outlet.hold()
-        except Exception as error:
-            self.message = f'{message} (the servos keep the last command: {type(error).__name__}: {error})'
+        for act in (self._end_episode, lambda: self._freeze(before, now), self._outlet.hold):
+            try:
+                act()
+            except Exception as error:    # nor keep the rest from being done
+                self.message = f'{message} (the servos keep the last command: {type(error).__name__}: {error})'
 
     def home(self, now: float) -> Answer:
         """Go to the neutral pose on the operator's call, gripper as it is. Returns (started, message)."""
@@ -146,7 +147,8 @@ class ArmController:
         """
         if not operator and (refusal := self._not_without_operator(now)):
             return False, refusal
-        started = self._go(to_start_pose(self.watchdog.positions, self.config.neutral_joints, self._start_joints), now)
+        waypoints = to_start_pose(self.watchdog.positions, self.config.neutral_joints, self._start_joints)
+        started = self._go(waypoints, now, 1.0)
         if started[0]:
             self.steps.gripper = 1.0
         return started
@@ -174,7 +176,7 @@ class ArmController:
         if self.state in (State.STARTING, State.STOPPED):
             return f"{self.state.name}: {self.message or 'the operator resumes'}"
         if self.state is State.HOMING:
-            return 'the arm is on its way to a pose already'
+            return 'the arm is already on its way to a pose'
         fault = self._fault(now)
         if fault is None and not self.arm.ready:
             fault = Fault(Reason.NOT_READY, self.arm.message)
@@ -187,7 +189,7 @@ class ArmController:
         self.authority.end(episode_id)
         return True, ''
 
-    def _go(self, waypoints: list[np.ndarray], now: float) -> Answer:
+    def _go(self, waypoints: list[np.ndarray], now: float, openness: float | None = None) -> Answer:
         self._notice_stall(now)
         if self.watchdog.positions is None:
             return False, 'no joint states yet'
@@ -203,7 +205,7 @@ class ArmController:
         self._end_episode()
         if not self._outlet.anchored:
             self._anchor(force=True, openness=self.reading.openness if self.reading else None)
-        self._homing = Homing(waypoints, now)
+        self._homing = Homing(waypoints, now, openness)
         self._enter(State.HOMING, Reason.ACCEPTED, 'dry run: the arm is not moved' if self.config.dry_run else '')
         return True, 'on the way'
 
@@ -272,7 +274,7 @@ class ArmController:
             return
         if silence or self.watchdog.stalled is not None:
             self._homing.pause()
-            self.message = fault.message if fault else 'paused: the goal that asked for it is silent'
+            self.message = fault.message if fault else 'paused: the goal has stopped asking for the start pose'
             if self.watchdog.stalled is not None or fault is None or fault.reason in _HARMLESS:
                 return    # any other fault ends a move that rests, too
         if fault is not None and fault.reason is Reason.TWO_PUBLISHERS and self.authority.goal is None:
@@ -312,7 +314,7 @@ class ArmController:
         if isinstance(wanted, tuple):
             self._halt(*wanted, now)
             return
-        self._send(wanted, now)
+        self._outlet.send(wanted, now, self.config.dry_run, self._homing.openness)
         if not self._homing.moving:
             self.steps.reset(self._outlet.sent, self.steps.gripper)
         if self._homing.over:
@@ -327,9 +329,6 @@ class ArmController:
 
     def _enter(self, state: State, reason: Reason, message: str) -> None:
         self.state, self.reason, self.message = state, reason, message
-
-    def _send(self, joint_positions: np.ndarray, now: float) -> None:
-        self._outlet.send(joint_positions, now, self.config.dry_run)
 
     def _anchor(self, force: bool = False, openness: float | None = None) -> np.ndarray:
         return self._outlet.anchor(self.watchdog.measured, force, openness)

@@ -2,8 +2,9 @@
 
 The servo that closes the fingers is in PWM mode: it pushes for as long as it is told to. BridgeData's own loop never
 stops pushing on a held object (350 PWM), which ends in an overload error. Here, fingers that have stopped moving get
-a holding PWM after a while, and at once when the arm holds or is stopped: then moving fingers stay where they are,
-and fingers that hold something go on holding it until it is gone.
+a holding PWM after a while. When the arm holds or is stopped the last command is sent at once: moving fingers, or
+fingers at rest with nothing between them, get 0; fingers that hold something keep one constant PWM, and get 0 when the
+object is gone.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 
 from vgps_bringup.arm.arms import FINGER_CLOSED, FINGER_OPEN
 
-_MOVING = 0.0003  # m: fingers that travelled more than this have not stalled
+_MOVING = 0.0003  # m: fingers that travelled more than this have not stalled; closer than this they are at their goal
 _AT_REST = 0.2    # s without such travel: fingers that hold something, rather than fingers on their way
 _SLIPPED = 0.001  # m that held fingers may move before they count as holding nothing
 STALE = 0.25      # s: an older finger position is no ground to push
@@ -45,6 +46,7 @@ class GripperLoop:
         self._finger: float | None = None       # m, where it was last seen to move
         self._moved_at = 0.0
         self._held_at: float | None = None      # m, where the fingers were when they were told to hold
+        self._held_pwm = 0.0                    # what they push with since then
 
     def set_goal(self, openness: float, now: float) -> None:
         """Aim at an openness (0 closed, 1 open)."""
@@ -53,12 +55,15 @@ class GripperLoop:
             self._goal, self._moved_at, self._held_at = goal, now, None
 
     def hold(self, finger: float, now: float) -> None:
-        """Stay at the measured finger [m] until the next goal; safe to repeat."""
-        if self._held_at is not None or self._goal is None or not np.isfinite(finger):
+        """Push as little as holds what is held, at the measured finger [m], until the next goal; safe to repeat."""
+        if self._held_at is not None or self._goal is None:
+            return
+        if not np.isfinite(finger):    # nobody knows what they hold, and they must not push on once somebody does
+            self._goal = None
             return
         self._held_at = finger
-        if self.moving(now):
-            self._goal = finger
+        rests = self.moving(now) or abs(self._goal - finger) < _MOVING
+        self._held_pwm = 0.0 if rests else self._push(self._goal, finger, self.config.gripper_hold_pwm)
 
     def watch(self, finger: float, now: float) -> None:
         """Note a measured finger [m]."""
@@ -75,8 +80,8 @@ class GripperLoop:
             return 0.0
         if self._held_at is not None:
             if abs(finger - self._held_at) > _SLIPPED:
-                self._goal = self._held_at = finger
-            return self._push(self._goal, finger, self.config.gripper_hold_pwm)
+                self._held_pwm = 0.0
+            return self._held_pwm
         self.watch(finger, now)
         stalled = now - self._moved_at > self.config.gripper_stall_timeout
         limit = self.config.gripper_hold_pwm if stalled else self.config.gripper_max_pwm

@@ -34,7 +34,7 @@ class Heartbeat:
         self._reading: Reading | None = None
         self._beat_at = self._read_at = self._ticked = -np.inf
         self._moving, self._gripper = False, 1.0
-        self._command: np.ndarray | None = None    # (6,) rad, what the arm was told last
+        self.command: np.ndarray | None = None    # (6,) rad, what the arm was told last, here too
         self._fingers = GripperLoop()
 
     @property
@@ -51,7 +51,7 @@ class Heartbeat:
         self._beat_at, self.lost = now, False
         command = np.asarray(joint_command, float)
         # anybody may publish a report: what cannot be one must not keep the arm from being held later
-        self._moving, self._command = moving, command if command.shape == (6,) and np.isfinite(command).all() else None
+        self._moving, self.command = moving, command if command.shape == (6,) and np.isfinite(command).all() else None
         if np.isfinite(gripper) and gripper != self._gripper:
             self._gripper = gripper
             self._fingers.set_goal(gripper, now)
@@ -76,8 +76,11 @@ class Heartbeat:
         r = self._reading
         if r is None or now - self._read_at > STALE or not np.isfinite(r.positions).all():
             return None
-        near = self._command is not None and np.abs(r.positions - self._command).max() <= _NEAR
+        near = self.command is not None and np.abs(r.positions - self.command).max() <= _NEAR
+        positions = None
         # An arm at rest keeps its goal: the measured pose sags, and as a goal would sink.
-        positions = None if near and not self._moving else np.clip(r.positions, JOINT_LOWER, JOINT_UPPER)
+        if self._moving or not near:
+            self._moving, positions = False, np.clip(r.positions, JOINT_LOWER, JOINT_UPPER)
+            self.command = positions
         stay = np.isfinite(r.finger) and self._fingers.moving(now)
         return Hold(positions, r.openness if stay else self._gripper)

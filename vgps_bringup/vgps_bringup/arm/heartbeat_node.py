@@ -10,10 +10,10 @@ while the controller is silent or after its own ``~/stop``. In a dry run it move
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -55,10 +55,9 @@ class SimulatedDriver:
         self._node = node
         self._publisher = node.create_publisher(JointState, 'joint_command', 10)
 
-    def hold(self, hold: Hold, command: Sequence[float]) -> None:
-        """Send a Hold; `command` is what the arm was told last, (6,) rad."""
-        positions = command if hold.positions is None else hold.positions
-        message = JointState(name=[*JOINT_NAMES, 'gripper'], position=[*map(float, positions), float(hold.openness)])
+    def hold(self, hold: Hold, command: np.ndarray) -> None:
+        """Send a Hold; `command` is what the arm was told last, (6,) rad, that of the Hold included."""
+        message = JointState(name=[*JOINT_NAMES, 'gripper'], position=[*map(float, command), float(hold.openness)])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
 
@@ -75,7 +74,7 @@ class InterbotixDriver:
         self._joints = node.create_publisher(JointGroupCommand, f'/{robot_name}/commands/joint_group', 10)
         self._gripper = node.create_publisher(JointSingleCommand, f'/{robot_name}/commands/joint_single', 10)
 
-    def hold(self, hold: Hold, command: Sequence[float]) -> None:
+    def hold(self, hold: Hold, command: np.ndarray) -> None:
         """Send the joints of a Hold, once: repeated, the arm would sink."""
         if hold.positions is not None:
             self._joints.publish(self._group(name='arm', cmd=[float(p) for p in hold.positions]))
@@ -97,7 +96,7 @@ class HeartbeatNode(Node):
             SimulatedDriver(self) if simulated else InterbotixDriver(self, config.robot_name))
         self._last: Any = None          # a ControllerState: the controller's last report
         self._said = self._diagnosed = self._asked = float('-inf')
-        self._stopping = False
+        self._stopping = False          # whether widowx_node, or its successor, has still to be stopped
         self._stop: Any = None          # the answer that is waited for
         self._states = self.create_publisher(ControllerState, 'controller_state', qos.EVENT)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -128,12 +127,14 @@ class HeartbeatNode(Node):
         response.success = True
         response.message = 'the arm is held; widowx_node ' + (
             'hangs or is dead: it will be stopped when it answers' if self._heart.lost else
-            'is being stopped' if self._heart.heard else 'has not been heard yet')
+            'is being stopped' if self._heart.heard else 'has not reported yet')
         return response
 
     def _on_period(self) -> None:
         now = time.monotonic()
         if self._heart.tick(now):
+            # what was stopped stays stopped for a successor, too: it remembers nothing
+            self._stopping |= self._last.state == State.STOPPED
             self._hold(now)
             self.get_logger().error(self._what(now))
         if self._heart.lost and now - self._said >= REPORT_PERIOD:
@@ -156,8 +157,8 @@ class HeartbeatNode(Node):
         if self._last is None or self._last.dry_run:
             return
         self._driver.relax()
-        if (hold := self._heart.hold(now)) is not None:
-            self._driver.hold(hold, self._last.joint_command)
+        if (hold := self._heart.hold(now)) is not None and self._heart.command is not None:
+            self._driver.hold(hold, self._heart.command)
 
     def _what(self, now: float) -> str:
         return (f'widowx_node has said nothing for {self._heart.silence(now):.2f} s: it hangs or is dead; '
@@ -187,7 +188,7 @@ class HeartbeatNode(Node):
         message = self._what(now) if lost else 'alive' if self._heart.heard else 'not heard yet'
         if others:
             message += f'; {others} may hide a controller that hangs: it publishes controller_state too '\
-                       '(a process that was killed counts for some 5 s more)'
+                       '(a killed process still counts for about 5 s)'
             self.get_logger().warning(message, throttle_duration_sec=10.0)
         status = DiagnosticStatus(name=f'{self.get_name()}: controller', message=message,
                                   level=DiagnosticStatus.ERROR if lost or others else DiagnosticStatus.OK)

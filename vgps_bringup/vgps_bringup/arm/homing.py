@@ -30,10 +30,13 @@ def to_start_pose(positions: np.ndarray | None, neutral: Sequence[float], start:
 
 
 class Homing:
-    """One way through `waypoints`, (6,) joint positions each [rad], begun at monotonic second `started`."""
+    """One way through `waypoints`, (6,) joint positions each [rad], begun at monotonic second `started`.
 
-    def __init__(self, waypoints: Sequence[np.ndarray], started: float):
-        self.started = started
+    `openness` is what the gripper is told on the way; None leaves the fingers alone.
+    """
+
+    def __init__(self, waypoints: Sequence[np.ndarray], started: float, openness: float | None = None):
+        self.started, self.openness = started, openness
         self._waypoints, self._elapsed = list(waypoints), 0.0
         self._motion: Motion | None = None
         self._search: Iterator[list[np.ndarray] | None] = iter(())
@@ -89,7 +92,7 @@ class Homing:
         was commanded, for the measured pose sags and would sag further with each step.
         """
         if self._motion is None:
-            raise RuntimeError('the arm has not set off for a pose')
+            raise RuntimeError('the arm has not started towards a pose')
         self._elapsed += period
         wanted = self._motion.at(self._elapsed)
         behind = np.abs(wanted - measured)

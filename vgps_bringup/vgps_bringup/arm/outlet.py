@@ -20,8 +20,8 @@ class Outlet:
         self.anchored = False    # whether the arm's place has ever been taken as start
         self._sent_at = -np.inf
 
-    def send(self, joint_positions: np.ndarray, now: float, dry_run: bool) -> None:
-        """Command (6,) joint positions [rad] and the gripper.
+    def send(self, joint_positions: np.ndarray, now: float, dry_run: bool, openness: float | None) -> None:
+        """Command (6,) joint positions [rad] and the gripper's openness, None to leave the fingers alone.
 
         A folded, limp arm rests a little beyond a limit: what starts from there is clipped here, for every motion.
         """
@@ -29,7 +29,7 @@ class Outlet:
             raise ValueError(f'joint command is not finite: {joint_positions}')
         self.sent, self._sent_at = np.clip(joint_positions, JOINT_LOWER, JOINT_UPPER), now
         if not dry_run:
-            self.arm.command(self.sent, self.steps.gripper)
+            self.arm.command(self.sent, openness)
 
     def anchor(self, measured: np.ndarray, force: bool = False, openness: float | None = None) -> np.ndarray:
         """Return where the next motion starts: the last command, or (6,) `measured` [rad] where the arm is elsewhere.
@@ -49,7 +49,7 @@ class Outlet:
         if now - self._sent_at <= _RESTS or off[worst] <= _ANCHORED:
             return ''
         self.anchor(measured)
-        return f'{JOINT_NAMES[worst]} was moved by {off[worst]:.2f} rad at rest: steps go on from where it is'
+        return f'{JOINT_NAMES[worst]} was moved by {off[worst]:.2f} rad while at rest: the next step starts from there'
 
     def hold(self) -> None:
         """Have the fingers stay or go on holding; an arm may be without fingers that push."""
@@ -63,4 +63,4 @@ class Outlet:
         """Make the goal where the arm is now, once: repeated, the arm would sink."""
         # Joint states that far off are not to be believed: then the last command stands.
         if self.arm.ready and np.abs(measured - self.sent).max() <= FAR:
-            self.send(self.anchor(measured, force=True), now, dry_run)
+            self.send(self.anchor(measured, force=True), now, dry_run, None)

@@ -30,6 +30,7 @@ class SimulatedArm:
         self._fingers = GripperLoop()      # tells fingers on their way from fingers that hold something
         self._reading: Reading | None = None
         self._commanded: np.ndarray | None = None    # (6,) rad, until the fingers were told to hold
+        self._openness: float | None = None    # what the fingers were told last
         self._publisher = node.create_publisher(JointState, 'joint_command', 10)
         node.create_subscription(JointState, 'joint_states', self._on_joint_states, 10)
 
@@ -46,13 +47,19 @@ class SimulatedArm:
             before, self._scene = self._scene, message.header.frame_id
             self._on_reading(replace(reading, relocated=before is not None and before != self._scene))
 
-    def command(self, joint_positions: np.ndarray, openness: float) -> None:
-        """Go to (6,) joint positions [rad] and gripper openness (0 closed, 1 open)."""
-        self._commanded = joint_positions
-        self._fingers.set_goal(openness, time.monotonic())
-        self._publish(joint_positions, openness)
+    def command(self, joint_positions: np.ndarray, openness: float | None) -> None:
+        """Go to (6,) joint positions [rad] and gripper openness (0 closed, 1 open); None leaves the fingers alone."""
+        if openness is not None:
+            self._commanded = joint_positions
+            self._fingers.set_goal(openness, time.monotonic())
+        elif self._commanded is not None:    # fingers that may still be on their way
+            self._commanded = joint_positions
+        present = 1.0 if self._reading is None else self._reading.openness
+        self._publish(joint_positions, openness if openness is not None else
+                      present if self._openness is None else self._openness)
 
     def _publish(self, joint_positions: np.ndarray, openness: float) -> None:
+        self._openness = openness
         message = self._message_type(name=[*JOINT_NAMES, 'gripper'], position=[*map(float, joint_positions), openness])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)

@@ -77,6 +77,7 @@ class Watchdog:
         self._since = -np.inf
         self._episode = self._policy_known = self._efforts_known = False
         self.second_publisher: Fault | None = None     # while a topic that commands the arm has two publishers
+        self.second_driver: Fault | None = None        # while the joint states have
         self.stalled: Fault | None = None              # for a moment after the controller itself did not run
         self._stalled_until = 0.0
 
@@ -94,13 +95,20 @@ class Watchdog:
             if len(nodes) > 1:
                 self.second_publisher = Fault(
                     Reason.TWO_PUBLISHERS, f'{topic} has {len(nodes)} publishers, {" and ".join(sorted(nodes))}: stop '
-                                           'one (a process that was killed counts for some 5 s more)')
+                                           'one (a killed process still counts for about 5 s)')
                 return
+
+    def drivers(self, topic: str, nodes: Sequence[str]) -> None:
+        """Take the full names of the nodes that publish the joint states: of two, nobody knows which arm is meant."""
+        self.second_driver = None if len(nodes) < 2 else Fault(
+            Reason.BAD_JOINT_STATES, f'{topic} has {len(nodes)} publishers, {" and ".join(sorted(nodes))}: a recording '
+                                     'that is played, or a second driver; stop one (a process that was killed counts '
+                                     'for some 5 s more)')
 
     @property
     def note(self) -> str:
         """What is not watched, '' for nothing."""
-        return '' if self._efforts_known else 'the driver reports no efforts: nothing in the way will be felt'
+        return '' if self._efforts_known else 'the driver reports no efforts: obstacles will not be felt'
 
     def notice_stall(self, gap: float, now: float) -> Fault | None:
         """Take the seconds since the controller ran last; return the Fault where its joint states are old by that.
@@ -109,8 +117,8 @@ class Watchdog:
         """
         if gap <= self.config.joint_states_timeout:
             return None
-        self.stalled = Fault(Reason.STALE_JOINT_STATES, f'the controller itself did not run for {gap:.2f} s: what '
-                                                        'waited meanwhile is old')
+        self.stalled = Fault(Reason.STALE_JOINT_STATES, f'the controller itself was suspended for {gap:.2f} s: what '
+                                                        'arrived meanwhile is out of date')
         self._stalled_until = now + self.config.recovery_time
         return self.stalled
 
@@ -145,7 +153,8 @@ class Watchdog:
             jump = np.abs(positions - previous)
             worst = int(jump.argmax())
             if jump[worst] > self.config.max_joint_jump:
-                return Fault(Reason.JOINT_JUMP, f'{JOINT_NAMES[worst]} jumped {jump[worst]:.2f} rad between two frames')
+                return Fault(Reason.JOINT_JUMP, f'{JOINT_NAMES[worst]} jumped {jump[worst]:.2f} rad between two joint '
+                                                'states')
         return None
 
     def _judge_finger(self, finger: float) -> Fault | None:
@@ -158,7 +167,7 @@ class Watchdog:
             if not (self.config.require_efforts or self._efforts_known):
                 return None
             return Fault(Reason.NO_EFFORT, 'the driver reports no efforts'
-                         + (' any more' if self._efforts_known else '') + ': nothing in the way would be felt')
+                         + (' any more' if self._efforts_known else '') + ': obstacles would not be felt')
         self._efforts_known = True
         excess = np.abs(efforts) - np.array(self.config.effort_limits)
         worst = int(np.argmax(excess))
@@ -184,7 +193,7 @@ class Watchdog:
 
     def fresh(self, now: float) -> bool:
         """Tell whether `positions` are those of this moment."""
-        return (self.positions is not None and self.stalled is None
+        return (self.positions is not None and self.stalled is None and self.second_driver is None
                 and now - self._heard['joint states'] <= self.config.joint_states_timeout
                 and (self._joints_fault is None or self._joints_fault.reason is Reason.EFFORT))
 
@@ -240,8 +249,8 @@ class Watchdog:
             return Fault(Reason.DRIVER_LOST, f'no joint states for {age:.1f} s: is the driver running?')
         if age > c.joint_states_timeout:
             return Fault(Reason.STALE_JOINT_STATES, f'no joint states for {age:.2f} s')
-        if self._joints_fault is not None:
-            return self._joints_fault
+        if (fault := self.second_driver or self._joints_fault) is not None:
+            return fault
         if self._motors_fault is not None:
             return self._motors_fault
         age = now - self._heard.get('image', now)
@@ -258,12 +267,12 @@ class Watchdog:
         if proposed is None:
             if not self._policy_known:
                 return Fault(Reason.STALE_COMMAND, f'no command for {silence:.1f} s')
-            return Fault(Reason.POLICY_LOST, f'no candidates in the {silence:.1f} s of this episode: policy_node hangs '
-                                             'or does not run')
+            return Fault(Reason.POLICY_LOST, f'no candidates in the {silence:.1f} s of this episode: policy_node '
+                                             'hangs or is not running')
         if proposed > last:
             if now - proposed <= self.config.command_timeout:
                 return None
             return Fault(Reason.CRITIC_LOST, f'candidates {now - proposed:.1f} s ago but no command: '
                                              'is critic_node running?')
-        return Fault(Reason.POLICY_LOST, f'no candidates for {now - proposed:.1f} s: policy_node hangs or does not '
-                                         'run')
+        return Fault(Reason.POLICY_LOST, f'no candidates for {now - proposed:.1f} s: policy_node hangs or is not '
+                                         'running')

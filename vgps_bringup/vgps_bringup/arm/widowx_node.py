@@ -19,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from vgps_bringup.arm.arms import Arm, MotorHealth, Reading
@@ -89,7 +90,8 @@ class WidowXNode(Node):
                 # Published with every image and a thousandth of its size: a pulse of the camera.
                 (CameraInfo, 'camera_info', self._on_camera_info, qos.IMAGE)):
             self.create_subscription(message_type, topic, partial(self._guarded, callback), profile)
-        self._commanding = [self.resolve_topic_name(topic) for topic in COMMANDING]
+        joints = 'joint_states' if arm_config.arm == 'simulated' else f'/{arm_config.robot_name}/joint_states'
+        self._watched = [self.resolve_topic_name(topic) for topic in (joints, *COMMANDING)]
         self._looked = -np.inf    # for second publishers
         self.create_service(Trigger, '~/home', partial(self._on_move, self._controller.home))
         self.create_service(Trigger, '~/reset', partial(self._on_move, partial(self._controller.reset, operator=True)))
@@ -129,11 +131,11 @@ class WidowXNode(Node):
 
     def _look_for_publishers(self) -> None:
         """Tell the watchdog who publishes what moves the arm, as far as the ROS graph knows."""
-        self._looked, names = time.monotonic(), {}
-        for topic in self._commanding:
-            if self.count_publishers(topic) > 1:    # the names take a millisecond, the count does not
-                names[topic] = [f'{i.node_namespace.rstrip("/")}/{i.node_name}'
-                                for i in self.get_publishers_info_by_topic(topic)]
+        self._looked, joints = time.monotonic(), self._watched[0]
+        names = {topic: [f'{i.node_namespace.rstrip("/")}/{i.node_name}'
+                         for i in self.get_publishers_info_by_topic(topic)]
+                 for topic in self._watched if self.count_publishers(topic) > 1}    # a count is cheap, names take 1 ms
+        self._controller.watchdog.drivers(joints, names.pop(joints, ()))
         self._controller.watchdog.publishers(names)
 
     def _ros_now(self) -> float:
@@ -147,7 +149,7 @@ class WidowXNode(Node):
 
     def _on_command(self, message: EndEffectorCommand) -> None:
         command = Command(seconds(message.header.stamp), message.header.frame_id, message.episode_id, message.step,
-                          message.kind != EndEffectorCommand.ACTION, np.array(message.action), message.message)
+                          message.kind != EndEffectorCommand.ACTION, np.array(message.action), message.message[:500])
         self._look_for_publishers()
         self._controller.on_command(command, time.monotonic(), self._ros_now())
 
@@ -224,17 +226,15 @@ class WidowXNode(Node):
         self._states.publish(message)
 
     def _diagnose(self) -> None:
-        self._diagnosed = time.monotonic()
-        c = self._controller
-        level = DiagnosticStatus.ERROR if c.state not in _OK else (
-            DiagnosticStatus.OK if c.reason is Reason.ACCEPTED else DiagnosticStatus.WARN)
+        self._diagnosed, c = time.monotonic(), self._controller
+        fine = DiagnosticStatus.OK if c.reason is Reason.ACCEPTED else DiagnosticStatus.WARN
+        level = fine if c.state in _OK else DiagnosticStatus.ERROR
         values = {'state': c.state.name, 'reason': c.reason.name, 'episode': c.episode_id, 'step': c.step,
                   'accepted': c.accepted, 'refused': c.refused, **asdict(c.config)}
         status = DiagnosticStatus(level=level, name=f'{self.get_name()}: arm', message=c.message or c.state.name,
                                   values=[KeyValue(key=k, value=str(v)) for k, v in values.items()])
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        header = Header(stamp=self.get_clock().now().to_msg())
+        self._diagnostics.publish(DiagnosticArray(header=header, status=[status]))
 
     def close(self) -> None:
         """Let go of the driver; the arm keeps its pose."""

@@ -10,13 +10,14 @@ from typing import Annotated, Literal
 import tyro
 
 from vgps_bringup.system.doctor import workstation
-from vgps_bringup.system.doctor.findings import FAULT, Finding, summary, table, to_json
+from vgps_bringup.system.doctor.environment import STARTS
+from vgps_bringup.system.doctor.findings import FAULT, UNKNOWN, Finding, summary, table, to_json
 from vgps_msgs_py import command_line
 
 
 @dataclass
 class Doctor:
-    """Look at this workstation and say, line by line, what is right and what to do about the rest.
+    """Check this workstation, and say line by line what is right and what to do about the rest.
 
     Before the first start: vgps-doctor
 
@@ -26,31 +27,31 @@ class Doctor:
 
     For a support request: vgps-doctor --json > report.json
 
-    Nothing is published, moved or changed. Exit status 1 where something is at fault.
+    Nothing is published, moved or changed. Exit status 1: something is wrong.
     """
 
     running: bool = False
-    """also listen to the running system for a few seconds"""
+    """also check the running system, by listening for a few seconds"""
     robot: str = ''
-    """namespace of Interbotix' driver, for example wx250s: also look for the real arm"""
+    """also check the real arm: the namespace of Interbotix's driver, for example wx250s"""
     namespace: str = 'vgps'
     """namespace of the running system"""
     camera_topic: str = 'image_raw'
-    """the policy's camera"""
+    """image topic of the camera to check"""
     image_transport: Literal['auto', 'raw', 'compressed'] = 'auto'
-    """as the system was started: raw pictures, compressed ones, or these only where there are no raw ones"""
+    """which image topic is used: raw; compressed (topic + /compressed); auto: compressed only without a raw one"""
     critic: str = ''
-    """also load this critic: a folder, owner/name on the hub, or default"""
+    """also load this critic: folder, owner/name on the hub or 'default' (shipped)"""
     policy_server: str = ''
-    """also ask this policy server, for example ws://127.0.0.1:8765"""
+    """also connect to this policy server, for example ws://127.0.0.1:8765"""
     output: Path = Path('runs')
-    """folder that recordings go to"""
+    """folder for recordings, whose disk is checked"""
     seconds: float = 5.0
     """how long to listen to the running system [s]"""
     quick: bool = False
     """leave out the slow checks: write speed and bag writer"""
     json: Annotated[bool, tyro.conf.arg(name='json')] = False
-    """print JSON in place of the table"""
+    """print JSON instead of the table"""
 
 
 def examine(options: Doctor) -> list[Finding]:
@@ -58,14 +59,23 @@ def examine(options: Doctor) -> list[Finding]:
     found = list(
         workstation.examine(options.output, options.critic, options.policy_server, bool(options.robot), options.quick)
     )
-    if options.running:
-        from vgps_bringup.system.doctor.doctor_node import observe
-        from vgps_bringup.system.doctor.running import judge
-
-        joints = f'/{options.robot}/joint_states' if options.robot else 'joint_states'
-        found += judge(observe(options.namespace, options.camera_topic, joints, options.seconds,
-                               options.image_transport))
+    if options.running and any(f.subject == STARTS and f.status == FAULT for f in found):
+        found.append(Finding('running system', UNKNOWN, 'no node starts here, so nothing was observed', 'see above'))
+    elif options.running:
+        try:
+            found += _running(options)
+        except Exception as error:  # the doctor must not fall ill, and what was found before must be said
+            found.append(Finding('running system', UNKNOWN, f'{type(error).__name__}: {error}', 'please report this'))
     return found
+
+
+def _running(options: Doctor) -> list[Finding]:
+    from vgps_bringup.system.doctor.doctor_node import observe
+    from vgps_bringup.system.doctor.running import judge
+
+    joints = f'/{options.robot}/joint_states' if options.robot else 'joint_states'
+    return list(judge(observe(options.namespace, options.camera_topic, joints, options.seconds,
+                              options.image_transport)))
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from vgps_bringup.commands import checks
 from vgps_bringup.system.description import SYSTEMS, Include, Process
 from vgps_bringup.system.presence import Announcer, Onlooker, full, second_system
 from vgps_bringup.system.supervisor import Runner, RunnerError
-from vgps_msgs_py import command_line, discovery, run_files
+from vgps_msgs_py import command_line, discovery, run_files, start
 
 
 @dataclass
@@ -24,18 +23,19 @@ class Run:
 
     Example: vgps-run simulation task:=put_carrot_on_plate k:=50
 
-    What can be given as name:=value: vgps-run simulation --show-args. Next, in another terminal: vgps-episode.
+    To list the launch arguments (name:=value): vgps-run simulation --show-args. Next, in another terminal:
+    vgps-episode.
     """
 
     system: Positional[Literal[tuple(SYSTEMS)]]
     """simulation: a simulated WidowX; robot: the real arm (needs ros2 launch for its driver, unless driver:=false);
     replay: the live critic on a recorded episode"""
     arguments: Annotated[Positional[tuple[str, ...]], arg(metavar='name:=value')] = ()
-    """see --show-args"""
+    """launch arguments, see --show-args"""
     only: str = ''
-    """start only this node of the system, for example after it has died"""
+    """start only this node of the system, for example after it died"""
     show_args: Annotated[bool, arg(aliases=['-s'])] = False
-    """list the arguments and exit"""
+    """list the launch arguments and exit"""
 
 
 def parse(words: tuple[str, ...]) -> dict[str, str]:
@@ -115,7 +115,7 @@ def main() -> None:
     if options.show_args:
         print(show_arguments(options.system))
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    start.on_end(start.leave)
     stopping, ended = threading.Event(), {}
     try:
         values = check(options.system, given := parse(options.arguments))

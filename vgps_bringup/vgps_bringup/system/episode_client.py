@@ -19,9 +19,10 @@ from rclpy.signals import SignalHandlerOptions
 
 from vgps_bringup.system.presence import Announcer, full, where_else
 from vgps_msgs.action import ExecuteInstruction
-from vgps_msgs_py import discovery, run_files
+from vgps_msgs_py import discovery, run_files, start
 from vgps_msgs_py.vocabulary import Outcome
 
+NOTED_WITHIN = 5.0  # [s] a killed node with much memory has ended only when the kernel has taken it back
 GONE = 5  # looks in a row, a second apart, in which the policy node is not there
 
 
@@ -31,7 +32,7 @@ class EpisodeError(RuntimeError):
 
 @contextlib.contextmanager
 def remembered_interrupt():
-    """Yield a function that raises KeyboardInterrupt if Ctrl-C was pressed since.
+    """Yield a function that raises KeyboardInterrupt if Ctrl-C was pressed since, or the terminal was closed.
 
     Python drops the exception of a signal that arrives while it is in a destructor, and an arm would move on.
     """
@@ -48,11 +49,14 @@ def remembered_interrupt():
     if threading.current_thread() is not threading.main_thread():
         yield check  # signals go to the main thread
         return
-    before = signal.signal(signal.SIGINT, remember)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    start.on_end(remember)
     try:
         yield check
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class EpisodeClient:
@@ -60,7 +64,10 @@ class EpisodeClient:
 
     def __init__(self, namespace: str = 'vgps'):
         self.namespace = '/' + namespace.strip('/')
-        discovery.limit(os.environ)
+        try:
+            discovery.limit(os.environ)
+        except ValueError as error:
+            raise EpisodeError(str(error)) from error
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node('episode_client', namespace=self.namespace, context=self.context)
@@ -205,7 +212,8 @@ class EpisodeClient:
             raise
         if answer.status == GoalStatus.STATUS_UNKNOWN:
             raise EpisodeError('the policy node lost the episode')
-        if answer.result.outcome == Outcome.ABORTED and (who := self._who_ended(began)):
+        patience = NOTED_WITHIN if ' lost: ' in answer.result.message else 0.0
+        if answer.result.outcome == Outcome.ABORTED and (who := self._who_ended(began, patience)):
             answer.result.message = f'{answer.result.message} ({who})'
         return answer.result
 
@@ -214,9 +222,12 @@ class EpisodeClient:
         return {bytes(info.endpoint_gid) for info in self.node.get_publishers_info_by_topic(
             f'{self.namespace}/execute_instruction/_action/status')}
 
-    def _who_ended(self, since: float) -> str:
+    def _who_ended(self, since: float, patience: float = 0.0) -> str:
         """Return which node of a system on this machine ended first: the others may have been ended because of it."""
-        return run_files.describe_ends(dict(list(run_files.ends_since(self.namespace, since).items())[:1]))
+        deadline = time.monotonic() + patience
+        while not (ends := run_files.ends_since(self.namespace, since)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return run_files.describe_ends(dict(list(ends.items())[:1]))
 
 
 def progress(feedback) -> None:

@@ -15,6 +15,7 @@ from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
 from vgps_policy_bridge.proposals import build_policy
 
 WRIST_APART = 0.2  # [s] a control step: a wrist picture further from the frame shows another moment
+STILL, MOVED = 3, 0.005  # times that the gripper moved so far [m] under one and the same picture: its camera hangs
 WARM_UP_INSTRUCTION = 'put the object on the plate'
 WARM_UP_STATE = (0.3, 0.0, 0.15, 0.0, 0.0, 0.0, 1.0)  # BridgeData's start pose, gripper open
 
@@ -28,6 +29,7 @@ class PolicySession:
         # To be told to the policy by the next request, in its own thread.
         self._episode: tuple[str, int] | None = None
         self._committed: int | None = None
+        self._still: tuple[np.ndarray, np.ndarray, int] | None = None  # picture, gripper's place, moves since it came
         self.identity = ''  # of the policy, as in Candidates.policy
         self.busy = False  # within a request
         self.stages: dict[str, float] = {}  # [ms] of the last request
@@ -45,13 +47,13 @@ class PolicySession:
             candidates = self.ask(grey, self._config.num_candidates, self._config.temperature)
         self.identity = candidates.policy
         if wrist and 'wrist_image' not in candidates.used:
-            raise PolicyError(f'it does not look at a wrist camera: leave out wrist_topic ({wrist}), or tell the '
-                              'policy by its policy_options that it has one')
+            raise PolicyError(f'it does not use a wrist camera: leave out wrist_topic ({wrist}), or enable one in '
+                              'policy_options')
         return self.stages['total']
 
     def begin(self, instruction: str, seed: int) -> None:
         """Begin an episode: the next request resets the policy first, so that a failing reset fails that request."""
-        self._episode, self._committed = (instruction, seed), None
+        self._episode, self._committed, self._still = (instruction, seed), None, None
 
     def committed(self, index: int) -> None:
         """Take note of the candidate that went to the robot; a policy that wants to know hears of it when asked."""
@@ -78,6 +80,8 @@ class PolicySession:
             start = time.perf_counter()
             # an episode does not begin with a covered lens; later on the gripper may well fill the picture
             image = (images.to_array if self._episode is None else images.first_picture)(frame)
+            if self._config.require_live_camera and state is not None:
+                self._look_for_life(image, state[:3])
             observation = Observation(image, stamps.seconds(frame.header.stamp), state, self._beside(frame, wrist))
             converted = time.perf_counter()
             candidates = self.ask(observation, k, temperature)
@@ -89,16 +93,29 @@ class PolicySession:
         self.stages = {name: ms for name, ms in stages.items() if not math.isnan(ms)}
         return replace(candidates, stages=self.stages)
 
+    def _look_for_life(self, image: np.ndarray, place: np.ndarray) -> None:
+        """Raise ObservationError where one picture comes again and again, under new stamps, while the gripper moves.
+
+        No two pictures of a real camera are equal to the bit; a simulated one's are where it does not see the arm.
+        """
+        if self._still is None or not np.array_equal(image, self._still[0]):
+            self._still = image, place, 0
+        elif np.linalg.norm(place - self._still[1]) > MOVED:
+            self._still = image, place, self._still[2] + 1
+        if self._still[2] >= STILL:
+            raise ObservationError(f'the camera repeats one image under new stamps although the gripper moved '
+                                   f'{STILL} times since: its driver hangs, start it again')
+
     def _beside(self, frame, wrist) -> np.ndarray | None:
         """Return the wrist camera's picture of a frame's moment, None without such a camera."""
         topic = self._config.wrist_topic
         if not topic:
             return None
         if wrist is None:
-            raise ObservationError(f'no picture came from the wrist camera ({topic})')
+            raise ObservationError(f'no image has come from the wrist camera ({topic})')
         apart = stamps.seconds(wrist.header.stamp) - stamps.seconds(frame.header.stamp)
         if abs(apart) > WRIST_APART:
-            raise ObservationError(f"the wrist camera's newest picture ({topic}) is {abs(apart):.2f} s "
+            raise ObservationError(f"the wrist camera's newest image ({topic}) is {abs(apart):.2f} s "
                                    f'{"younger" if apart > 0 else "older"} than the frame')
         return images.to_array(wrist)
 

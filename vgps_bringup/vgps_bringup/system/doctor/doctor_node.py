@@ -53,6 +53,7 @@ class DoctorNode(Node):
         joints = self.seen.joints
         joints.arrivals.append(time.monotonic())
         joints.names, joints.positions = tuple(message.name), tuple(message.position)
+        joints.efforts = len(message.effort)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -63,7 +64,7 @@ class DoctorNode(Node):
         self.seen.models[message.node] = (message.model, message.model_hash)
         if message.node == 'widowx_node':
             values = yaml.safe_load(message.parameters) or {}
-            self.seen.dry_run = values.get('dry_run')
+            self.seen.dry_run = bool(values['dry_run']) if 'dry_run' in values else None
             self.seen.min_height = float(values.get('min_height', self.seen.min_height))
             self.seen.max_image_age = float(values.get('max_image_age', self.seen.max_image_age))
 
@@ -96,7 +97,10 @@ def observe(namespace: str, camera_topic: str, joint_topic: str, duration: float
     try:
         end = time.monotonic() + duration
         while (left := end - time.monotonic()) > 0:
-            executor.spin_once(timeout_sec=left)
+            try:
+                executor.spin_once(timeout_sec=left)
+            except Exception as error:  # bytes that are no message, a configuration that is none: somebody else's
+                node.seen.unreadable[f'{type(error).__name__}: {error}'.splitlines()[0]] += 1
         node.seen.seconds = duration
         node.look_around()
         return node.seen

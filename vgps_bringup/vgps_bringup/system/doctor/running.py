@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ NODES = ('policy_node', 'critic_node', 'widowx_node')
 ONE_PUBLISHER = ('command', 'candidates', 'episode')
 FRESH = 1.0  # [s] older images are refused by the controller's default
 SLOWEST_CAMERA = 5.0  # [Hz] one frame per step
+LONGEST_GAP = 0.5  # [s] between two frames: the controller holds after that
 SLOWEST_JOINTS = 20.0  # [Hz] the controller calls readings stale after 0.25 s
 
 
@@ -38,6 +40,7 @@ class Joints:
     arrivals: list[float] = field(default_factory=list)  # [s] monotonic
     names: tuple[str, ...] = ()
     positions: tuple[float, ...] = ()  # the newest, rad
+    efforts: int = 0  # how many of them, the newest
     publishers: int = 0
 
 
@@ -58,6 +61,7 @@ class Observed:
     min_height: float = -0.01  # [m] widowx_node's
     max_image_age: float = FRESH  # [s] widowx_node's
     dry_run: bool | None = None
+    unreadable: Counter[str] = field(default_factory=Counter)  # what was wrong with messages -> how many
 
 
 def nodes(seen: Observed) -> Iterable[Finding]:
@@ -111,7 +115,7 @@ def camera(seen: Observed) -> Iterable[Finding]:
             f'no frame in {seen.seconds:.0f} s{_offer(seen)}',
             'is the camera driver running, and camera_topic:= its image topic?'
             if seen.camera_topic in seen.camera_offers or not seen.camera_offers
-            else 'image_transport:=auto takes what there is',
+            else 'image_transport:=auto uses the topic that is published',
         )
         return
     rate, (width, height) = _rate(c.arrivals), c.size
@@ -125,9 +129,21 @@ def camera(seen: Observed) -> Iterable[Finding]:
         found,
         'a step needs a new frame every 0.2 s' if rate < SLOWEST_CAMERA else '',
     )
+    gap = float(np.diff(c.arrivals).max(initial=0.0))
+    if gap > LONGEST_GAP and rate >= SLOWEST_CAMERA:
+        yield Finding(
+            f'{subject}: gaps',
+            WARNING,
+            f'a gap of {gap:.1f} s between frames',
+            'the arm holds in each: USB bandwidth, a busy machine, a network camera',
+        )
     age = float(np.median(c.ages))
     if not all(c.stamps):
         yield Finding(f'{subject}: stamps', FAULT, 'zero', 'the driver must stamp its frames')
+    elif len(c.stamps) > 2 and len(set(c.stamps)) == 1:
+        yield Finding(
+            f'{subject}: stamps', FAULT, 'the same on every frame', 'the driver repeats one frame: start it again'
+        )
     elif age < -0.05:
         yield Finding(
             f'{subject}: stamps',
@@ -139,7 +155,7 @@ def camera(seen: Observed) -> Iterable[Finding]:
         yield Finding(
             f'{subject}: stamps',
             FAULT,
-            f'{age:.2f} s old on arrival, the controller takes {seen.max_image_age} s',
+            f'{age:.2f} s old on arrival, the controller accepts {seen.max_image_age} s',
             "the camera's machine runs another clock (chrony), or the network is slow",
         )
     else:
@@ -165,12 +181,15 @@ def _picture(subject: str, c: Camera) -> Finding:
         return Finding(
             subject,
             WARNING,
-            'the first and the last frame are equal to the bit',
+            'the first and the last frame are identical to the bit',
             'a simulation at rest, or a frozen driver',
         )
     if np.abs(last - last.mean(axis=2, keepdims=True)).max() < 3:
-        return Finding(subject, WARNING, 'grey: policy and critic were trained on colours', "the driver's encoding")
-    return Finding(subject, OK, f'alive, mean {last.mean():.0f} of 255')
+        return Finding(subject, WARNING, 'grey: policy and critic were trained on colour images',
+                       "the driver's encoding")
+    return Finding(
+        subject, OK, f'alive, mean {last.mean():.0f} of 255; check by eye that it is upright, sharp and of the scene'
+    )
 
 
 def joints(seen: Observed) -> Iterable[Finding]:
@@ -186,6 +205,14 @@ def joints(seen: Observed) -> Iterable[Finding]:
             'joint states', FAULT, f'{j.publishers} publishers on one topic', 'one driver per arm: check robot_name'
         )
     rate = _rate(j.arrivals)
+    if len(j.positions) < len(j.names) or len(set(j.names)) < len(j.names):
+        yield Finding(
+            'joint states',
+            FAULT,
+            f'{len(j.names)} names, of which {len(set(j.names))} differ, and {len(j.positions)} positions',
+            "the arm's driver: one position per joint, each joint once",
+        )
+        return
     missing = [name for name in (*JOINT_NAMES, 'left_finger') if name not in j.names]
     if missing:
         yield Finding(
@@ -199,6 +226,13 @@ def joints(seen: Observed) -> Iterable[Finding]:
         yield Finding('joint states', FAULT, f'{rate:.0f} Hz', 'the driver publishes 100 Hz; is the USB bus shared?')
     else:
         yield Finding('joint states', OK, f'{rate:.0f} Hz')
+    if j.efforts != len(j.names):
+        yield Finding(
+            'efforts',
+            WARNING,
+            f'{j.efforts} for {len(j.names)} joints: obstacles will not be felt, and the real arm holds',
+            "right for a simulation; on the robot the driver's version, or require_efforts false (lab guide)",
+        )
     q = np.array([j.positions[j.names.index(name)] for name in JOINT_NAMES])
     if not np.isfinite(q).all() or np.allclose(q, -np.pi, atol=0.01):
         yield Finding('arm', FAULT, 'readings are NaN or all at -pi: the bus could not be read', 'cables, power supply')
@@ -222,6 +256,8 @@ def joints(seen: Observed) -> Iterable[Finding]:
 
 def health(seen: Observed) -> Iterable[Finding]:
     """What the nodes themselves say."""
+    for text, count in sorted(seen.unreadable.items()):
+        yield Finding('messages', WARNING, f'{count} could not be read: {text}', 'who publishes them? vgps-topic list')
     for name, (level, message) in sorted(seen.diagnostics.items()):
         if level:
             yield Finding(name, FAULT if level >= 2 else WARNING, message or 'no reason given', "see that node's log")

