@@ -143,6 +143,18 @@ def test_an_arm_that_did_not_follow_is_no_other_measure():
     assert reason(with_columns(motions(), dx=-0.02), states=states) is None  # another frame of axes, perhaps
 
 
+@pytest.mark.parametrize('spoil, words', [
+    (lambda states: states[9].fill(0), 'zero throughout at step 9'), (lambda states: states[0].fill(0), None),
+    (lambda states: states[:].__setitem__(slice(None), states[0].copy()), 'never change while motions were commanded')])
+def test_states_that_were_lost_or_not_updated_are_left_out(spoil, words):
+    actions = with_columns(motions(), dx=0.02)
+    states = np.full((30, 7), 0.3, np.float32)
+    states[:, 0] += np.arange(30) * 0.02
+    spoil(states)
+    checked = check(episode(actions, states=states))
+    assert (checked.states is None) == bool(words) and (not words or words in checked.notes[0])
+
+
 def test_black_pictures_are_no_camera_but_one_black_picture_is():
     black, seen = np.zeros((8, 8, 3), np.uint8), Episode([FRAME * 0, *[FRAME] * 29], motions(), 'x', True, 'here')
     assert isinstance(check(seen), Episode)

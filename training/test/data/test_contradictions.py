@@ -109,8 +109,10 @@ def wandering(count=12):
     """Return states (count, 7) of a hand on its way, and the motions that lead from each to the next."""
     states = np.full((count, 7), 0.5)
     states[:, :3] = [0.1, 0.0, 0.05] + np.cumsum(np.random.default_rng(1).normal(0.004, 0.01, (count, 3)), 0)
+    states[:, 3:6] = [3.1, 0.2, -0.1] + np.cumsum(np.random.default_rng(2).normal(0, 0.05, (count, 3)), 0)
     motions = np.zeros((count, 7))
-    motions[:-1, :3], motions[:, 6] = np.diff(states[:, :3], axis=0), 1
+    motions[:-1, :6], motions[:, 6] = np.diff(states[:, :6], axis=0), 1
+    states[:, 3] = (states[:, 3] + np.pi) % (2 * np.pi) - np.pi
     return states, motions
 
 
@@ -118,7 +120,10 @@ def wandering(count=12):
     (lambda states, motions: motions, None),
     (lambda states, motions: np.vstack([states[1:], states[-1:]]), 'the poses that the states hold'),
     (lambda states, motions: states, 'the poses that the states hold'),
-    (lambda states, motions: np.roll(motions, 1, 0), 'the actions are one row late')])
+    (lambda states, motions: np.roll(motions, 1, 0), 'the actions are one row late'),
+    (lambda states, motions: np.roll(motions, 3, 0), 'the actions are three rows late'),
+    (lambda states, motions: np.roll(motions, -1, 0), None),  # an arm that follows one step later
+    (lambda states, motions: np.hstack([motions[:, :3], states[:, 3:6], motions[:, 6:]]), 'the rotations are those')])
 def test_actions_that_are_the_states_or_come_late_are_refused(made, word):
     states, motions = wandering()
     actions = made(states, motions).astype(np.float32)
@@ -133,7 +138,12 @@ def test_what_may_be_wrong_is_said():
     grey = np.repeat(SCENE[..., :1], 3, 2)
     notes = check(Episode([grey] * 12, motions.astype(np.float32), 'x', True, 'here', states)).notes
     assert any('disagree about the direction' in note for note in notes) and any('no colours' in note for note in notes)
-    assert 'the arm never moves in it' in check(Episode([SCENE] * 12, 0 * motions, 'x', True, 'here')).notes
+    states, motions = wandering(30)
+    for axes, told in (([0, 2, 1], "the actions' dy goes with the states' z"), ([0, 1, 2], None)):
+        turned = np.hstack([motions[:, axes], motions[:, 3:]]).astype(np.float32)
+        notes = check(Episode([SCENE] * 30, turned, 'x', True, 'here', states)).notes
+        assert any(told in note for note in notes) if told else not notes
+    assert 'the arm never moves in it' in check(Episode([SCENE] * 30, 0 * motions, 'x', True, 'here')).notes
 
 
 def mask(mode):
