@@ -51,7 +51,7 @@ def test_it_travels_through_json():
 
 @pytest.mark.parametrize('change, words', [
     (dict(rule='other'), "rule 'other' is unknown"), (dict(low=(0,) * 6), 'low has 6 entries'),
-    (dict(units=('mm',) * 7), 'foreign'), (dict(high=BRIDGE.low), r'high\[0\]'),
+    (dict(units=('mm',) * 7), 'units are'), (dict(high=BRIDGE.low), r'high\[0\]'),
     (dict(low=(np.nan,) * 7), 'finite')])
 def test_a_foreign_space_is_refused_by_name(change, words):
     with pytest.raises(ValueError, match=words):

@@ -126,7 +126,7 @@ def truncate(folder):
     (lambda f: (f / 'model.safetensors').unlink(), 'model.safetensors'),
     (lambda f: (f / 'config.json').write_text('{'), 'config.json'),
     (lambda f: (f / 'config.json').unlink(), 'config.json'),
-    (lambda f: rewrite_config(f, format='other'), 'not a critic of ours'),
+    (lambda f: rewrite_config(f, format='other'), 'not a critic of this project'),
     (lambda f: rewrite_config(f, colour='red'), "unknown key 'colour'"),
     (lambda f: rewrite_config(f, step=7), 'content hash'),
     (lambda f: rewrite_config(f, action_space={'rule': 'bounds'}), "key 'action_space'"),
@@ -170,8 +170,8 @@ def test_a_hub_id_loads_from_the_local_cache_without_a_network(saved, tmp_path_f
             "try:\n    Critic.load('lab/other')\nexcept CheckpointError as e:\n    print(e)")
     out = run_python(code, HF_HUB_CACHE=str(cache), HF_HUB_OFFLINE='1').splitlines()
     assert out[0] == f'1 {Critic.load(saved).hash}'
-    assert out[1].startswith('lab/critic@v2: no such folder, neither on the hub nor in its local cache')
-    assert out[-1].startswith('lab/other: no such folder, neither on the hub nor in its local cache')
+    assert out[1].startswith('lab/critic@v2: not a folder, and not found on the hub or in its local cache')
+    assert out[-1].startswith('lab/other: not a folder, and not found on the hub or in its local cache')
 
 
 def test_a_path_that_is_neither_folder_nor_hub_id_is_refused():
@@ -181,7 +181,7 @@ def test_a_path_that_is_neither_folder_nor_hub_id_is_refused():
 
 @pytest.mark.parametrize('name, revision, words', [
     ('lab/critic@', None, 'owner/name@revision'), ('lab@v1', None, 'not a hub id'),
-    ('lab/critic@v1', 'v2', 'say one of them')])
+    ('lab/critic@v1', 'v2', 'give only one')])
 def test_a_revision_that_is_half_written_or_contradicted_is_refused(name, revision, words):
     with pytest.raises(CheckpointError, match=words):
         Critic.load(name, revision=revision)

@@ -269,7 +269,7 @@ def test_beta_is_live_and_bounded_and_the_configuration_follows(rig):
 
 
 def test_it_says_that_it_is_an_untrained_stand_in(rig):
-    assert 'untrained stand-in' in rig.configurations[-1].model
+    assert 'untrained network' in rig.configurations[-1].model
     assert len(rig.configurations[-1].model_hash) == 64
 
 

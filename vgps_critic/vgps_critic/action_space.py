@@ -1,7 +1,7 @@
 """The physical range of actions a critic was trained on, and how it maps to the network's [-1, 1].
 
 The bounds travel inside the checkpoint. Two rules exist because the reference's training loader and its evaluation
-code disagree (reference behaviour 4.4); a critic must be used with the rule it was trained with.
+code disagree; a critic must be used with the rule it was trained with.
 """
 
 import json
@@ -51,7 +51,7 @@ class ActionSpace:
         if self.rule not in RULES:
             raise ValueError(f'action space: rule {self.rule!r} is unknown, expected one of {RULES}')
         if self.units != UNITS:
-            raise ValueError(f'action space: units {self.units} are foreign, expected {UNITS}')
+            raise ValueError(f'action space: units are {self.units}, expected {UNITS}')
         for value in (*self.low, *self.high):
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise ValueError(f'action space: bounds must be numbers, got {str(value)[:80]!r}')

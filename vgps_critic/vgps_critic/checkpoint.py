@@ -92,7 +92,7 @@ def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[
     try:
         values = read_json(folder / CONFIG)
         if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
-            raise UntrustedFileError(f'{where}: not a critic of ours, key "format" is not {FORMAT!r}')
+            raise UntrustedFileError(f'{where}: not a critic of this project, its key "format" is not {FORMAT!r}')
         expected_hash = values.pop('hash', None)
         config = CriticConfig.from_dict(values, where)
         shapes = read_header(folder / WEIGHTS).shapes
@@ -110,7 +110,8 @@ def read(path_or_hub_id: str | Path, revision: str | None = None) -> tuple[dict[
         raise CheckpointError(f'{folder / WEIGHTS}: {e}') from e
     digest = content_hash(state, config)
     if digest != expected_hash:
-        raise CheckpointError(f'{folder}: content hash is {digest}, {CONFIG} says {expected_hash}: file changed?')
+        raise CheckpointError(f'{folder}: content hash is {digest}, {CONFIG} says {expected_hash}: was the file '
+                              'changed?')
     return state, config, digest
 
 
@@ -145,10 +146,10 @@ def locate(path_or_hub_id: str, revision: str | None = None) -> Path:
         raise CheckpointError(f'{path_or_hub_id}: no such folder, and not a hub id of the form owner/name or '
                               'owner/name@revision')
     if revision and pinned and revision != pinned:
-        raise CheckpointError(f'{path_or_hub_id} names a revision, and {revision} is asked for: say one of them')
+        raise CheckpointError(f'{path_or_hub_id} names a revision, but {revision} was given, too: give only one')
     from huggingface_hub import snapshot_download  # half a second that a local folder should not cost
     try:
         return Path(snapshot_download(name, revision=revision or pinned or None, allow_patterns=[WEIGHTS, CONFIG]))
     except Exception as e:  # the client raises a dozen unrelated types for "not there" and "no network"
         raise CheckpointError(
-            f'{path_or_hub_id}: no such folder, neither on the hub nor in its local cache: {e}') from e
+            f'{path_or_hub_id}: not a folder, and not found on the hub or in its local cache: {e}') from e

@@ -40,9 +40,10 @@ class Corrections:
         if self._action is not None and now - self._at <= FRESH:
             action, self._action = self._action, None
             return replace(decision, verdict=Verdict.OPERATOR, reason=Reason.OPERATOR_CORRECTED, chosen=-1,
-                           action=action, message='an operator corrects')
+                           action=action, message="the operator's correction is executed")
         if self._seen and after == 'hold':
             return replace(decision, verdict=Verdict.HOLD, reason=Reason.OPERATOR_CORRECTED, chosen=-1,
                            action=np.zeros(ACTION_DIM, np.float32),
-                           message='an operator took over and sends nothing; holding until he goes on or judges')
+                           message='the operator took over and sends nothing now; holding until the next correction '
+                                   'or a verdict')
         return decision

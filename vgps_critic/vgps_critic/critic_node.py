@@ -127,7 +127,7 @@ class CriticNode(Node):
 
     def _on_candidates(self, message: ActionCandidates) -> None:
         if (step := self._begin(message)) is None or step.candidates is not None:
-            self.get_logger().warning(f'ignoring candidates of step {message.step}: the step is decided already')
+            self.get_logger().warning(f'ignoring candidates of step {message.step}: that step has been decided')
             return
         step.candidates, step.arrived = message, time.monotonic()
         step.grace = 0.0 if self._embedding.done() else NEW_WORDS_MS  # it may still wait for the worker

@@ -1,4 +1,4 @@
-"""The reference's flax parameters and ours: names, layouts and the exact set (reference behaviour 1.9, appendix A)."""
+"""The authors' flax parameters and ours: names, layouts and the exact set."""
 
 from collections.abc import Mapping
 from itertools import groupby, pairwise

@@ -1,4 +1,4 @@
-"""What a file or folder is that is no critic of ours, and which command makes one of it. Names only: nothing is opened.
+"""Say what a file or folder is if it is not a critic of this project, and what converts it. Nothing is opened.
 
 People point at what they have: the authors' checkpoints, what orbax writes, a policy. "config.json is missing" is true
 and helps nobody.
@@ -22,14 +22,14 @@ def describe(path: Path) -> str:
         return ''
     names = {entry.name for entry in _inside(path)}
     if {'saved_model.pb', 'saved_model.pbtxt'} & names:
-        return 'is a TensorFlow SavedModel, as RT-1-X is published: a policy, and not a critic'
+        return 'is a TensorFlow SavedModel, as RT-1-X is published: a policy, not a critic'
     if 'dataset_statistics.json' in names:
-        return ('is a policy (Octo or OpenVLA: it has dataset_statistics.json), and not a critic: '
-                'policy:=octo-checkpoint or policy:=openvla takes it')
+        return ('is a policy (Octo or OpenVLA: it has dataset_statistics.json), not a critic: use it with '
+                'policy:=octo-checkpoint or policy:=openvla')
     if 'config.json' in names and {'train_config.json', 'policy_preprocessor.json'} & names:
-        return 'is a LeRobot policy, and not a critic: policy:=lerobot takes it'
+        return 'is a LeRobot policy, not a critic: use it with policy:=lerobot'
     if {'model.safetensors.index.json', 'pytorch_model.bin', 'generation_config.json'} & names:
-        return 'is a model in the format of transformers, and not a critic'
+        return 'is a model in the transformers format, not a critic'
     if store := orbax(path):
         return store
     if 'checkpoint' in names and (path / 'checkpoint').is_file():
@@ -54,8 +54,8 @@ def orbax(path: Path) -> str:
                 kind = 'Zarr'
             else:
                 continue
-            return (f"holds arrays in orbax's {kind} format ({store}), which is not read here. Where orbax and flax "
-                    f'are installed, `{UNPACK} {store.absolute()} checkpoint` makes one file of it; then '
+            return (f"holds arrays in orbax's {kind} format ({store}), which cannot be read here. With orbax and flax "
+                    f'installed, `{UNPACK} {store.absolute()} checkpoint` converts it into one file; then '
                     '`vgps-import-reference checkpoint OUT`')
     return ''
 

@@ -1,4 +1,4 @@
-"""Turn a checkpoint written by the authors' JAX code into ours, with numpy alone.
+"""Convert a checkpoint of the authors' JAX code into one of this project, with numpy alone.
 
     vgps-import-reference checkpoint_500000 my_critic --action-space bridge
 
@@ -129,7 +129,7 @@ class Reader:
             raise self.fail(f'{name} has no shape')
         sizes = [self.header() for _ in range(dimensions)]
         if not all(kind == 'value' and isinstance(size, int) and size >= 0 for kind, size in sizes):
-            raise self.fail(f'{name} has a shape that is not one: {sizes}')
+            raise self.fail(f'{name} has an impossible shape: {sizes}')
         shape = tuple(size for _, size in sizes)
         dtype = self.text()
         kind, count = self.header()
@@ -180,7 +180,7 @@ def read_leaves(path: Path, network: str = 'target_params') -> tuple[dict[str, n
             else:
                 name = '/'.join(child[3:])
                 if name in leaves:
-                    raise reader.fail(f'{name} is there twice')
+                    raise reader.fail(f'{name} occurs twice')
                 leaves[name] = reader.leaf(name)
 
     with path.open('rb') as file:
@@ -231,7 +231,7 @@ def import_reference(source: Path, target: Path, *, action_space: ActionSpace, n
         config = flax_names.infer_config({name: np.shape(leaf) for name, leaf in leaves.items()}, image_size)
         state = flax_names.convert(leaves, config)
     except (KeyError, IndexError) as e:
-        raise CheckpointError(f'{path}: modules_critic lacks or misshapes {e}') from e
+        raise CheckpointError(f'{path}: modules_critic: missing or of the wrong shape: {e}') from e
     except ValueError as e:
         raise CheckpointError(f'{path}: modules_critic: {e}') from e
     for name, array in state.items():
@@ -249,18 +249,18 @@ class Import:
 
     Example: vgps-import-reference checkpoint_500000 my_critic --action-space bridge
 
-    Next: vgps-run robot critic:=my_critic, or judge recordings first: vgps-evaluate bag runs --critic my_critic
+    Next: vgps-run robot critic:=my_critic, or score recordings first: vgps-evaluate bag runs --critic my_critic
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """checkpoint_<step>: the folder or the file in it"""
     out: Annotated[Path, tyro.conf.Positional]
-    """folder to write; must hold no critic"""
+    """folder to write, which must not hold a critic yet"""
     action_space: str = 'bridge'
-    """bridge or fractal (the bounds of the reference evaluation code, which the published critic was most likely
-    trained with), or a .json with rule, low, high"""
+    """bounds of the actions: bridge or fractal (those of the reference evaluation code, most likely those of the
+    published critic), or a .json file with rule, low and high"""
     online: bool = False
-    """take the online critic, not the target critic"""
+    """import the online critic instead of the target critic"""
     image_size: int = 256
     """side of the image it was trained on [pixels], at least 1"""
     data: str = 'bridge + fractal'

@@ -34,7 +34,7 @@ def load(config: CriticNodeConfig, warn: Callable[[str], None]) -> Loaded:
     try:
         if config.critic in ('', 'untrained'):
             critic = Critic.untrained(options=options, **STAND_IN)
-            name = 'untrained stand-in: random weights, its choices mean nothing'
+            name = 'untrained network with random weights: its choices are meaningless'
             warn(f"critic is an {name}; set parameter 'critic' to a checkpoint")
         else:
             folder = checkpoint.locate(config.critic)

@@ -119,7 +119,7 @@ class Outlook:
                 texts = json.loads((file.metadata() or {}).get('outlook', '{}'))
                 arrays = {name: file.get_tensor(name).copy() for name in file.keys()}
             if not isinstance(texts, dict) or texts.pop('format', None) != FORMAT:
-                raise CheckpointError(f'{path}: not an outlook of ours, "format" is not {FORMAT!r}')
+                raise CheckpointError(f'{path}: not an outlook of this project, its "format" is not {FORMAT!r}')
             least = texts.pop('least', None)
             probes = None if least is None else Probes(
                 arrays.pop('probe_images'), arrays.pop('probe_actions'), arrays.pop('probe_instruction'),
@@ -146,7 +146,7 @@ class Outlook:
         for name, value in (numbers if self.probes is None else numbers | {'least': self.probes.least}).items():
             if type(value) not in (int, float) or math.isnan(value) or (
                     name == 'floor' and not -math.inf < value < 0):
-                return f'{name} is {str(value)[:80]!r}, not a number that it can be'
+                return f'{name} is {str(value)[:80]!r}, which is not possible'
         if not all(isinstance(text, str) for text in (self.critic_hash, *self.instructions)):
             return 'critic_hash and instructions must be texts'
         if not isinstance(self.facts, dict):
@@ -159,7 +159,7 @@ class Outlook:
                     or probes.actions.shape != (number, 7) or not np.isfinite(probes.actions).all()
                     or probes.instruction.shape != (number,) or probes.instruction.dtype.kind not in 'iu'
                     or probes.instruction.min() < 0 or probes.instruction.max() >= count):
-                return 'the probes do not fit together'
+                return 'the arrays of the probes differ in length'
         return ''
 
 

@@ -44,7 +44,7 @@ def select(q_values: np.ndarray, beta: float, rng: np.random.Generator) -> Selec
     Raises:
         ValueError: `beta` or a Q-value is NaN or infinite, or the shape is wrong.
 
-    Source: paper, equation 2; reference behaviour 5 (6).
+    Source: paper, equation 2; the authors' evaluation code.
 
     """
     return select_each(q_values, (beta,), rng)[0]

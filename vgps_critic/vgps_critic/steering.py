@@ -1,4 +1,4 @@
-"""Decide which candidate goes to the robot: the pure core of `critic_node` and of every offline re-judgement.
+"""Decide which candidate goes to the robot: the pure core of `critic_node` and of offline re-scoring.
 
 Both run this code, so the same frame, candidates, beta and seed give the same choice. Whatever goes wrong becomes a
 named reason and a fallback; nothing here raises for bad input of a running episode.
@@ -58,10 +58,11 @@ class Steerer:
                 found = self.outlook.probes.ask(self.critic, self.outlook.instructions)
                 if not found >= self.outlook.probes.least:
                     self.veto = Failure(Reason.CRITIC_HARMFUL, (
-                        f"ranks this robot's judged moments with AUC {found:.2f}, {self.outlook.probes.least:.2f} is "
-                        'needed: values turned round, or made for another task or camera'))
+                        f"ranks this robot's judged moments with an AUC of {found:.2f}, "
+                        f'{self.outlook.probes.least:.2f} is needed: inverted values, or a critic for another task or '
+                        'camera'))
             except Exception as e:  # a critic that cannot answer must not steer, whatever it raises
-                self.veto = Failure(Reason.CRITIC_HARMFUL, f'cannot be asked about judged moments: {e}')
+                self.veto = Failure(Reason.CRITIC_HARMFUL, f"cannot score this robot's judged moments: {e}")
         return self.veto
 
     def reset(self, max_steps: int = 0) -> None:
@@ -96,7 +97,7 @@ class Steerer:
 
         Args:
             encoded: of the very frame the policy looked at, or why there is none (None: frame missing).
-            actions: only the first action of each chunk is scored (reference behaviour 5).
+            actions: only the first action of each chunk is scored.
 
         """
         start = time.perf_counter()
@@ -147,7 +148,7 @@ class Steerer:
             return None if self.config.switch_off == 'never' else self.veto
         if scores.familiarity < SAME_WORDS:
             return Failure(Reason.INSTRUCTION_UNFAMILIAR, (
-                f'cosine {scores.familiarity:.2f} to the nearest instruction of the training, {SAME_WORDS} is needed'))
+                f'cosine {scores.familiarity:.2f} to the nearest training instruction, {SAME_WORDS} is needed'))
         if strange:
             return Failure(Reason.OUT_OF_DATA, f'the frames are at distance {distance:.2f} from the training data, '
                                                f'the limit is {self.outlook.limit:.2f}')

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or as they were before, whatever is killed and when."""
+"""Write files and folders so that, whatever is killed and when, they are complete or as they were before."""
 
 import contextlib
 import os

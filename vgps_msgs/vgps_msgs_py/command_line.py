@@ -1,4 +1,4 @@
-"""What all command lines have in common: a dataclass or a function is the whole of one, and what fails is one sentence.
+"""What all commands share: a dataclass or a function defines the options, and every failure is one sentence.
 
     options = command_line.read(Collect, 'vgps-collect')
     with command_line.refusing('vgps-collect', ValueError, OSError):

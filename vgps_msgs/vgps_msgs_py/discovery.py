@@ -26,7 +26,7 @@ def environment(machines: str, distribution: str | None = None) -> dict[str, str
     machines = machines.strip() or 'this'
     if distribution == 'humble':
         if machines not in ('this', 'all'):
-            raise ValueError(f"machines is '{machines}', but ROS Humble knows only 'this' and 'all'")
+            raise ValueError(f"machines is '{machines}', but ROS Humble supports only 'this' and 'all'")
         return {'ROS_LOCALHOST_ONLY': '1' if machines == 'this' else '0'}
     if machines == 'all':
         return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}

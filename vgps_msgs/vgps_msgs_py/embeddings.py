@@ -1,4 +1,4 @@
-"""Embeddings of instructions, kept on disk: what an encoder embedded once no node and no training computes again.
+"""Embeddings of instructions, kept on disk, so that no node and no training computes one twice.
 
 A row counts while its digest over encoder, text and vector fits; a damaged one, or a damaged file, is made again. Where
 the file cannot be read or written embeddings are computed as without it. It lies in $XDG_CACHE_HOME/vgps

@@ -43,7 +43,7 @@ def to_array(message: Any) -> np.ndarray:
         return decode(bytes(message.data), message.format)
     encoding = message.encoding
     if encoding in DEPTH:
-        raise ImageError(f"image encoding '{encoding}' is a depth picture, not what a policy or critic looks at; give "
+        raise ImageError(f"image encoding '{encoding}' is a depth image, which policy and critic cannot use; give "
                          "the camera's colour topic")
     if encoding not in ENCODINGS:
         raise ImageError(f"image encoding '{encoding}' is not one of {', '.join(ENCODINGS)}")
@@ -78,7 +78,7 @@ def first_picture(message: Any) -> np.ndarray:
     """
     picture = to_array(message)
     if picture.min() == picture.max():
-        raise ImageError(f'the camera sends a picture of a single level ({picture.flat[0]}): a depth topic, a covered '
+        raise ImageError(f'the camera sends an image with a single value ({picture.flat[0]}): a depth topic, a covered '
                          'lens or a camera that has not started')
     if complaint := mask(picture):
         raise ImageError(f"the camera sends {complaint}; give the camera's colour topic")
@@ -94,7 +94,7 @@ def mask(picture: np.ndarray) -> str:
             return ''
     if len(pixels) < SMALLEST_SCENE or count < 2:
         return ''
-    return f'a picture of {count} flat colours: a mask or a segmentation, not what a camera sees'
+    return f'an image of {count} flat colours: a mask or segmentation, not a camera image'
 
 
 def decode(data: bytes, format: str = '') -> np.ndarray:
@@ -110,26 +110,26 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
     from PIL import Image, ImageOps  # the live nodes' raw images do without
     original = format.split(';')[0].strip()
     if original in DEPTH or 'compresseddepth' in format.lower():
-        raise ImageError(f"compressed image of format '{format}' is a depth picture; give the camera's colour topic")
+        raise ImageError(f"compressed image of format '{format}' is a depth image; give the camera's colour topic")
     if any(word in format.lower() for word in STREAMS):
-        raise ImageError(f"compressed image of format '{format}' is a piece of a video stream, which is no picture "
-                         'without those before it: let the driver publish jpeg, or decode the stream first')
+        raise ImageError(f"compressed image of format '{format}' belongs to a video stream and cannot be decoded "
+                         'alone: let the driver publish jpeg, or decode the stream first')
     try:
         picture: Image.Image = Image.open(io.BytesIO(data))
         if picture.width * picture.height > MAX_PIXELS:
-            raise ImageError(f'picture of {picture.width} x {picture.height} pixels is larger than any camera here')
+            raise ImageError(f'image of {picture.width} x {picture.height} pixels is too large for a camera')
         picture.load()
         turned = picture.getexif().get(0x0112, 1) != 1
         if turned:
             picture = ImageOps.exif_transpose(picture)
         if picture.mode == '1':
-            raise ImageError(f"picture of 1 bit a pixel, format '{format}': a mask, not what a camera sees")
+            raise ImageError(f"image with 1 bit per pixel, format '{format}': a mask, not a camera image")
         if picture.mode == 'F':
-            raise ImageError(f"picture of floating-point numbers, format '{format}': distances, not colours; give the "
+            raise ImageError(f"image of floating-point numbers, format '{format}': distances, not colours; give the "
                              "camera's colour topic")
         if picture.mode.startswith('I') and original != 'mono16':
-            raise ImageError(f"picture of 16 bits a pixel, format '{format}': a depth picture, or brightness that its "
-                             "format does not call mono16; give the camera's colour topic")
+            raise ImageError(f"image with 16 bits per pixel, format '{format}': a depth image, or grey values that "
+                             "its format does not call mono16; give the camera's colour topic")
         if picture.mode.startswith('I'):
             levels = (np.asarray(picture) >> 8).astype(np.uint8)
         else:
@@ -143,7 +143,7 @@ def decode(data: bytes, format: str = '') -> np.ndarray:
     if original.startswith('bayer_'):
         pattern = original.removeprefix('bayer_').rstrip('0123456789')
         if sorted(pattern) != list('bggr') or not original.endswith('8') or turned:
-            raise ImageError(f"compressed image of format '{format}' is a Bayer mosaic that cannot be resolved")
+            raise ImageError(f"compressed image of format '{format}' is a Bayer mosaic that cannot be decoded")
         return demosaic(levels, pattern)
     if any(word in original.lower() for word in ('yuv', 'yuy', 'uyvy', 'rgb', 'bgr')):
         raise ImageError(f"compressed image of format '{format}' carries brightness only: the colours of the camera "
@@ -263,7 +263,7 @@ class CameraSubscription:
             return
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
-            self._node.get_logger().info(f'the camera now comes from {topic}')
+            self._node.get_logger().info(f'camera images now come from {topic}')
         kind = CompressedImage if topic.endswith('/compressed') else Image
         self.topic, self._subscription = topic, self._node.create_subscription(
             kind, topic, self._callback, self._profile)

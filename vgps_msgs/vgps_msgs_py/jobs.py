@@ -1,4 +1,4 @@
-"""Many jobs, each done once: on this machine's cores, on a Ray cluster, or in the shards of a job array.
+"""Many jobs, each done once: on this machine's cores, on a Ray cluster, or in shards of a job array.
 
     results = jobs.run(play, trials, engine=Engine(processes=8), record=journal.record)
 
@@ -124,7 +124,7 @@ def run(function: Callable[[Any], Any], jobs: Mapping[str, Any], *, engine: Engi
 
     """
     if needs and engine.part()[1] > 1:
-        raise ValueError('jobs that need each other cannot be divided into shards')
+        raise ValueError('jobs that depend on each other cannot be divided into shards')
     mine = {name: jobs[name] for name in engine.select(list(jobs))}
     waiting = _Waiting(list(mine), needs or {})
     if engine.cluster:
@@ -182,9 +182,8 @@ def _on_this_machine(function: Callable[[Any], Any], jobs: Mapping[str, Any], wa
         for name in killed:
             attempts[name] += 1
             if attempts[name] >= ATTEMPTS:
-                raise JobError(f'{name}: its worker process was killed {ATTEMPTS} times; give it more memory, or look '
-                               'at what it does')
-            logger.warning('a worker process was killed; %s is done again', name)
+                raise JobError(f'{name}: its worker process was killed {ATTEMPTS} times; it may need more memory')
+            logger.warning('a worker process was killed; %s is run again', name)
         waiting.again(killed)
 
 
@@ -251,9 +250,9 @@ def _on_cluster(function: Callable[[Any], Any], jobs: Mapping[str, Any], waiting
         try:
             ray.init(address=address, log_to_driver=False)
         except ConnectionError as error:
-            raise JobError(f'no Ray cluster can be reached at {address}: start one with `ray start --head`; where it '
-                           'has a token (Ray makes one in ~/.ray/auth_token), set RAY_AUTH_MODE=token here and have '
-                           'that file or RAY_AUTH_TOKEN') from error
+            raise JobError(f'no Ray cluster can be reached at {address}: start one with `ray start --head`; if it '
+                           'uses a token, set RAY_AUTH_MODE=token here and provide ~/.ray/auth_token or '
+                           'RAY_AUTH_TOKEN') from error
     try:
         remote = ray.remote(max_retries=ATTEMPTS)(function)
         running: dict[Any, str] = {}

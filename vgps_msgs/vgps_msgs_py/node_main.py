@@ -149,7 +149,7 @@ def _events_executor(node: Node, errors: 'CallbackErrors') -> Any:
         node.destroy_timer(probe)
     if fired:
         return executor
-    node.get_logger().info("rclpy's events executor runs no timers here: the usual one is used")
+    node.get_logger().info("rclpy's events executor does not run timers here: the standard executor is used")
     executor.remove_node(node)
     executor.shutdown()
     return None
@@ -224,7 +224,8 @@ class CallbackErrors:
         if (name, type(error).__name__) in self._told:
             return
         self._told.add((name, type(error).__name__))
-        self.node.get_logger().error(f'{CALLBACK_ERROR}{name}: the node goes on, and counts the next on /diagnostics\n'
+        self.node.get_logger().error(f'{CALLBACK_ERROR}{name}: the node goes on; further ones are counted on '
+                                     '/diagnostics\n'
                                      + ''.join(traceback.format_exception(error)).rstrip())
         if self._publisher is None:
             try:

@@ -54,7 +54,7 @@ def left_behind(path: Path | str) -> str:
                 return ''
     except OSError:
         return ''
-    return f'{Path(path).name} is a pointer that a clone without Git LFS left: `git lfs pull` there fetches the file'
+    return f'{Path(path).name} is a Git LFS pointer, not the file: run `git lfs pull` in its repository'
 
 
 def read_json(path: Path) -> object:
@@ -103,7 +103,7 @@ def read_header(path: Path) -> Header:
     except (OSError, ValueError) as error:
         raise UntrustedFileError(f'{path}: not a safetensors file: {error}') from error
     if not isinstance(entries, dict):
-        raise UntrustedFileError(f'{path}: not a safetensors file: its header is no table')
+        raise UntrustedFileError(f'{path}: not a safetensors file: its header is not a JSON object')
     metadata = entries.pop('__metadata__', {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise UntrustedFileError(f'{path}: __metadata__ must map names to texts')
@@ -122,5 +122,6 @@ def _shape(path: Path, name: str, entry: Any, available: int) -> tuple[int, ...]
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or len(shape) > 8:
         raise UntrustedFileError(f'{path}: key {name} has the impossible shape {str(shape)[:80]}')
     if not begin <= end <= available or end - begin != math.prod(shape) * SIZES[dtype]:
-        raise UntrustedFileError(f'{path}: key {name} of shape {shape} is not wholly in the file: cut off?')
+        raise UntrustedFileError(f'{path}: key {name} of shape {shape} extends beyond the end of the file: was it cut '
+                                 'off?')
     return tuple(shape)

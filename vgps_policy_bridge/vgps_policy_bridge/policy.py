@@ -105,9 +105,9 @@ class Candidates:
                                   'adapter')
         moved, turned = np.abs(actions[..., :3]).max(), np.abs(actions[..., 3:6]).max()
         if moved > LARGEST_STEP or turned > LARGEST_TURN:
-            raise CandidatesError(f'policy {self.policy!r}: a step of {moved:.3g} m and {turned:.3g} rad: these are no '
-                                  'end-effector deltas in metres and radians per step (joint positions, degrees, '
-                                  'millimetres, or actions that were not un-normalised?)')
+            raise CandidatesError(f'policy {self.policy!r}: a step of {moved:.3g} m and {turned:.3g} rad: these are '
+                                  'not end-effector deltas in metres and radians per step (joint positions, degrees, '
+                                  'millimetres, or normalised actions?)')
         object.__setattr__(self, 'actions', actions)
         for name, kind in (('log_probabilities', np.float32), ('counts', np.uint32)):
             value = getattr(self, name)

@@ -242,7 +242,7 @@ class PolicyNode(Node):
         if self.worker.close():
             self.session.close()
         else:
-            self.get_logger().warning('the policy does not return; leaving without it')
+            self.get_logger().warning('the policy does not return; exiting without it')
 
 
 def main(args: list[str] | None = None) -> None:

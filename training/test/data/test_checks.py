@@ -43,15 +43,15 @@ def test_motions_of_an_arm_pass_at_every_rate(rate):
 
 
 @pytest.mark.parametrize('actions, words', [
-    (libero(), ('-1 to 1 are no openness', 'LIBERO', '-1 is open', '--gripper minus-one-open')),
+    (libero(), ('-1 to 1 are not an openness', 'LIBERO', '-1 is open', '--gripper minus-one-open')),
     (with_columns(motions(), gripper=np.where(np.arange(30) < 9, -1, 1)), ('LIBERO', 'minus-one-closed')),
     (np.cumsum(np.random.default_rng(2).normal(0, 2, (30, 7)), 0) + [40, -80, 60, 5, 20, -9, 55], ('degrees',)),
     (np.cumsum(np.random.default_rng(3).normal(0, .01, (30, 7)), 0) + [.4, -1.2, .9, .1, .6, -.2, .5],
      ('absolute positions',)),
-    (with_columns(motions(), dx=7.5, dy=-4), ('no metres', 'millimetres', '--translation-unit 0.001')),
-    (with_columns(motions(), dyaw=np.resize([12, -9, 15], 30)), ('no radians', 'degrees', '--rotation-unit')),
-    (with_columns(motions(), droll=np.resize([1.3, -1.1], 30)), ('usually 1.', 'no radians', 'degrees')),
-    (with_columns(motions(), gripper=np.arange(30) % 2 * 100), ('0 to 100 are no openness', 'per cent')),
+    (with_columns(motions(), dx=7.5, dy=-4), ('not metres', 'millimetres', '--translation-unit 0.001')),
+    (with_columns(motions(), dyaw=np.resize([12, -9, 15], 30)), ('not radians', 'degrees', '--rotation-unit')),
+    (with_columns(motions(), droll=np.resize([1.3, -1.1], 30)), ('usually 1.', 'not radians', 'degrees')),
+    (with_columns(motions(), gripper=np.arange(30) % 2 * 100), ('0 to 100 are not an openness', 'per cent')),
     (with_columns(motions(), dx=0.1), ('add up to 3 m', 'reach')),
     (with_columns(motions(7, 0.003), dx=0.14, dz=0.09, dpitch=0.3), ('the same way', 'absolute positions'))])
 def test_what_cannot_be_a_motion_is_named_for_what_it_looks_like(actions, words):
@@ -61,7 +61,7 @@ def test_what_cannot_be_a_motion_is_named_for_what_it_looks_like(actions, words)
 
 def test_a_size_that_is_a_motion_at_three_steps_a_second_is_none_at_thirty():
     actions = with_columns(motions(), dx=np.resize([0.09, -0.09], 30))
-    assert reason(actions, 3) is None and 'no metres at 30' in reason(actions, 30)
+    assert reason(actions, 3) is None and 'not metres at 30' in reason(actions, 30)
 
 
 def test_the_named_options_convert_libero_and_its_kind():
@@ -106,7 +106,7 @@ def test_states_in_other_units_are_left_out_by_name_and_cost_nothing_else(column
     states[:, column] *= factor
     checked = check(episode(motions(), states=states))
     assert (checked.states is not None) == kept and len(checked.actions) == 30
-    assert kept or 'no metres, radians and openness' in checked.notes[0]
+    assert kept or 'not metres, radians and openness' in checked.notes[0]
 
 
 @pytest.mark.parametrize('factor, refused', [(1, False), (0.5, False), (0.1, True), (8, True)])
@@ -143,6 +143,18 @@ def test_an_arm_that_did_not_follow_is_no_other_measure():
     assert reason(with_columns(motions(), dx=-0.02), states=states) is None  # another frame of axes, perhaps
 
 
+@pytest.mark.parametrize('spoil, words', [
+    (lambda states: states[9].fill(0), 'zero throughout at step 9'), (lambda states: states[0].fill(0), None),
+    (lambda states: states[:].__setitem__(slice(None), states[0].copy()), 'never change while motions were commanded')])
+def test_states_that_were_lost_or_not_updated_are_left_out(spoil, words):
+    actions = with_columns(motions(), dx=0.02)
+    states = np.full((30, 7), 0.3, np.float32)
+    states[:, 0] += np.arange(30) * 0.02
+    spoil(states)
+    checked = check(episode(actions, states=states))
+    assert (checked.states is None) == bool(words) and (not words or words in checked.notes[0])
+
+
 def test_black_pictures_are_no_camera_but_one_black_picture_is():
     black, seen = np.zeros((8, 8, 3), np.uint8), Episode([FRAME * 0, *[FRAME] * 29], motions(), 'x', True, 'here')
     assert isinstance(check(seen), Episode)
@@ -161,7 +173,7 @@ def test_frozen_and_clipped_dimensions_are_named():
     actions[:, 0] = actions[:, 0].clip(-0.01, 0.01)
     actions[:, 6] *= 0.03
     text = '\n'.join(suspicious(actions, np.zeros(1, int), NAMES))
-    assert 'dz is 0 in every step' in text and 'dx sits at its largest size 0.01' in text and 'finger travel' in text
+    assert 'dz is 0 in every step' in text and 'dx is at its largest size 0.01' in text and 'finger travel' in text
     assert not suspicious(motions(200), np.zeros(1, int), NAMES)
     half = with_columns(motions(200), gripper=np.arange(200) % 2 * 0.5)
     assert 'only goes from 0 to 0.5' in suspicious(half, np.zeros(1, int), NAMES)[0]

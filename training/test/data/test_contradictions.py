@@ -109,8 +109,10 @@ def wandering(count=12):
     """Return states (count, 7) of a hand on its way, and the motions that lead from each to the next."""
     states = np.full((count, 7), 0.5)
     states[:, :3] = [0.1, 0.0, 0.05] + np.cumsum(np.random.default_rng(1).normal(0.004, 0.01, (count, 3)), 0)
+    states[:, 3:6] = [3.1, 0.2, -0.1] + np.cumsum(np.random.default_rng(2).normal(0, 0.05, (count, 3)), 0)
     motions = np.zeros((count, 7))
-    motions[:-1, :3], motions[:, 6] = np.diff(states[:, :3], axis=0), 1
+    motions[:-1, :6], motions[:, 6] = np.diff(states[:, :6], axis=0), 1
+    states[:, 3] = (states[:, 3] + np.pi) % (2 * np.pi) - np.pi
     return states, motions
 
 
@@ -118,7 +120,10 @@ def wandering(count=12):
     (lambda states, motions: motions, None),
     (lambda states, motions: np.vstack([states[1:], states[-1:]]), 'the poses that the states hold'),
     (lambda states, motions: states, 'the poses that the states hold'),
-    (lambda states, motions: np.roll(motions, 1, 0), 'the actions are one row late')])
+    (lambda states, motions: np.roll(motions, 1, 0), 'the actions are one row late'),
+    (lambda states, motions: np.roll(motions, 3, 0), 'the actions are three rows late'),
+    (lambda states, motions: np.roll(motions, -1, 0), None),  # an arm that follows one step later
+    (lambda states, motions: np.hstack([motions[:, :3], states[:, 3:6], motions[:, 6:]]), 'the rotations are those')])
 def test_actions_that_are_the_states_or_come_late_are_refused(made, word):
     states, motions = wandering()
     actions = made(states, motions).astype(np.float32)
@@ -132,8 +137,13 @@ def test_what_may_be_wrong_is_said():
     states[:, 0] = 0.5 - 0.02 * np.arange(12)
     grey = np.repeat(SCENE[..., :1], 3, 2)
     notes = check(Episode([grey] * 12, motions.astype(np.float32), 'x', True, 'here', states)).notes
-    assert any('another direction' in note for note in notes) and any('no colours' in note for note in notes)
-    assert 'the arm never moves in it' in check(Episode([SCENE] * 12, 0 * motions, 'x', True, 'here')).notes
+    assert any('disagree about the direction' in note for note in notes) and any('no colours' in note for note in notes)
+    states, motions = wandering(30)
+    for axes, told in (([0, 2, 1], "the actions' dy goes with the states' z"), ([0, 1, 2], None)):
+        turned = np.hstack([motions[:, axes], motions[:, 3:]]).astype(np.float32)
+        notes = check(Episode([SCENE] * 30, turned, 'x', True, 'here', states)).notes
+        assert any(told in note for note in notes) if told else not notes
+    assert 'the arm never moves in it' in check(Episode([SCENE] * 30, 0 * motions, 'x', True, 'here')).notes
 
 
 def mask(mode):
@@ -144,7 +154,7 @@ def mask(mode):
     return out.getvalue()
 
 
-@pytest.mark.parametrize('mode, word', [('1', '1 bit a pixel'), ('L', '2 flat colours'), ('P', '2 flat colours')])
+@pytest.mark.parametrize('mode, word', [('1', '1 bit per pixel'), ('L', '2 flat colours'), ('P', '2 flat colours')])
 def test_a_mask_is_no_camera_in_any_format(tmp_path, mode, word):
     folder = write_v2(tmp_path / 'set', episodes(4), ['x'])
     edit_info(folder, lambda info: info['features'][CAMERA].update(dtype='image'))
@@ -207,7 +217,7 @@ def test_one_version_of_a_set_is_read_and_pictures_as_numbers_are_named(tmp_path
         list(read_episodes(tmp_path))
     numbers = good | {'steps/observation/image': np.zeros(3 * 48, np.int64)}
     (refused,) = rlds.read(rlds_factory.folder(tmp_path / '2.0.0', 'vgps', [example(numbers)]))
-    assert 'holds numbers, not encoded pictures' in refused.reason
+    assert 'holds numbers, not encoded images' in refused.reason
 
 
 def recorded(tmp_path, *runs):
@@ -232,8 +242,8 @@ def later(now):
 @pytest.mark.parametrize('runs, word', [
     ([('/a', 'e', 'push', 0.01, later), ('/b', 'e', 'push', -0.02, later)], 'two different EndEffectorCommands'),
     ([('/a', 'e', 'push', 0.01, later), ('/a', 'e', 'pull', 0.01, later)], "announced as 'push' and as 'pull'"),
-    ([('/a', 'e', 'push', 0.01, lambda now: 0)], 'carry a stamp of 0'),
-    ([('/a', 'e', 'push', 0.01, lambda now: 10**9)], 'one frame stands behind 6 of its 6 steps')])
+    ([('/a', 'e', 'push', 0.01, lambda now: 0)], 'are stamped 0'),
+    ([('/a', 'e', 'push', 0.01, lambda now: 10**9)], '6 of its 6 steps have the same frame')])
 def test_an_episode_that_cannot_be_one_run_is_refused(tmp_path, runs, word):
     found = recorded(tmp_path, *[(*run, lambda step: SCENE) for run in runs])
     assert len(found) == 1 and word in found[0].reason
@@ -243,4 +253,4 @@ def test_fresh_stamps_on_one_picture_are_a_camera_that_stood_still(tmp_path, mon
     from vgps_training.data import bags
     monkeypatch.setattr(bags, '_state_at', lambda stamp, states: np.full(7, stamp * 1e-8, np.float32))
     (refused,) = recorded(tmp_path, ('/a', 'e', 'push', 0.01, lambda now: now * 2, lambda step: SCENE))
-    assert 'the same to the last bit' in refused.reason
+    assert 'identical to the bit' in refused.reason

@@ -93,7 +93,7 @@ def test_the_part_before_a_clock_was_set_back_is_unjudged_and_the_last_carries_t
     for episode, begin in ((first, 0), (last, 15)):
         assert [int(f[0, 0, 0]) for f in episode.frames] == [begin + 2 * i for i in range(len(episode.actions))]
         np.testing.assert_allclose(episode.actions[:, 0], 0.02, atol=1e-6)
-    assert 'left out, mended or odd: times the stamps went back' in capsys.readouterr().out
+    assert 'left out, corrected or unusual: times the stamps went back' in capsys.readouterr().out
 
 
 def test_a_broken_frame_cuts_instead_of_being_shown_as_another(tmp_path, capsys):
@@ -166,7 +166,7 @@ def test_a_camera_that_is_slow_or_on_another_clock_is_asked_about(tmp_path, behi
 
 
 @pytest.mark.parametrize('reading, words', [
-    ({'finger': 22.5}, 'reads 22.5 to 22.5, which is no travel in metres'), ({'start': 30.0}, 'degrees?')])
+    ({'finger': 22.5}, 'reads 22.5 to 22.5, which is not finger travel in metres'), ({'start': 30.0}, 'degrees?')])
 def test_joints_in_other_units_are_refused(tmp_path, reading, words, capsys):
     with pytest.raises(DataError, match='no recording could be converted'):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', **reading)))
@@ -176,14 +176,14 @@ def test_joints_in_other_units_are_refused(tmp_path, reading, words, capsys):
 def test_a_depth_topic_is_refused_with_the_reason(tmp_path, capsys):
     with pytest.raises(DataError):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', encoding='16UC1')))
-    assert 'no continuous part' in (text := capsys.readouterr().out) and 'depth picture' in text
+    assert 'no continuous part' in (text := capsys.readouterr().out) and 'depth image' in text
 
 
 @pytest.mark.parametrize('reading, words', [
     ({'travel': lambda i: 0.1 * i / 40 + 0.05 * (i % 2)}, 'two arms seem to publish to it'),
     ({'travel': lambda i: 0.1 * i / 40 + 0.1 * (i // 3 % 2)}, 'two arms seem to publish to it'),
     ({'travel': lambda i: 0.0}, 'nothing moves in it'), ({'finger': 0.0}, 'reads 0 throughout'),
-    ({'finger': -0.0225}, 'which is no travel in metres'), ({'names': ('left_finger', 'x')}, 'name a joint twice'),
+    ({'finger': -0.0225}, 'not finger travel in metres'), ({'names': ('left_finger', 'x')}, 'name a joint twice'),
     ({'drift': 0.1}, 'drift by 0.30 s against those of the joints'), ({'still': 12}, 'the camera stood still'),
     ({'topic': 'depth/image_rect'}, "'depth' in its name")])
 def test_readings_and_cameras_that_only_look_whole_are_refused(tmp_path, reading, words, capsys):
@@ -194,7 +194,7 @@ def test_readings_and_cameras_that_only_look_whole_are_refused(tmp_path, reading
 
 def test_a_single_reading_off_its_neighbours_is_left_out(tmp_path, capsys):
     convert(config(tmp_path, teleoperation(tmp_path / 'a', travel=lambda i: 0.1 * i / 40 + 0.2 * (i == 64))))
-    assert 'stand out from both of their neighbours: 1' in capsys.readouterr().out
+    assert 'far from both of their neighbours: 1' in capsys.readouterr().out
     (episode,) = read(tmp_path / 'out/a')
     np.testing.assert_allclose(episode.actions[:, 0], 0.02, atol=1e-6)
 
@@ -245,7 +245,7 @@ def test_an_arm_whose_topic_names_another_model_is_refused(tmp_path, monkeypatch
 def test_every_part_of_a_recording_must_be_what_an_arm_can_do(tmp_path, capsys):
     with pytest.raises(DataError, match='no recording'):
         convert(config(tmp_path, teleoperation(tmp_path / 'a', back_at=2, travel=lambda i: 0.05 * (i % 80))))
-    assert 'no metres at 5 steps a second' in capsys.readouterr().out
+    assert 'not metres at 5 steps per second' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('times', [1, 2, 3])

@@ -118,8 +118,8 @@ def test_malformed_episodes_are_skipped_counted_and_named(tmp_path):
     assert (report.episodes, table.success.tolist()) == (2, [1, 0])
     np.testing.assert_array_equal(table.actions[:4], good)
     text = report.text()
-    for reason in ('NaN', 'fewer than 2 steps', 'not (T, 7)', 'cannot be decoded', 'is missing', 'no tf.train.Example',
-                   'step 3 has no picture'):
+    for reason in ('NaN', 'fewer than 2 steps', 'not (T, 7)', 'cannot be decoded', 'is missing', 'not a tf.train',
+                   'step 3 has no image'):
         assert reason in text, f'{reason} not in\n{text}'
     assert sum(report.skipped.values()) == 7
     shard = next(folder.glob('*.tfrecord*'))
@@ -159,7 +159,7 @@ def test_data_that_are_there_twice_are_said_to_be(tmp_path):
     write_v2(tmp_path / 'a', [(pictures(4), moves(4, seed), 0, True) for seed in (1, 2)], ['x'])
     write_v2(tmp_path / 'b/copy', [(pictures(4), moves(4, seed), 0, True) for seed in (2, 3)], ['x'])
     _, report = read_table([tmp_path], 32)
-    assert report.notes['the very actions of another episode: the same data twice?'] == 1
+    assert report.notes['the same actions as another episode: were the data given twice?'] == 1
     _, report = read_table([tmp_path / 'a'], 32)
     assert not any('twice' in note for note in report.notes)
 

@@ -111,10 +111,10 @@ def test_both_cameras_of_a_recording_come_back_by_name_with_the_pictures_of_each
 def test_a_second_camera_that_is_elsewhere_in_time_or_not_there_is_left_out_by_name(tmp_path, capsys):
     two = two_cameras(tmp_path, offsets=(0.03, 0.15))
     export(ExportConfig((two,), tmp_path / 'set'))
-    assert 'left out: 1 x step 0 has no picture of /vgps/wrist_cam within 0.1 s' in capsys.readouterr().out
+    assert 'left out: 1 x step 0 has no image of /vgps/wrist_cam within 0.1 s' in capsys.readouterr().out
     export(ExportConfig((two,), tmp_path / 'one', wrist='none'))
     assert '2 episodes, 10 steps' in capsys.readouterr().out
-    with pytest.raises(DataError, match='not one episode'):
+    with pytest.raises(DataError, match='no episode'):
         export(ExportConfig((two,), tmp_path / 'no', wrist='elbow'))
     assert 'has no camera elbow' in capsys.readouterr().out
     bare = two_cameras(tmp_path / 'bare', recorded=False)
@@ -179,7 +179,7 @@ def test_the_telling_parts_of_a_topic_name_the_camera():
 
 def test_rate_of_the_source_is_held_against_the_export(tmp_path, capsys):
     rlds_folder(tmp_path / 'vgps/1', 'vgps', [example(steps(pictures(5), moves(5)))])
-    with pytest.raises(DataError, match='not one episode'):
+    with pytest.raises(DataError, match='no episode'):
         export(ExportConfig((tmp_path / 'vgps',), tmp_path / 'set', fps=10))
     assert 'give --fps 5' in capsys.readouterr().out
 

@@ -37,8 +37,8 @@ def test_tables_of_progress_and_of_returns_say_how_episodes_ended_where_they_are
 
 
 @pytest.mark.parametrize('columns, words', [
-    ({'progress_sparse': [50.0] * 10}, 'no progress 0..1'), ({'value': [0.5] * 10}, 'needed are episode_index'),
-    ({'reward': [0.0] * 10, 'frame_index': [0] * 10}, 'judges a frame twice')])
+    ({'progress_sparse': [50.0] * 10}, 'not a progress 0..1'), ({'value': [0.5] * 10}, 'needed are episode_index'),
+    ({'reward': [0.0] * 10, 'frame_index': [0] * 10}, 'two labels for a frame')])
 def test_tables_that_judge_nothing_are_refused(tmp_path, columns, words):
     write_v3(tmp_path / 's', episodes(4, 3, 3), ['do it'])
     judge(tmp_path / 's', 'sarm_progress.parquet', **columns)

@@ -154,7 +154,7 @@ def test_a_video_that_is_to_be_shown_turned_is_refused(tmp_path):
     at = data.index(upright, data.index(b'tkhd'))  # the display matrix of the track
     path.write_bytes(data[:at] + turned + data[at + 36:])
     (refused,) = read(folder)
-    assert 'turned by' in refused.reason and 'upright' in refused.reason
+    assert 'rotated by' in refused.reason and 'upright' in refused.reason
 
 
 def test_missing_rows_are_seen_in_the_timestamps(tmp_path):

@@ -70,7 +70,7 @@ def test_an_episode_whose_bytes_changed_on_the_way_costs_itself(tmp_path):
     shard.write_bytes(data)
     good, bad = split(read(folder))
     np.testing.assert_array_equal([e.actions[0] for e in good], [moves(3, 0)[0], moves(3, 2)[0]])
-    assert bad == ['its bytes do not have the checksum they were written with: fetch this shard again']
+    assert bad == ['its checksum is wrong: download this shard again']
 
 
 def test_shards_of_two_downloads_without_a_list_are_refused(tmp_path):
@@ -192,14 +192,14 @@ def one(tmp_path, features, name='vgps'):
 def test_a_step_without_a_picture_costs_its_episode(tmp_path, cell):
     features = steps(pictures(5), moves(5))
     features['steps/observation/image'][2] = cell
-    assert f'step 2 has no picture of .* (1 of 5 steps): {len(cell)} bytes'.replace('.*', "'observation/image'") in one(
+    assert f'step 2 has no image of .* (1 of 5 steps): {len(cell)} bytes'.replace('.*', "'observation/image'") in one(
         tmp_path, features).reason
 
 
 @pytest.mark.parametrize('change, words', [
-    ({'steps/language_instruction': [b'\xff\xfe'] * 4}, 'is no UTF-8 text'),
+    ({'steps/language_instruction': [b'\xff\xfe'] * 4}, 'is not UTF-8 text'),
     ({'steps/language_instruction': None, 'steps/language_embedding': np.zeros(2048, np.float32)}, 'embeddings alone'),
-    ({'steps/language_instruction': np.zeros(4, np.int64)}, 'is no text')])
+    ({'steps/language_instruction': np.zeros(4, np.int64)}, 'is not a text')])
 def test_an_instruction_that_is_no_text_is_named(tmp_path, change, words):
     features = {k: v for k, v in (steps(pictures(4), moves(4)) | change).items() if v is not None}
     assert words in one(tmp_path, features).reason
@@ -218,7 +218,7 @@ def test_a_camera_that_stood_still_while_the_hand_moved_is_refused(tmp_path, ali
     actions = np.tile(np.array([step, 0, 0, 0, 0, 0, 1], np.float32), (9, 1))
     episode = one(tmp_path, steps(frames, actions))
     assert isinstance(episode, Malformed) == refused
-    assert not refused or '7 frames from step 2 on are the same' in episode.reason
+    assert not refused or '7 frames from step 2 on are identical' in episode.reason
     (tmp_path / 'flat').mkdir()  # one level shows nothing, moved or not
     assert isinstance(one(tmp_path / 'flat', steps([np.full((8, 8, 3), 50, np.uint8)] * 9, actions)), Episode)
 

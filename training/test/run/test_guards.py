@@ -236,7 +236,7 @@ def test_process_that_hangs_ends_the_job_by_name(tmp_path):
     codes, (said, _) = together(
         tmp_path, hang_in_the_fourth_update, config(tmp_path, steps=1000, save_every=1000, hang_after=8.0))
     assert codes == [1, None]
-    assert 'process 1 on' in said and 'does not answer, its last word was "update 4"' in said, said
+    assert 'process 1 on' in said and 'does not answer, its last report was "update 4"' in said, said
 
 
 def kill_at_random_instants(tmp_path, times, seed=0):

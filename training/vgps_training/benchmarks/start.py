@@ -1,4 +1,4 @@
-"""What a start costs on a set of the paper's size whose index is there: time, bytes read, memory of four processes.
+"""What a start costs on a set of the paper's size that is already indexed: time, bytes read, memory of four processes.
 
     python -m vgps_training.benchmarks.start
 

@@ -71,7 +71,7 @@ class _Beside:
         """Return one picture for each moment; raises DataError where there is none of that time."""
         stamps_ = [self._nearest(moment) for moment in moments]
         if None in stamps_:
-            raise DataError(f'step {stamps_.index(None)} has no picture of {self.topic} within {APART * 1e-9:g} s')
+            raise DataError(f'step {stamps_.index(None)} has no image of {self.topic} within {APART * 1e-9:g} s')
         while not self._have.keys() >= set(stamps_) and (frame := next(self._frames, None)) is not None:
             self._have.setdefault(frame.stamp, frame)
         found = RecordedFrames([self._have[stamp] for stamp in stamps_])
@@ -92,8 +92,8 @@ def read(folder: Path, reading: Reading = PLAIN, wrist: str | None = None) -> It
     try:
         bag = Bag(folder)
         if not bag.episodes:
-            yield Malformed(str(folder), 'no episode of this project is in the recording; `vgps-data convert` makes '
-                                         'episodes of a teleoperated one')
+            yield Malformed(str(folder), 'the recording holds no episode of this project; `vgps-data convert` turns '
+                                         'teleoperation into episodes')
             return
         camera = bag.image_topic(reading.camera or None)
         yield from _episodes(bag, camera, reading, _second_camera(bag, wrist))

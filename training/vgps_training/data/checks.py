@@ -1,4 +1,4 @@
-"""What every episode passes before it is used: its actions must be ones that a robot at that rate can make.
+"""What every episode passes before it is used: its actions must be possible for a robot at that rate.
 
 A reader promises metres, radians and openness. Joint angles, normalised commands and inverted grippers look like any
 other seven numbers to a network, so their sizes are held against what arms can do, and the reason says what they look
@@ -14,6 +14,7 @@ import numpy as np
 from vgps_msgs_py.bags.camera import stood_still
 from vgps_msgs_py.images import mask
 from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Frames, Malformed, Reading
+from vgps_training.data.states import MARGIN, contradiction, other_axes, other_measure, unusable
 
 MIN_STEPS = 2        # a shorter episode holds no transition
 SLOWEST = 3.0        # [Hz] Fractal, the slowest data here: assumed where the rate is not known
@@ -23,11 +24,7 @@ TURN, USUAL_TURN = 4 * np.pi, 4.0  # [rad/s] likewise
 STRAIGHT, STRAIGHT_SPEED = 0.4, 0.5  # [m], [m/s] of a way that a hand from rest does not make at one speed
 REACH = 2.5          # [m] how far the steps of an episode may lead from where it began: a mobile arm's workspace
 TURNS = 4 * np.pi    # [rad] likewise
-FAR, ANGLE = 5.0, 2 * np.pi + 0.1  # [m], [rad] of a hand from its base
-FAR_ENOUGH = 0.05    # [m] from the first to the last state: from when on their direction says something
-SCALE, MOVED, LONG = 4.0, 0.02, 8  # times, [m], steps: from when on states tell that actions are of another measure
 EPISODES = 5         # fewer say nothing of a whole data set
-MARGIN = 0.05        # of openness beyond 0..1: overshoot of a measured finger
 NO_COLOURS = {'depth', 'disparity', 'mask', 'masks', 'seg', 'segm', 'segmentation', 'semantic', 'normals', 'heatmap'}
 COLOURS = {'color', 'colour', 'rgb', 'bgr'}
 
@@ -42,7 +39,7 @@ def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None
     except (ValueError, TypeError) as error:
         return Malformed(episode.source, f'actions are not numbers: {error}')
     reason = _shape(actions, episode)
-    if reason is None and episode.states is not None and (wrong := _impossible(episode.states)):
+    if reason is None and episode.states is not None and (wrong := unusable(episode.states, actions)):
         episode = replace(episode, states=None, notes=(*episode.notes, f'states {wrong}: left out'))
     if (text := _unwrapped(episode.instruction)) != episode.instruction:
         episode = replace(episode, instruction=text, notes=(
@@ -54,9 +51,9 @@ def check(episode: Episode, reading: Reading = PLAIN, fingers: np.ndarray | None
         episode = replace(episode, notes=(*episode.notes, 'without an instruction'))
     if reason is None:
         actions = converted(actions, reading)
-        reason = (no_colours(episode.camera) or _against_states(actions, episode.states)
+        reason = (no_colours(episode.camera) or contradiction(actions, episode.states)
                   or implausible(actions, episode.rate) or _inverted(actions, episode, fingers)
-                  or _unlike(actions, episode.states))
+                  or other_measure(actions, episode.states))
     if reason is None:
         frame, reason = _first_frame(episode)
     if reason is None and isinstance(episode.frames, Frames) and np.ptp(frame):  # else there is nothing to see move
@@ -97,18 +94,6 @@ def _shape(actions: np.ndarray, episode: Episode) -> str | None:
     return None
 
 
-def _impossible(states: np.ndarray) -> str:
-    """Return why these (T, 7) are no metres, radians and openness, or nothing."""
-    if not np.isfinite(states).all():
-        return 'hold NaN or infinity'
-    where, angle, (closed, opened) = np.abs(states[:, :3]).max(), np.abs(states[:, 3:6]).max(), (
-        states[:, 6].min(), states[:, 6].max())
-    if where > FAR or angle > ANGLE or closed < -MARGIN or opened > 1 + MARGIN:
-        return (f'are up to {where:.3g} from the base, turned by up to {angle:.3g}, the gripper {closed:.3g} to '
-                f'{opened:.3g}, which are no metres, radians and openness 0..1')
-    return ''
-
-
 def _unwrapped(instruction: str) -> str:
     """Return what is in the written form of a Python bytes object; any other text as it is."""
     if instruction[:2] in ("b'", 'b"') and len(instruction) > 2 and instruction[-1] == instruction[1]:
@@ -135,13 +120,13 @@ def implausible(actions: np.ndarray, rate: float | None) -> str | None:
     actions = np.asarray(actions, np.float64)
     steps, turns, gripper = np.linalg.norm(actions[:, :3], axis=1), np.abs(actions[:, 3:6]), actions[:, 6]
     if gripper.min() < -MARGIN or gripper.max() > 1 + MARGIN:
-        problem = f'gripper values from {gripper.min():.3g} to {gripper.max():.3g} are no openness 0..1'
+        problem = f'gripper values from {gripper.min():.3g} to {gripper.max():.3g} are not an openness 0..1'
     elif steps.max() * rate > SPEED or np.median(steps) * rate > USUAL_SPEED:
-        problem = (f'translations of up to {steps.max():.3g} and usually {np.median(steps):.3g} a step are no metres '
-                   f'at {rate:g} steps a second')
+        problem = (f'translations of up to {steps.max():.3g} and usually {np.median(steps):.3g} per step are not '
+                   f'metres at {rate:g} steps per second')
     elif turns.max() * rate > TURN or np.median(turns.max(1)) * rate > USUAL_TURN:
-        problem = (f'rotations of up to {turns.max():.3g} and usually {np.median(turns.max(1)):.3g} a step are no '
-                   f'radians at {rate:g} steps a second')
+        problem = (f'rotations of up to {turns.max():.3g} and usually {np.median(turns.max(1)):.3g} per step are not '
+                   f'radians at {rate:g} steps per second')
     elif (far := np.abs(np.cumsum(actions[:, :3], 0)).max()) > REACH:
         problem = f'the steps add up to {far:.3g} m, out of reach of any arm'
     elif (far := np.abs(np.cumsum(actions[:, 3:6], 0)).max()) > TURNS:
@@ -181,8 +166,8 @@ def looks_like(actions: np.ndarray) -> str:
                     '(--translation-unit 0.01)')
         if not positions and motion[:, :3].max() < 0.5:
             return 'they look like rotations in degrees (--rotation-unit 0.0174533)'
-        return ('they look like joint positions in degrees; this project needs end-effector motions: take a recording '
-                'of the joints through `vgps-data convert`')
+        return ('they look like joint positions in degrees; this project needs end-effector motions: convert a '
+                'recording of the joints with `vgps-data convert`')
     if positions and motion.mean() > 0.02:
         return ('they look like absolute positions (of joints in radians, or of the hand), not motions; this project '
                 'needs end-effector motions')
@@ -209,63 +194,16 @@ def _inverted(actions: np.ndarray, episode: Episode, fingers: np.ndarray | None)
             '(--gripper closedness)')
 
 
-def _against_states(actions: np.ndarray, states: np.ndarray | None) -> str | None:
-    """Return a reason where the actions are the very states, or the motion before their frame."""
-    if states is None or len(actions) < 4:
-        return None
-    said, where = actions[:, :3].astype(np.float64), np.asarray(states, np.float64)[:, :3]
-    done = np.diff(where, axis=0)
-    size = np.abs(done).mean()
-    if size < 1e-3:
-        return None
-
-    def alike(one: np.ndarray, other: np.ndarray) -> bool:
-        return bool(np.abs(one - other).mean() < 0.05 * size)
-    if not alike(done, where[1:]) and (alike(said, where) or alike(said[:-1], where[1:])):
-        return 'the actions are the poses that the states hold, not motions from one to the next'
-    if alike(said[1:], done) and np.abs(said[:-1] - done).mean() > 0.25 * size:
-        return ('each action is the motion that led to its frame, not the one after it: the actions are one row late '
-                'against the states')
-    return None
-
-
 def _odd(actions: np.ndarray, states: np.ndarray | None, frame: np.ndarray) -> list[str]:
     """Return what a person should know of an episode that can be used."""
     notes = []
     if not actions[:, :6].any():
         notes.append('the arm never moves in it')
-    if states is not None:
-        said = actions[:-1, :3].sum(0, np.float64)
-        done = np.asarray(states[-1, :3], np.float64) - states[0, :3]
-        far = np.linalg.norm(said) * np.linalg.norm(done)
-        if min(np.linalg.norm(said), np.linalg.norm(done)) > FAR_ENOUGH and said @ done < 0.5 * far:
-            notes.append('the hand moved in another direction by its states than by its actions: are both about the '
-                         "axes of the arm's base?")
+    if states is not None and (complaint := other_axes(actions, states)):
+        notes.append(complaint)
     if np.ptp(frame) and (frame == frame[..., :1]).all():
-        notes.append('its pictures have no colours: a depth or infrared camera?')
+        notes.append('its images have no colours: a depth or infrared camera?')
     return notes
-
-
-def _unlike(actions: np.ndarray, states: np.ndarray | None) -> str | None:
-    """Return a reason where the hand moved or turned as the actions say, but by another measure."""
-    if states is None or len(actions) < LONG:
-        return None
-    turned = np.unwrap(np.asarray(states, np.float64)[:, 3:6], axis=0)
-    for what, done, option in (('moved', np.asarray(states, np.float64)[:, :3], 'translation'),
-                               ('turned', turned, 'rotation')):
-        part = slice(0, 3) if what == 'moved' else slice(3, 6)
-        said = np.cumsum(actions[:-1, part], 0, np.float64)  # summed up: an arm that lags behind gets there, too
-        done = done[1:] - done[0]
-        if np.abs(said).max() < MOVED * SCALE or np.abs(done).max() <= MOVED / SCALE:
-            continue
-        scale = (said * done).sum() / (said**2).sum()
-        if 1 / SCALE < scale < SCALE or scale <= 0 or ((done - scale * said)**2).sum() > 0.1 * (done**2).sum():
-            continue
-        degrees = what == 'turned' and 0.5 < scale / np.radians(1) < 2
-        return (f'the hand {what} by {scale:.3g} of what its actions say, in the same directions: they look like ' + (
-            'degrees (--rotation-unit 0.0174533)' if degrees else
-            f'velocities or another unit (--{option}-unit {scale:.3g})'))
-    return None
 
 
 def _first_frame(episode: Episode) -> tuple[np.ndarray, str | None]:
@@ -278,7 +216,7 @@ def _first_frame(episode: Episode) -> tuple[np.ndarray, str | None]:
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         return frame, f'frame is {frame.dtype} {frame.shape}, not uint8 (H, W, 3)'
     if not frame.any() and not np.any(episode.frames[len(episode.frames) // 2]):
-        return frame, 'its pictures are black: a camera that was not there (BridgeData fills such up)'
+        return frame, 'its images are black: a camera that was absent (BridgeData fills these in)'
     complaint = mask(frame)
     return frame, f'its first frame is {complaint}' if complaint else None
 
@@ -302,7 +240,7 @@ def suspicious(actions: np.ndarray, starts: np.ndarray, names: tuple[str, ...]) 
         if np.ptp(actions[:, i]) == 0:
             found.append(f'{name} is {actions[0, i]:g} in every step')
         elif i < 6 and len(column) >= 50 and (share := (column >= 0.999 * largest).mean()) > 0.2:
-            found.append(f'{name} sits at its largest size {largest:g} in {share:.0%} of the steps: clipped commands')
+            found.append(f'{name} is at its largest size {largest:g} in {share:.0%} of the steps: clipped commands')
     gripper = actions[:, 6]
     if 1e-3 < np.ptp(gripper) and 0 <= gripper.min() and gripper.max() < 0.15:
         found.append(f'the gripper never opens beyond {gripper.max():.3g}: it looks like metres of finger travel')

@@ -52,7 +52,7 @@ def convert(config: ConvertConfig) -> None:
     Raises DataError where none could be used.
     """
     if not config.instruction.strip():
-        raise DataError('a critic learns what was asked for: give --instruction')
+        raise DataError('--instruction is empty: a critic must know what the robot was told to do')
     written = 0
     for path in config.bags:
         try:
@@ -68,7 +68,7 @@ def convert(config: ConvertConfig) -> None:
                 raise DataError(f'{path}: {stood}')
             runs = _runs([m for m in motions if m.arrival not in broken])
             for text in [*bag.problems, *left_out, *_told(broken)]:
-                print(f'{path}: left out, mended or odd: {text}')
+                print(f'{path}: left out, corrected or unusual: {text}')
             if not runs:
                 raise DataError('; '.join([f'{path}: no continuous part of {MIN_STEPS} steps', *_told(broken)]))
             if reason := next(filter(None, (implausible(np.stack([m.action for m in run]), 5.0) for run in runs)), ''):
@@ -93,8 +93,8 @@ def _tell_rest(path: Path, motions: list[Motion]) -> None:
     if rest.all():
         raise DataError(f'{path}: nothing moves in it: joint states that were not updated?')
     if rest.mean() > 0.5:
-        print(f'{path}: nothing moves in {rest.sum()} of {len(rest)} steps; cut it, or a critic learns that waiting '
-              'leads there')
+        print(f'{path}: nothing moves in {rest.sum()} of {len(rest)} steps; cut them out, or the critic learns that '
+              'waiting leads to the goal')
 
 
 def load_arm(name: str):

@@ -40,7 +40,7 @@ def read(path: str, offset: int, size: int) -> bytes:
     """Return bytes of a file, exactly those and none around them. Raises OSError where they are not there."""
     data = os.pread(open_file(path).handle, size, offset)
     if len(data) != size:
-        raise OSError(f'{path}: {size} bytes at {offset} are not there, the file is cut short')
+        raise OSError(f'{path}: {size} bytes at {offset} are missing, the file is cut short')
     return data
 
 

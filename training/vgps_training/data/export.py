@@ -52,7 +52,7 @@ def export(config: ExportConfig) -> None:
                 continue
             try:
                 if episode.rate is not None and abs(episode.rate - config.fps) > 0.01 * config.fps:
-                    raise DataError(f'it has {episode.rate:g} steps a second: give --fps {episode.rate:g}')
+                    raise DataError(f'it has {episode.rate:g} steps per second: give --fps {episode.rate:g}')
                 writer.add(episode)
             except ValueError as error:  # a frame that cannot be decoded among them
                 skipped[str(error)] += 1

@@ -153,7 +153,7 @@ def _inspect(config: InspectConfig) -> None:
     contact_sheet(table).save(config.out / 'contact_sheet.png')
     histograms(table, config.discount, config.action_space).savefig(config.out / 'histograms.png', dpi=90)
     print(text)
-    print(f'pictures: {config.out}/contact_sheet.png, {config.out}/histograms.png')
+    print(f'images: {config.out}/contact_sheet.png, {config.out}/histograms.png')
 
 
 def prepare(config: SaveConfig) -> None:

@@ -94,7 +94,7 @@ def _shard_episodes(shard: Path, expected: int | str | None, name: str,
         for index, (offset, length, whole) in enumerate(records(shard)):
             source = f'{shard}#{index}'
             yield (_episode(shard, offset, length, rule, source, reading) if whole else Malformed(
-                source, 'its bytes do not have the checksum they were written with: fetch this shard again'))
+                source, 'its checksum is wrong: download this shard again'))
             count += 1
     except (TFRecordError, OSError) as error:
         yield Malformed(str(shard), str(error))
@@ -142,14 +142,14 @@ def _episode(path: Path, offset: int, length: int, rule: Standard, source: str,
         camera = _camera(features, data, rule, reading)
         slices = features[f'steps/{camera}']
         if isinstance(slices, np.ndarray):
-            raise DataError(f"'{camera}' holds numbers, not encoded pictures: write it with tfds.features.Image")
+            raise DataError(f"'{camera}' holds numbers, not encoded images: write it with tfds.features.Image")
         total, steps = len(slices), {}
         if not total:
             raise DataError('it has no steps')
         broken = [i for i, (start, _) in enumerate(slices) if not data[start:start + 4].startswith(PICTURES)]
         if broken:
-            raise DataError(f"step {broken[0]} has no picture of '{camera}' ({len(broken)} of {total} steps): "
-                            f'{slices[broken[0]][1]} bytes that are no JPEG, PNG or WebP')
+            raise DataError(f"step {broken[0]} has no image of '{camera}' ({len(broken)} of {total} steps): "
+                            f'{slices[broken[0]][1]} bytes that are not JPEG, PNG or WebP')
         for key, value in features.items():
             if key.startswith('steps/') and isinstance(value, np.ndarray) and value.size % total == 0:
                 steps[key.removeprefix('steps/')] = value.reshape(total, -1)
@@ -200,14 +200,14 @@ def _instruction(features: dict, data, rule: Standard) -> str:
     """Return the one instruction of an episode; raises DataError where there are others, or none to be read."""
     name = f'steps/{rule.instruction}'
     if isinstance(features.get(name), np.ndarray) or (name not in features and any('embedding' in k for k in features)):
-        raise DataError(f"'{rule.instruction}' is no text: embeddings alone do not say what was asked for")
+        raise DataError(f"'{rule.instruction}' is not a text: embeddings alone do not give the instruction")
     texts = {bytes(data[start:start + size]) for start, size in features[name]}
     if len(texts) != 1:
         raise DataError(f'{len(texts)} instructions within one episode')
     try:
         return texts.pop().decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"'{rule.instruction}' is no UTF-8 text") from error
+        raise DataError(f"'{rule.instruction}' is not UTF-8 text") from error
 
 
 def _success(features: dict, ruled: str, data) -> tuple[bool, tuple[str, ...]]:
@@ -217,7 +217,7 @@ def _success(features: dict, ruled: str, data) -> tuple[bool, tuple[str, ...]]:
     by_word = {key.rpartition('/')[2]: key for key in sorted(own, key=lambda key: -key.count('/'))}
     name, others = judging(list(by_word))
     if ruled not in features and name is None and others:
-        raise DataError(f"'{by_word[others[0]]}' tells how it ended, in a way that is not known; write it as 'success'")
+        raise DataError(f"'{by_word[others[0]]}' tells how it ended, but in an unknown form; write it as 'success'")
     judged = features.get(ruled, features.get(by_word.get(name)))
     if judged is None or not len(judged):
         for key, value in features.items():

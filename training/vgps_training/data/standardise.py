@@ -68,8 +68,8 @@ def _bridge(steps: Steps) -> np.ndarray:
     if len(state) > 4 and not np.ptp(state, axis=0).any() and np.abs(action[1:, :3].sum(0)).max() > COMMANDED:
         raise DataError('its states never change while motions were commanded: readings that were not updated')
     if action[:, 6].min() < -0.05 or action[:, 6].max() > 1.05:
-        raise DataError(f'gripper commands from {action[:, 6].min():.3g} to {action[:, 6].max():.3g} are no openness '
-                        '0..1')
+        raise DataError(f'gripper commands from {action[:, 6].min():.3g} to {action[:, 6].max():.3g} are not an '
+                        'openness 0..1')
     motion = state[1:, :6] - state[:-1, :6]
     around = np.abs(motion[:, 3:]) > np.pi
     motion[:, 3:][around] = (motion[:, 3:][around] + np.pi) % (2 * np.pi) - np.pi

@@ -135,9 +135,9 @@ class Report:
         """Return the report for a person."""
         lines = [f'{self.episodes} episodes, {self.steps} steps used; {sum(self.skipped.values())} episodes skipped']
         lines += [f'  {count} x {reason} (first: {self.examples[reason]})' for reason, count in _alike(self.skipped)]
-        lines += [f'camera {camera}: {count} episodes' + (f' at {rate:g} steps a second' if rate else '')
+        lines += [f'camera {camera}: {count} episodes' + (f' at {rate:g} steps per second' if rate else '')
                   for (camera, rate), count in self.cameras.most_common()]
-        lines.append('actions: metres and radians a step, gripper openness 0 (closed) to 1 (open)')
+        lines.append('actions: metres and radians per step, gripper openness 0 (closed) to 1 (open)')
         lines += [f'note: {count} x {note}' + (f' (first: {self.examples[note]})' if note in self.examples else '')
                   for note, count in _alike(self.notes)]
         return '\n'.join(lines)
@@ -217,7 +217,7 @@ def read_table(paths: Sequence[str | Path], image_size: int, *, split: str = 'tr
     if 0 < (without := sum(s is None for s in states)) < len(states):
         report.notes['without states: those of all others are left out, too'] = without
     if copies := len(actions) - len({hash(part.tobytes()) for part in actions}):
-        report.notes['the very actions of another episode: the same data twice?'] = copies
+        report.notes['the same actions as another episode: were the data given twice?'] = copies
     return table, report
 
 

@@ -114,7 +114,7 @@ def parse_example(data: memoryview | bytes | mmap.mmap, offset: int,
                 if value is not None:
                     features[key] = value
     except (IndexError, ValueError, OverflowError) as error:  # ValueError: not UTF-8, or no whole number of floats
-        raise TFRecordError(f'the record at byte {offset} is no tf.train.Example: {error}') from error
+        raise TFRecordError(f'the record at byte {offset} is not a tf.train.Example: {error}') from error
     return features
 
 

@@ -190,7 +190,7 @@ def main() -> None:
         torch.set_num_threads(config.threads)
     with command_line.refusing('vgps-train-policy', PolicyError, stopped='stopped: the same command continues'):
         if not config.data:
-            raise PolicyError('--data names no file')
+            raise PolicyError('no data: give --data PATH')
         if len(config.data) == 1 and config.data[0].suffix == '.npz':
             if config.successes_only:
                 raise PolicyError('--successes-only needs recordings: an .npz file does not tell which steps succeeded')

@@ -103,7 +103,7 @@ def outputs_of(network: CriticNetwork, table: StepTable, embeddings: np.ndarray,
 def run(config: CalibrateConfig) -> Calibrated:
     """Read, fit, write and tell; raises OSError or ValueError with the reason where that is impossible."""
     if config.out.exists():
-        raise ValueError(f'{config.out} is there already: choose another --out')
+        raise ValueError(f'{config.out} exists already: choose another --out')
     state, critic, _ = checkpoint.read(config.critic)
     table, report = read_table(config.data, critic.network.image_size)
     print(report.text())

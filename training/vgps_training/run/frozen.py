@@ -81,7 +81,7 @@ class FrozenEncoder:
         """
         path = Path(folder) / FILE
         if not path.is_file():
-            raise ValueError(f'{path} is not there: make it with vgps-pretrain')
+            raise ValueError(f'{path} does not exist: make it with vgps-pretrain')
         kept = torch.load(path, weights_only=True)
         pretrained = NetworkConfig(**kept['network'])
         for name in ('stage_sizes', 'num_filters', 'image_size'):

@@ -1,4 +1,4 @@
-"""What must hold before and while a run trains; each guard stops it by name instead of spoiling what is there."""
+"""What must hold before and while a run trains; each guard stops it before what is saved is spoilt."""
 import dataclasses
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""End a job of several processes by name when one of them hangs, instead of leaving the others to wait for it."""
+"""End a run of several processes, and name the one that hangs, instead of letting the others wait for it."""
 import contextlib
 import logging
 import os
@@ -65,7 +65,7 @@ class Heartbeat:
             except RuntimeError:
                 continue
             if time.monotonic() - self._finished > self._limit:
-                logger.error('no update for %.0f s: %s. The job is ended; what was saved is kept', self._limit,
+                logger.error('no update for %.0f s: %s. The run ends; what was saved is kept', self._limit,
                              '; '.join(self._culprits(seen, interval)))
                 os._exit(1)
                 return
@@ -75,7 +75,7 @@ class Heartbeat:
         for rank, (told, when) in sorted(seen.items()):
             _, host, doing, seconds = told.split('|')
             if time.monotonic() - when > 3 * interval:
-                silent.append(f'process {rank} on {host} does not answer, its last word was "{doing}"')
+                silent.append(f'process {rank} on {host} does not answer, its last report was "{doing}"')
             elif not doing.startswith('update'):
                 elsewhere.append(f'process {rank} on {host} has been {doing} for {seconds} s')
         return silent or elsewhere or ['every process waits in the update: look at the network between them']

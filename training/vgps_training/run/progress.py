@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, JSON lines always, TensorBoard, Weights & Biases on request."""
+"""What a run reports: a progress bar, JSON lines always, TensorBoard, Weights & Biases on request."""
 import json
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A critic's encoder as it is, and a new readout: what `vgps-pretrain --critic` fits to a robot's own episodes.
+"""A critic's encoder, unchanged, with a new readout: what `vgps-pretrain --critic` fits to a robot's own episodes.
 
 A hundred episodes are too few to train an image encoder (vgps_bringup/doc/study.md: a tenth of the demonstrations
 taught it nothing), but enough for a linear map from what a trained encoder sees to where this robot's gripper is, and

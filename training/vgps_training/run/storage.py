@@ -151,8 +151,8 @@ class Storage:
             shutil.rmtree(temporary, ignore_errors=True)
             if isinstance(error, RunError):
                 raise
-            raise RunError(f'update {state["step"]} cannot be saved in {self.folder} ({error}): make room or mend the '
-                           'disk, then give the same command again; the saves before it are kept') from error
+            raise RunError(f'update {state["step"]} cannot be saved in {self.folder} ({error}): make room or repair '
+                           'the disk, then give the same command again; the saves before it are kept') from error
 
     def _link(self, name: str, target: Path) -> None:
         link, temporary = self.folder / name, self.folder / f'.{name}.link'

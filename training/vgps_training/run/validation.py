@@ -1,4 +1,4 @@
-"""Offline figures that tell whether a critic can steer, and pictures of its values along held-out episodes."""
+"""Offline figures that tell whether a critic can steer, and plots of its values along held-out episodes."""
 from pathlib import Path
 
 import numpy as np

@@ -130,7 +130,7 @@ def test_a_command_that_waited_for_a_controller_that_did_not_run_moves_nothing(w
     if ticks_first:
         world.controller.tick(world.now, world.ros_now)
     assert world.send(0.01, age=frozen) in (Reason.STALE_JOINT_STATES, Reason.STALE_IMAGE)
-    assert world.controller.state is State.HOLDING and 'did not run' in world.controller.message
+    assert world.controller.state is State.HOLDING and 'was suspended' in world.controller.message
     assert len(world.arm.commands) == sent
     world.run(0.6)
     assert world.send(0.01) is Reason.ACCEPTED

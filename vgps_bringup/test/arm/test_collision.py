@@ -108,7 +108,7 @@ def test_a_way_home_that_would_sweep_the_table_goes_up_first():
 
 
 def test_without_a_safe_way_it_is_refused_and_says_which_link_would_be_where():
-    with pytest.raises(UnsafePathError, match='no safe way.*below the table') as refusal:
+    with pytest.raises(UnsafePathError, match='no safe path.*below the table') as refusal:
         Motion(NEUTRAL, START, 1.0, floor=0.2, collision=MODEL)      # the goal itself is below the table
     assert refusal.value.reason is Reason.TABLE
 

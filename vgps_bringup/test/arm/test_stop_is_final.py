@@ -237,7 +237,7 @@ def test_the_operators_move_ends_with_a_hang_and_goes_on_when_asked_for_again(se
     world.now += hung
     assert nothing_moves(world, 4.0)
     assert world.controller.state is State.STOPPED
-    assert 'did not run' in world.controller.message and 'call again' in world.controller.message
+    assert 'was suspended' in world.controller.message and 'call again' in world.controller.message
     assert service(world.controller, world.now)[0]
     world.run(9.0)
     assert world.shown == (State.READY, Reason.ACCEPTED)

@@ -103,7 +103,7 @@ def test_values_that_no_return_can_have_are_counted(tmp_path, messages):
 
     summary = episode_report(write(tmp_path / 'bag', messages, beyond))
     assert (summary['steps_outside_value_band'], summary['judged_steps']) == (2, 7)
-    assert '2 of 7 judged steps hold values outside −50 … 0' in (tmp_path / 'bag/report/index.html').read_text()
+    assert '2 of 7 scored steps hold values outside −50 … 0' in (tmp_path / 'bag/report/index.html').read_text()
     episode = Bag(tmp_path / 'bag').episodes[0]
 
     def warned(number):  # the decision image says so too
@@ -156,7 +156,7 @@ def test_every_count_leaves_out_the_step_that_was_under_way_at_the_end(tmp_path,
     html = (folder / 'report/index.html').read_text()
     assert (summary['steps'], summary['under_way'], summary['commands'], summary['judged_steps']) == (7, 1, 7, 6)
     assert sum(summary['reasons'].values()) == summary['image_to_command_ms']['n'] == 7  # 6 steered, 1 fallback
-    assert '6 of 6 judged steps hold values outside' in html and 'One more step was under way' in html
+    assert '6 of 6 scored steps hold values outside' in html and 'One more step was under way' in html
     assert 'SUCCESS, 7 steps' in describe('episode', summary)
     episode, = Bag(folder).episodes
     assert {row.count for row in latency_table(episode) if row.name == 'encode'} == {7}

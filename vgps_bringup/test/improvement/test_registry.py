@@ -46,7 +46,7 @@ def test_rolling_back_twice_goes_two_promotions_back_and_not_to_and_fro(registry
         registry.promote(entry.name, 'ada')
     assert registry.rollback('ada').hash == entries[1].hash
     assert registry.rollback('ada').hash == entries[0].hash
-    with pytest.raises(RegistryError, match='no critic before'):
+    with pytest.raises(RegistryError, match='no previous critic'):
         registry.rollback('ada')
     assert registry.current().hash == entries[0].hash
 

@@ -150,7 +150,7 @@ def test_zero_readings_stamps_of_zero_and_jumps_are_left_out_and_counted(cell):
     _, actions, _ = summary(bag)
     np.testing.assert_allclose(actions[:, 5], 0.03, atol=1e-6)
     text = '; '.join(bag.problems)
-    for part in ('stamped 0: 2', 'all joints read alike: 3', 'jumps of a joint: 1', 'frames stamped 0: 1'):
+    for part in ('stamped 0: 2', 'all joints have the same value: 3', 'jumps of a joint: 1', 'frames stamped 0: 1'):
         assert part in text, text
 
 
@@ -228,7 +228,7 @@ def test_a_recording_of_images_alone_gets_a_curve_of_a_policy_s_best_proposals(t
     for number in range(25):  # two seconds and a half at 10 Hz
         cell.frame(START + number * SECOND // 10)
     cell.writer.close()
-    with pytest.raises(BagError, match='--policy NAME --k 10 proposes'):
+    with pytest.raises(BagError, match='--policy NAME --k 10 to score'):
         judge_bags([tmp_path / 'images'], Rejudge(critics), words)
     found = judge_bags([tmp_path / 'images'], Rejudge(critics, (4,), policy=RandomPolicy()), words)
     points = found.curves['images, a, best of 4 proposals']

@@ -27,4 +27,4 @@ def test_agreement_is_over_episodes_that_succeeded_or_failed_and_an_aborted_one_
         rows += [judged(number, step, value=value) for step in range(3)]
         outcomes['bag', str(number)] = 'success' if number < 4 else ('failure', 'timeout')[number % 2]
     outcomes['bag', '3'] = 'aborted'
-    assert 'AUROC 0.75 over 3 successes and 4 failures' in sentences(rows, outcomes)[0]
+    assert 'AUC 0.75 over 3 successes and 4 failures' in sentences(rows, outcomes)[0]

@@ -96,7 +96,7 @@ def test_without_opengl_rays_stand_in_and_the_log_names_the_packages(monkeypatch
 def test_a_driver_that_crashes_or_hangs_is_only_a_reason(monkeypatch):
     monkeypatch.setattr(rendering.ctypes.util, 'find_library', lambda name: 'libEGL.so.1')
     monkeypatch.delenv('PYOPENGL_PLATFORM', raising=False)
-    for source, reason in (('import os; os.abort()', 'exit code'), ('import time; time.sleep(60)', 'no picture')):
+    for source, reason in (('import os; os.abort()', 'exit code'), ('import time; time.sleep(60)', 'no image')):
         rendering.probe.cache_clear()
         monkeypatch.setattr(rendering, '_PROBE', source)
         monkeypatch.setattr(rendering, '_PROBE_TIMEOUT', 3)

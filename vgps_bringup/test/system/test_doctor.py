@@ -59,14 +59,14 @@ FAULTS = [
     ({'camera__ages': [-7.5] * 50}, FAULT, '7.50 s in the future'),
     ({'camera__stamps': [0.0] * 50}, FAULT, 'zero'),
     ({'camera__stamps': [1e9] * 50}, FAULT, 'the same on every frame'),
-    ({'camera__arrivals': [0.05 * i + (i > 20) * 0.82 for i in range(50)]}, WARNING, '0.9 s without a frame'),
+    ({'camera__arrivals': [0.05 * i + (i > 20) * 0.82 for i in range(50)]}, WARNING, 'a gap of 0.9 s'),
     ({'joints__efforts': 0}, WARNING, '0 for 9 joints'),
     ({'joints__positions': REST[:5]}, FAULT, '9 names, of which 9 differ, and 5 positions'),
     ({'joints__names': (*NAMES[:-1], 'waist')}, FAULT, 'of which 8 differ'),
     ({'unreadable': Counter({'RMWError: cannot deserialize': 3})}, WARNING, '3 could not be read'),
     ({'camera__last': np.full((48, 64, 3), 3, np.uint8)}, FAULT, 'one colour'),
     ({'camera__last': np.repeat(picture()[..., :1], 3, axis=2)}, WARNING, 'grey'),
-    ({'camera__last': picture(0)}, WARNING, 'equal to the bit'),
+    ({'camera__last': picture(0)}, WARNING, 'identical to the bit'),
     ({'joints__arrivals': []}, FAULT, 'none in 5 s'),
     ({'joints__arrivals': [0.2 * i for i in range(25)]}, FAULT, '5 Hz'),
     ({'joints__names': NAMES[:3] + NAMES[4:], 'joints__positions': REST[:3] + REST[4:]}, FAULT, 'forearm_roll missing'),
@@ -89,7 +89,7 @@ def test_ros_distributions_end():
     day = datetime.date(2026, 11, 25)
     assert workstation.ros('jazzy', day).status == OK
     assert 'until 2026-12-31 only' in workstation.ros('kilted', day).found
-    assert 'that is over' in workstation.ros('humble', datetime.date(2027, 6, 1)).found
+    assert 'maintenance ended' in workstation.ros('humble', datetime.date(2027, 6, 1)).found
     assert workstation.ros('foxy', day).status == WARNING and workstation.ros('', day).status == FAULT
 
 
@@ -144,7 +144,7 @@ def test_numpy_and_torch_that_do_not_fit_each_other_are_named(monkeypatch):
 def test_whatever_ends_the_look_at_the_running_system_what_was_found_before_is_said(monkeypatch):
     fine, broken = Finding('ROS starts', OK, ''), Finding('ROS starts', FAULT, 'none', 'make setup')
     monkeypatch.setattr(doctor, '_running', lambda options: 1 / 0)
-    for first, words in ((fine, 'ZeroDivisionError'), (broken, 'none could look')):
+    for first, words in ((fine, 'ZeroDivisionError'), (broken, 'nothing was observed')):
         monkeypatch.setattr(doctor.workstation, 'examine', lambda *_, first=first: [first])
         found = doctor.examine(doctor.Doctor(running=True))
         assert found[0] == first and words in found[1].found
@@ -209,6 +209,6 @@ def test_table_says_the_status_in_words_and_json_is_for_support():
     findings = [Finding('camera', FAULT, 'no frame', 'plug it in'), Finding('clock', OK, 'synchronised')]
     text = table(findings, colour=False)
     assert 'FAULT' in text and '-> plug it in' in text and '\033' not in text
-    assert '1 FAULT' in summary(findings) and 'Mend' in summary(findings)
+    assert '1 FAULT' in summary(findings) and 'Fix' in summary(findings)
     assert json.loads(to_json(findings))['findings'][0]['remedy'] == 'plug it in'
     assert not Path('report.json').exists()

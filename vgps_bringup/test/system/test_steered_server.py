@@ -84,7 +84,7 @@ def test_an_episode_begins_with_a_connection_another_prompt_or_another_number(ur
 @pytest.mark.parametrize('request_, words', [
     ({'prompt': INSTRUCTION}, "no image under 'observation/image'; the request holds prompt"),
     ({'observation/image': image()}, 'no instruction'),
-    ({'observation/image': image() / 255.0, 'prompt': INSTRUCTION}, 'float64; needed is uint8'),
+    ({'observation/image': image() / 255.0, 'prompt': INSTRUCTION}, 'float64; uint8'),
     ({'observation/image': image()[..., 0], 'prompt': INSTRUCTION}, 'must be (H, W, 3)')])
 def test_a_request_that_lacks_something_is_answered_in_words_and_the_next_one_works(url, request_, words):
     with connect(url, compression=None) as connection:

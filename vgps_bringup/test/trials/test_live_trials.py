@@ -184,7 +184,7 @@ def test_a_system_that_runs_something_else_or_a_dry_arm_is_refused(robot):
         RobotRunner(study(Condition('a', 'random-policy', '/my/critic')), namespace)
     client.set_parameters('widowx_node', dry_run=True)
     try:
-        with pytest.raises(StudyError, match='is dry'):
+        with pytest.raises(StudyError, match='is in a dry run'):
             RobotRunner(study(Condition('a', 'random-policy', 'untrained')), namespace)
     finally:
         client.set_parameters('widowx_node', dry_run=False)

@@ -1,4 +1,4 @@
-"""Whose goal may move the arm to its start pose, and for how long: as long as it goes on asking. No ROS.
+"""Whose goal may move the arm to its start pose, and for how long: as long as it keeps asking. No ROS.
 
 A goal's way to its start pose is the one motion that another program asks for. It is held to a lease: the program
 repeats its request, each with the time it was made, and a program that was killed, hangs or has given up falls silent.
@@ -31,10 +31,10 @@ class Authority:
         if episode_id in self._over:
             return f"the move of episode '{episode_id}' is over: it was withdrawn or cut short"
         if not -_FUTURE_TOLERANCE <= age <= _OLDEST_REQUEST:
-            return (f'the request was made {age:.2f} s ago, allowed are {_OLDEST_REQUEST:.2f}: was the controller '
-                    'kept waiting, or do the clocks of two machines differ?')
+            return (f'the request was made {age:.2f} s ago, at most {_OLDEST_REQUEST:.2f} is allowed: was the '
+                    'controller blocked, or do the clocks of two machines differ?')
         if stamp <= self._woken and episode_id != self.goal:
-            return 'the request was made while the controller did not run'
+            return 'the request was made while the controller was suspended'
         return ''
 
     def grant(self, episode_id: str, stamp: float, now: float) -> None:

@@ -176,7 +176,7 @@ class ArmController:
         if self.state in (State.STARTING, State.STOPPED):
             return f"{self.state.name}: {self.message or 'the operator resumes'}"
         if self.state is State.HOMING:
-            return 'the arm is on its way to a pose already'
+            return 'the arm is already on its way to a pose'
         fault = self._fault(now)
         if fault is None and not self.arm.ready:
             fault = Fault(Reason.NOT_READY, self.arm.message)
@@ -274,7 +274,7 @@ class ArmController:
             return
         if silence or self.watchdog.stalled is not None:
             self._homing.pause()
-            self.message = fault.message if fault else 'paused: the goal that asked for it is silent'
+            self.message = fault.message if fault else 'paused: the goal has stopped asking for the start pose'
             if self.watchdog.stalled is not None or fault is None or fault.reason in _HARMLESS:
                 return    # any other fault ends a move that rests, too
         if fault is not None and fault.reason is Reason.TWO_PUBLISHERS and self.authority.goal is None:

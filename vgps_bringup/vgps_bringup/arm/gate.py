@@ -98,9 +98,9 @@ class CommandGate:
         if command.hold:
             return Reason.ACCEPTED, ''
         if self._stands:
-            return Reason.STALE_IMAGE, 'the ROS clock stands still, so that nobody knows how old the image is'
+            return Reason.STALE_IMAGE, 'the ROS clock stands still, so the age of the image is unknown'
         age = ros_now - command.stamp
         if not -_FUTURE_TOLERANCE <= age <= max_image_age:
-            return Reason.STALE_IMAGE, f'image behind the command is {age:.3f} s old, allowed are {max_image_age:.3f}'
+            return Reason.STALE_IMAGE, f'image of the command is {age:.3f} s old, at most {max_image_age:.3f} allowed'
         self._stamp = command.stamp
         return Reason.ACCEPTED, ''

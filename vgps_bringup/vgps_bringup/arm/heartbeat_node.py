@@ -127,7 +127,7 @@ class HeartbeatNode(Node):
         response.success = True
         response.message = 'the arm is held; widowx_node ' + (
             'hangs or is dead: it will be stopped when it answers' if self._heart.lost else
-            'is being stopped' if self._heart.heard else 'has not been heard yet')
+            'is being stopped' if self._heart.heard else 'has not reported yet')
         return response
 
     def _on_period(self) -> None:
@@ -188,7 +188,7 @@ class HeartbeatNode(Node):
         message = self._what(now) if lost else 'alive' if self._heart.heard else 'not heard yet'
         if others:
             message += f'; {others} may hide a controller that hangs: it publishes controller_state too '\
-                       '(a process that was killed counts for some 5 s more)'
+                       '(a killed process still counts for about 5 s)'
             self.get_logger().warning(message, throttle_duration_sec=10.0)
         status = DiagnosticStatus(name=f'{self.get_name()}: controller', message=message,
                                   level=DiagnosticStatus.ERROR if lost or others else DiagnosticStatus.OK)

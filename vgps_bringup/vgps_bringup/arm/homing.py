@@ -92,7 +92,7 @@ class Homing:
         was commanded, for the measured pose sags and would sag further with each step.
         """
         if self._motion is None:
-            raise RuntimeError('the arm has not set off for a pose')
+            raise RuntimeError('the arm has not started towards a pose')
         self._elapsed += period
         wanted = self._motion.at(self._elapsed)
         behind = np.abs(wanted - measured)

@@ -30,8 +30,8 @@ _LATEST = 0.5             # s that a poll waits for such a pause: servo errors m
 # is the driver that keeps the bus busy, so this ends the pushing when driver, computer or cable fail, not when we do.
 BUS_WATCHDOG = 25
 _TRIPPED = (-1, 255)      # what Bus_Watchdog reads then, as a signed and as an unsigned byte
-_BUS_WAS_DEAD = ('the servos stopped by themselves since nothing was on their bus for 0.5 s (Bus_Watchdog reads {}): '
-                 'look at the driver, support the arm, then ~/reset')
+_BUS_WAS_DEAD = ('the servos stopped by themselves, because nothing was sent on their bus for 0.5 s (Bus_Watchdog '
+                 'reads {}): check the driver, support the arm, then call ~/reset')
 _NO_ANSWER = 1 << 7       # error status of our own making; bit 7 is unused by the servos
 
 
@@ -42,7 +42,7 @@ class InterbotixArm:
                  on_reading: Callable[[Reading], None], on_health: Callable[[MotorHealth], None]):
         from sensor_msgs.msg import JointState
         self.gripper, self._bus_watchdog = GripperLoop(gripper_config), gripper_config.bus_watchdog
-        self.ready, self.message = False, f"waiting for Interbotix' driver in namespace /{robot_name}"
+        self.ready, self.message = False, f"waiting for Interbotix's driver in namespace /{robot_name}"
         self._logger, self._robot_name = node.get_logger(), robot_name
         self._on_reading, self._on_health = on_reading, on_health
         self._finger, self._finger_at = float('nan'), -np.inf
@@ -151,7 +151,7 @@ class InterbotixArm:
             def wait_until_future_complete(self, future: Any, timeout_sec: float | None = None) -> None:
                 rclpy.spin_until_future_complete(self, future, timeout_sec=timeout_sec or _SERVICE_TIMEOUT)
                 if not future.done():
-                    raise TimeoutError("Interbotix' driver does not answer")
+                    raise TimeoutError("Interbotix's driver does not answer")
 
         node = BoundedNode(node_name='widowx_interbotix')
         # No gripper of theirs: its timer fights our finger loop. No FK updates: nobody reads them.
@@ -175,7 +175,7 @@ class InterbotixArm:
             core.robot_set_operating_modes('single', 'gripper', 'pwm')
         elif wrong:
             raise RuntimeError(f'arm is in mode {arm.mode} with {arm.profile_type} profile, gripper in {gripper.mode}; '
-                               'needed are position, time and pwm: ~/reset sets them (support the arm, it sags)')
+                               'required are position, time and pwm: ~/reset sets them (support the arm, it sags)')
         if self._bus_watchdog:
             self._arm_bus_watchdog(cleared=set_modes)
         for register, value in PROFILE.items():

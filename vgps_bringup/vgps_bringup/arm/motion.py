@@ -81,8 +81,8 @@ def find_way(start: np.ndarray, goal: np.ndarray, collision: CollisionModel, flo
                 return
             except UnsafePathError:
                 yield None
-    raise UnsafePathError(refusal.reason, f'no safe way was found: on the straight one {refusal}; guide the arm clear '
-                                          'by hand (torque off, hold it) and try again')
+    raise UnsafePathError(refusal.reason, f'no safe path was found (on the straight one, {refusal}); guide the arm '
+                                          'clear by hand (torque off, hold it) and try again')
 
 
 def _duration(start: np.ndarray, goal: np.ndarray, max_speed: float, max_gripper_speed: float,

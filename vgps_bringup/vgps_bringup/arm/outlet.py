@@ -49,7 +49,7 @@ class Outlet:
         if now - self._sent_at <= _RESTS or off[worst] <= _ANCHORED:
             return ''
         self.anchor(measured)
-        return f'{JOINT_NAMES[worst]} was moved by {off[worst]:.2f} rad at rest: steps go on from where it is'
+        return f'{JOINT_NAMES[worst]} was moved by {off[worst]:.2f} rad while at rest: the next step starts from there'
 
     def hold(self) -> None:
         """Have the fingers stay or go on holding; an arm may be without fingers that push."""

@@ -95,7 +95,7 @@ class Watchdog:
             if len(nodes) > 1:
                 self.second_publisher = Fault(
                     Reason.TWO_PUBLISHERS, f'{topic} has {len(nodes)} publishers, {" and ".join(sorted(nodes))}: stop '
-                                           'one (a process that was killed counts for some 5 s more)')
+                                           'one (a killed process still counts for about 5 s)')
                 return
 
     def drivers(self, topic: str, nodes: Sequence[str]) -> None:
@@ -108,7 +108,7 @@ class Watchdog:
     @property
     def note(self) -> str:
         """What is not watched, '' for nothing."""
-        return '' if self._efforts_known else 'the driver reports no efforts: nothing in the way will be felt'
+        return '' if self._efforts_known else 'the driver reports no efforts: obstacles will not be felt'
 
     def notice_stall(self, gap: float, now: float) -> Fault | None:
         """Take the seconds since the controller ran last; return the Fault where its joint states are old by that.
@@ -117,8 +117,8 @@ class Watchdog:
         """
         if gap <= self.config.joint_states_timeout:
             return None
-        self.stalled = Fault(Reason.STALE_JOINT_STATES, f'the controller itself did not run for {gap:.2f} s: what '
-                                                        'waited meanwhile is old')
+        self.stalled = Fault(Reason.STALE_JOINT_STATES, f'the controller itself was suspended for {gap:.2f} s: what '
+                                                        'arrived meanwhile is out of date')
         self._stalled_until = now + self.config.recovery_time
         return self.stalled
 
@@ -153,7 +153,8 @@ class Watchdog:
             jump = np.abs(positions - previous)
             worst = int(jump.argmax())
             if jump[worst] > self.config.max_joint_jump:
-                return Fault(Reason.JOINT_JUMP, f'{JOINT_NAMES[worst]} jumped {jump[worst]:.2f} rad between two frames')
+                return Fault(Reason.JOINT_JUMP, f'{JOINT_NAMES[worst]} jumped {jump[worst]:.2f} rad between two joint '
+                                                'states')
         return None
 
     def _judge_finger(self, finger: float) -> Fault | None:
@@ -166,7 +167,7 @@ class Watchdog:
             if not (self.config.require_efforts or self._efforts_known):
                 return None
             return Fault(Reason.NO_EFFORT, 'the driver reports no efforts'
-                         + (' any more' if self._efforts_known else '') + ': nothing in the way would be felt')
+                         + (' any more' if self._efforts_known else '') + ': obstacles would not be felt')
         self._efforts_known = True
         excess = np.abs(efforts) - np.array(self.config.effort_limits)
         worst = int(np.argmax(excess))
@@ -266,12 +267,12 @@ class Watchdog:
         if proposed is None:
             if not self._policy_known:
                 return Fault(Reason.STALE_COMMAND, f'no command for {silence:.1f} s')
-            return Fault(Reason.POLICY_LOST, f'no candidates in the {silence:.1f} s of this episode: policy_node hangs '
-                                             'or does not run')
+            return Fault(Reason.POLICY_LOST, f'no candidates in the {silence:.1f} s of this episode: policy_node '
+                                             'hangs or is not running')
         if proposed > last:
             if now - proposed <= self.config.command_timeout:
                 return None
             return Fault(Reason.CRITIC_LOST, f'candidates {now - proposed:.1f} s ago but no command: '
                                              'is critic_node running?')
-        return Fault(Reason.POLICY_LOST, f'no candidates for {now - proposed:.1f} s: policy_node hangs or does not '
-                                         'run')
+        return Fault(Reason.POLICY_LOST, f'no candidates for {now - proposed:.1f} s: policy_node hangs or is not '
+                                         'running')

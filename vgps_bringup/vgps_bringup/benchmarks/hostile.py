@@ -1,4 +1,4 @@
-"""Hostile messages: of the right type with values nobody should send, and bytes that are no message at all. Seeded."""
+"""Hostile messages: of the right type with values nobody should send, and bytes that are not a message. Seeded."""
 
 import importlib
 import re

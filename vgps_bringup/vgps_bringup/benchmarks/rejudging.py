@@ -1,4 +1,4 @@
-"""How fast recordings are judged again, against real time, and what a sweep over K and beta costs against one setting.
+"""How fast recordings are scored again, relative to real time, and what a sweep over K and beta costs.
 
     python -m vgps_bringup.benchmarks.rejudging                    # records episodes of its own first, without ROS
     python -m vgps_bringup.benchmarks.rejudging --bags runs/*

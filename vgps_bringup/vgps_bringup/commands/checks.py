@@ -1,4 +1,4 @@
-"""What is typed on a command line, checked before anything is started or written. No ROS, no models, no network."""
+"""Check what was typed before anything is started or written. No ROS, no models, no network."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def critic(name: str) -> None:
 def recording(*paths: Path) -> None:
     """Check that something that could be a bag is there."""
     if not paths:
-        raise ArgumentError('say which recordings: bags, or folders that hold them, e.g. runs')
+        raise ArgumentError('give recordings: bags, or folders that hold them, e.g. runs')
     for path in paths:
         if path.exists():
             continue
@@ -151,7 +151,7 @@ def is_bag(folder: Path) -> bool:
 def unused(path: Path, overwrite: bool) -> None:
     """Refuse to overwrite a report."""
     if path.exists() and not overwrite:
-        raise ArgumentError(f'{path} is there already: choose another --output, or say --overwrite')
+        raise ArgumentError(f'{path} exists already: choose another --output, or give --overwrite')
 
 
 def new_folder(path: Path) -> None:
@@ -159,7 +159,7 @@ def new_folder(path: Path) -> None:
     for part in (path, *path.parents):
         if part.exists():
             if not part.is_dir():
-                raise ArgumentError(f'{part} is a file, so that nothing can be written below it: choose another '
+                raise ArgumentError(f'{part} is a file, so no folder can be made in it: choose another '
                                     '--output')
             return
 
@@ -167,7 +167,7 @@ def new_folder(path: Path) -> None:
 def namespace(name: str) -> None:
     """Check the name of a ROS namespace."""
     if not re.fullmatch(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?', name):
-        raise ArgumentError(f"'{name}' is no ROS namespace: letters, digits and _ only, no digit first, e.g. vgps")
+        raise ArgumentError(f"'{name}' is not a ROS namespace: letters, digits and _ only, no digit first, e.g. vgps")
 
 
 def or_exit(command: str, *steps: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ from vgps_msgs_py import command_line
 
 @dataclass
 class List:
-    """Print every critic with its origin, one a line; * is the current one."""
+    """Print every critic with its origin, one per line; * marks the current one. Example: vgps-critics list"""
 
     def _run(self, registry: Registry) -> None:
         current = registry.current()
@@ -31,7 +31,7 @@ class List:
 
 @dataclass
 class Show:
-    """Print everything that is known of one critic: lineage, metrics, promotions."""
+    """Print all that is known about one critic: lineage, metrics, promotions. Example: vgps-critics show current"""
 
     critic: Positional[str]
     """first digits of its hash, or current"""
@@ -48,7 +48,7 @@ class Show:
 
 @dataclass
 class Diff:
-    """Print what changed from one critic to another: data, recipe, metrics."""
+    """Print the differences between two critics: data, recipe, metrics. Example: vgps-critics diff 3f2a current"""
 
     first: Positional[str]
     """first digits of its hash, or current"""
@@ -61,14 +61,14 @@ class Diff:
 
 @dataclass
 class Promote:
-    """Let a critic steer, from the next start of critic_node on."""
+    """Make a critic the current one, which steers from the next start of critic_node on."""
 
     critic: Positional[str]
     """first digits of its hash"""
     by: str = field(default_factory=getpass.getuser)
     """who decides, for the history"""
     override: str = ''
-    """promote what the gate has not accepted, and why"""
+    """why to promote a critic that the gate has not accepted, for the history; by default it is not promoted"""
 
     def _run(self, registry: Registry) -> None:
         entry = registry.promote(self.critic, self.by, self.override)
@@ -78,7 +78,7 @@ class Promote:
 
 @dataclass
 class Rollback:
-    """Let the critic before the current one steer again, from the next start of critic_node on."""
+    """Make the previous critic the current one again, from the next start of critic_node on."""
 
     by: str = field(default_factory=getpass.getuser)
     """who decides, for the history"""
@@ -92,10 +92,10 @@ class Rollback:
 
 @dataclass
 class Which:
-    """Print which critic chose in recordings."""
+    """Print which critic steered in recordings. Example: vgps-critics which runs/*"""
 
     bags: Positional[tuple[Path, ...]]
-    """rosbag2 folders or files"""
+    """rosbag2 folders or files (MCAP, sqlite3)"""
 
     def _run(self, registry: Registry) -> None:
         from vgps_msgs_py.bags.reader import Bag
@@ -111,16 +111,16 @@ class Which:
 
 @dataclass
 class Push:
-    """Publish one critic with its card, lineage and outlook on the Hugging Face hub."""
+    """Publish a critic with its card, lineage and outlook on the Hugging Face hub."""
 
     critic: Positional[str]
     """first digits of its hash, or current"""
     repository: Positional[str]
-    """owner/name"""
+    """owner/name on the hub"""
     private: bool = False
     """make the repository private when it is created"""
     dry_run: bool = False
-    """list the files, touch no network"""
+    """list the files without using the network"""
 
     def _run(self, registry: Registry) -> None:
         entry = registry.get(self.critic)

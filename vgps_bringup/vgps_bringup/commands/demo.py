@@ -1,4 +1,4 @@
-"""``vgps-demo``: the same scene twice, with the plain policy and steered, through the whole live system.
+"""``vgps-demo``: one scene twice in the live simulation, with the plain policy and steered.
 
 Starts the simulation exactly as ``ros2 launch vgps_bringup simulation.launch.py`` does, runs one episode per condition
 over real ROS 2, records each as a bag, and leaves a report folder with the videos side by side.
@@ -30,12 +30,12 @@ DEFAULTS = {argument.name: argument.default for argument in SYSTEMS['simulation'
 
 @dataclass
 class Demo:
-    """Play one scene twice, with the plain policy and steered, through the whole live system, and compare.
+    """Run one scene twice in the live simulation, with the plain policy and steered, and compare.
 
     Example: vgps-demo --task put_carrot_on_plate --seed 3
 
     Starts the simulation as ros2 launch does, runs one episode per condition over real ROS 2, records each as a bag and
-    leaves a page with both videos side by side. About a minute or two.
+    writes a page with both videos side by side. Takes a minute or two.
     """
 
     task: str = DEFAULTS['task']
@@ -43,19 +43,19 @@ class Demo:
     # chosen to be shown: of the 100 live trials of doc/study.md, a scene that came out the same way every time it was
     # replayed (13 of 13 plain failures, 13 of 13 steered successes); the rates beside it are from all scenes
     seed: int = 10023
-    """start scene, >= 0; default: one where the two differ"""
+    """seed of the start scene, at least 0; by default a scene in which the two differ"""
     policy: str = DEFAULTS['policy']
     """entry-point name of the policy"""
     critic: str = DEFAULTS['critic']
-    """checkpoint: folder, owner/name on the hub, default (shipped) or untrained"""
+    """checkpoint: folder, owner/name on the hub, 'default' (shipped) or 'untrained'"""
     k: int = int(DEFAULTS['k'])
     """candidates per frame, 1 .. 1000"""
     beta: float = float(DEFAULTS['beta'])
-    """temperature of the choice, >= 0; 0 takes the best"""
+    """temperature of the choice, at least 0; 0 takes the best candidate"""
     max_steps: int = int(DEFAULTS['max_steps'])
-    """control steps of 0.2 s, >= 1"""
+    """control steps per episode, of 0.2 s each, at least 1"""
     namespace: str = f'vgps_demo_{os.getpid()}'
-    """ROS namespace"""
+    """namespace of the nodes; by default one that nobody else uses"""
     output: pathlib.Path = pathlib.Path('runs')
     """folder for the results"""
     verbose: bool = False

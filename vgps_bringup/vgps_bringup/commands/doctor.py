@@ -17,7 +17,7 @@ from vgps_msgs_py import command_line
 
 @dataclass
 class Doctor:
-    """Look at this workstation and say, line by line, what is right and what to do about the rest.
+    """Check this workstation, and say line by line what is right and what to do about the rest.
 
     Before the first start: vgps-doctor
 
@@ -27,31 +27,31 @@ class Doctor:
 
     For a support request: vgps-doctor --json > report.json
 
-    Nothing is published, moved or changed. Exit status 1 where something is at fault.
+    Nothing is published, moved or changed. Exit status 1: something is wrong.
     """
 
     running: bool = False
-    """also listen to the running system for a few seconds"""
+    """also check the running system, by listening for a few seconds"""
     robot: str = ''
-    """namespace of Interbotix' driver, for example wx250s: also look for the real arm"""
+    """also check the real arm: the namespace of Interbotix's driver, for example wx250s"""
     namespace: str = 'vgps'
     """namespace of the running system"""
     camera_topic: str = 'image_raw'
-    """the policy's camera"""
+    """image topic of the camera to check"""
     image_transport: Literal['auto', 'raw', 'compressed'] = 'auto'
-    """as the system was started: raw pictures, compressed ones, or these only where there are no raw ones"""
+    """which image topic is used: raw; compressed (topic + /compressed); auto: compressed only without a raw one"""
     critic: str = ''
-    """also load this critic: a folder, owner/name on the hub, or default"""
+    """also load this critic: folder, owner/name on the hub or 'default' (shipped)"""
     policy_server: str = ''
-    """also ask this policy server, for example ws://127.0.0.1:8765"""
+    """also connect to this policy server, for example ws://127.0.0.1:8765"""
     output: Path = Path('runs')
-    """folder that recordings go to"""
+    """folder for recordings, whose disk is checked"""
     seconds: float = 5.0
     """how long to listen to the running system [s]"""
     quick: bool = False
     """leave out the slow checks: write speed and bag writer"""
     json: Annotated[bool, tyro.conf.arg(name='json')] = False
-    """print JSON in place of the table"""
+    """print JSON instead of the table"""
 
 
 def examine(options: Doctor) -> list[Finding]:
@@ -60,7 +60,7 @@ def examine(options: Doctor) -> list[Finding]:
         workstation.examine(options.output, options.critic, options.policy_server, bool(options.robot), options.quick)
     )
     if options.running and any(f.subject == STARTS and f.status == FAULT for f in found):
-        found.append(Finding('running system', UNKNOWN, 'no node starts here, so that none could look', 'see above'))
+        found.append(Finding('running system', UNKNOWN, 'no node starts here, so nothing was observed', 'see above'))
     elif options.running:
         try:
             found += _running(options)

@@ -18,26 +18,25 @@ class Episodes:
 
     Example, robot: vgps-episode --instruction "put the carrot on the plate"
 
-    Before: vgps-run simulation. Next: vgps-report runs/EPISODE. Exit status 1 where an episode was aborted or did not
-    begin.
+    Before: vgps-run simulation. Next: vgps-report runs/EPISODE. Exit status 1: an episode was aborted or did not begin.
     """
 
     instruction: str = ''
-    """what to do; empty: the simulated task's own instruction"""
+    """what to do, in words; empty: the simulated task's own instruction"""
     task: str = ''
-    """simulated task to reset to; empty: the scene stays as it is"""
+    """simulated task whose scene is set up; empty: the scene stays as it is"""
     seed: int = 0
-    """start scene, policy and selection derive from it, >= 0"""
+    """seed of the start scene, the policy and the selection, at least 0"""
     max_steps: int = 0
-    """control steps after which the episode ends, >= 1; 0 takes the policy node's own limit"""
+    """control steps after which the episode ends, at least 1; 0 takes policy_node's own limit"""
     episodes: int = 1
-    """how many, with seeds counting up, >= 1"""
+    """number of episodes, with seeds counting up, at least 1"""
     no_reset: bool = False
-    """start from where the arm is"""
+    """start where the arm is, without moving it to its start pose"""
     namespace: str = 'vgps'
     """namespace of the running system"""
     patience: float = 60.0
-    """how long to wait for the policy node [s], >= 0"""
+    """how long to wait for policy_node [s], at least 0"""
 
 
 def _check(options: Episodes) -> None:

@@ -60,7 +60,7 @@ def run_bag(options) -> None:
         print(f'live and offline choices agree on {same["same"]} of {same["of"]} steps')
     table = 'steps.parquet' if summary['settings'] else 'summary.json'  # value curves are not judged step by step
     print(f'{summary["times_real_time"]:.1f} times faster than real time. Report: {options.output / "index.html"}; '
-          f'every judged step: {options.output / table}\nNext, play it: vgps-evaluate trials --critic '
+          f'every step: {options.output / table}\nNext, use it: vgps-evaluate trials --critic '
           f'{options.critic[0]} --tasks simulation, or on the robot: vgps-run robot critic:={options.critic[0]}')
 
 
@@ -136,7 +136,7 @@ def run_trials(options) -> None:
         # of RuntimeError: AbandonedError, JobError, PolicyError, SimplerError
         sys.exit(f'vgps-evaluate {options.command}: {error}')
     except KeyboardInterrupt:
-        sys.exit('\nstopped: every finished trial is kept, the same call resumes')
+        sys.exit('\nstopped: every finished trial is kept, the same command continues')
 
 
 def _runner(study, options):

@@ -1,4 +1,4 @@
-"""What can be said to ``vgps-evaluate``: its commands and their options, with defaults and ranges."""
+"""The commands of ``vgps-evaluate`` and their options, with defaults and ranges."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``vgps-improve``: from a robot's own judged recordings to a better critic, offered or refused with the reasons."""
+"""``vgps-improve``: from a robot's own judged recordings to a better critic, accepted or refused with the reasons."""
 
 import os
 import sys
@@ -25,39 +25,40 @@ REFUSED = 3   # exit status
 
 @dataclass
 class Improve:
-    """Train a better critic on a robot's own judged recordings; it is offered with a report, or refused with reasons.
+    """Train a better critic on a robot's own judged recordings, and report whether it passes the gate.
 
     Example: vgps-improve runs/
 
     Plain and steered episodes, successes and failures all count; unjudged ones do not. An interrupted call continues
-    where it stopped. Needs the package training/ on the machine that trains, not on the robot. Exit status 3: refused.
+    where it stopped. Needs the package training/ on the machine that trains, not on the robot. Exit status 3: the gate
+    refused the critic.
 
-    Next: vgps-critics promote NAME; nothing is promoted by itself.
+    Next: vgps-critics promote NAME; no critic is promoted automatically.
     """
 
     bags: Positional[tuple[Path, ...]]
     """recordings, or folders that hold them"""
     registry: Path = Path('critics')
-    """folder of critics; the current one is the one to beat"""
+    """folder of critics, whose current one is the one to beat"""
     work: Path = Path('improvement')
     """folder for intermediate results and the report"""
     start: str = ''
-    """critic whose encoder is kept: folder, hub id, 'default' (shipped); 'nothing' trains an encoder as well, for which
-    a hundred episodes are too few; by default the current critic of the registry, or the shipped one"""
+    """critic whose encoder is kept: folder, owner/name on the hub or 'default' (shipped); 'nothing' trains an encoder
+    as well, for which a hundred episodes are too few; by default the registry's current critic, or the shipped one"""
     heads: Literal['continue', 'fresh', 'keep'] = Recipe.heads
-    """go on from the start critic's heads, learn fresh ones, or keep them and calibrate an outlook alone"""
+    """continue: train the start critic's heads further; fresh: train new ones; keep: only fit an outlook"""
     algorithm: Literal[tuple(HEADS)] = Recipe.algorithm
-    """what the heads are trained with"""
+    """algorithm that trains the heads"""
     steps: int = Recipe.steps
-    """updates of the critic's heads, at least 0; 0: as many as the recipe says"""
+    """updates of the critic's heads, at least 0; 0: as many as the recipe sets"""
     folds: int = Recipe.folds
-    """critics trained to judge the recipe by, at least 2"""
+    """number of critics trained on parts of the data to validate the recipe, at least 2"""
     false_alarms: float = Recipe.false_alarms
     """largest share of successful episodes in which the outlook may raise an alarm, 0 .. 1"""
     new_scene: bool = False
-    """learn from another camera, table or light than the critic in use was trained on"""
+    """accept another camera, table or light than the critic in use was trained on"""
     seed: int = Recipe.seed
-    """seed of weights, draws and order, at least 0"""
+    """seed of weights, sampling and order, at least 0"""
     jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """trainings that run at the same time, at least 1; by default as many as there are cores"""
     watch: bool = False
@@ -95,7 +96,7 @@ def run_once(options: Improve, registry: Registry) -> int:
             print(f'REFUSED {reason}')
         return REFUSED
     entry = registry.add(outcome.critic, outcome.lineage)
-    print(f'OFFERED {entry.name}\nNext: vgps-critics --registry {registry.root} promote {entry.name}')
+    print(f'ACCEPTED {entry.name}\nNext: vgps-critics --registry {registry.root} promote {entry.name}')
     return 0
 
 

@@ -17,12 +17,12 @@ class Options(Experiment):
 
     Example: vgps-improvement-experiment --output small --policies flow --curve 100 --rounds 1 --trials 50 --shifts
 
-    With the defaults it takes many CPU hours. Next: read OUTPUT/experiment.md, which is written anew after every part.
+    With the defaults it takes many CPU hours. Next: read OUTPUT/experiment.md, which is rewritten after every part.
     """
 
     output: Path = Path('experiment')  # folder for everything that is written
-    start: str = 'default'             # critic whose encoder is kept: folder, hub id or 'default' (shipped)
-    # learnt from these episodes alone; 'continue': on from the start critic's; 'keep': as they are
+    start: str = 'default'             # critic whose encoder is kept: folder, owner/name on the hub or 'default'
+    # fresh: train new heads on these episodes alone; continue: train the start critic's further; keep: use them as is
     heads: Literal['fresh', 'continue', 'keep'] = 'fresh'
 
 

@@ -20,27 +20,27 @@ class Report:
 
     Example: vgps-report runs/20260102T030405678_put_carrot_on_plate_s7
 
-    Of a folder with recordings in it, e.g. vgps-report runs, write episodes.html: every episode with its last picture,
-    to be filtered by task, condition, outcome and reason.
+    For a folder of recordings, e.g. vgps-report runs, write episodes.html: every episode with its last image, to be
+    filtered by task, condition, outcome and reason.
 
-    Next: open the page in a browser, or judge the recordings anew with vgps-evaluate bag.
+    Next: open the page in a browser, or score the recordings again with vgps-evaluate bag.
     """
 
     bag: Positional[Path]
     """rosbag2 folder or file (MCAP, sqlite3), or a folder with such recordings in it"""
     output: Path | None = None
-    """report folder; by default the folder report in the bag"""
+    """folder of the report; by default the folder report in the bag"""
     camera: str = ''
-    """image topic, or its end, where several cameras were recorded"""
+    """image topic, or whole names of it; needed if several cameras were recorded"""
     episode: str = ''
-    """name of the episode; by default the last of the bag"""
+    """id of the episode; by default the last one of the bag"""
     overwrite: bool = False
-    """replace a report that is there"""
+    """replace an existing report"""
     rerun: bool = False
-    """write REPORT/episode.rrd for the Rerun viewer instead: images, arm and candidates in 3-D, values, reasons; needs
-    pip install rerun-sdk"""
+    """write REPORT/episode.rrd for the Rerun viewer instead: images, arm and candidates in 3-D, values, reasons (needs
+    pip install rerun-sdk)"""
     each: bool = False
-    """of a folder: first write the page of every recording that has none"""
+    """for a folder: first write the page of every recording that has none"""
 
 
 def main() -> None:
@@ -127,7 +127,7 @@ def _folder(options: Report) -> None:
     print(f'{len(cards)} episodes, {successes} successes\nPage: {page}\nNext, what a critic says of all of them: '
           f'vgps-evaluate bag {options.bag} --critic default')
     if not cards:
-        sys.exit('vgps-report: not one episode could be shown')
+        sys.exit('vgps-report: no episode could be shown')
 
 
 if __name__ == '__main__':

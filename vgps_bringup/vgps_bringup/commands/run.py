@@ -23,18 +23,19 @@ class Run:
 
     Example: vgps-run simulation task:=put_carrot_on_plate k:=50
 
-    What can be given as name:=value: vgps-run simulation --show-args. Next, in another terminal: vgps-episode.
+    To list the launch arguments (name:=value): vgps-run simulation --show-args. Next, in another terminal:
+    vgps-episode.
     """
 
     system: Positional[Literal[tuple(SYSTEMS)]]
     """simulation: a simulated WidowX; robot: the real arm (needs ros2 launch for its driver, unless driver:=false);
     replay: the live critic on a recorded episode"""
     arguments: Annotated[Positional[tuple[str, ...]], arg(metavar='name:=value')] = ()
-    """see --show-args"""
+    """launch arguments, see --show-args"""
     only: str = ''
-    """start only this node of the system, for example after it has died"""
+    """start only this node of the system, for example after it died"""
     show_args: Annotated[bool, arg(aliases=['-s'])] = False
-    """list the arguments and exit"""
+    """list the launch arguments and exit"""
 
 
 def parse(words: tuple[str, ...]) -> dict[str, str]:

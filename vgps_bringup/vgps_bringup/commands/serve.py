@@ -1,4 +1,4 @@
-"""``vgps-serve``: a steered policy behind openpi's protocol, for other people's evaluation suites."""
+"""``vgps-serve``: a steered policy behind openpi's protocol, for other evaluation suites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vgps-param``, ``vgps-arm`` and ``vgps-topic``: what the docs do with ``ros2``, where it is not installed.
+"""``vgps-param``, ``vgps-arm`` and ``vgps-topic``: substitutes for ``ros2``, where it is not installed.
 
 On a workstation with ROS from apt, ``ros2 param``, ``ros2 service`` and ``ros2 topic`` do the same and more.
 """
@@ -33,7 +33,7 @@ class List:
     """Show the parameters of a node, or of every node, with their values. Example: vgps-param list critic_node"""
 
     node: Node = ''
-    """for example critic_node"""
+    """name of the node, for example critic_node; empty: all"""
     namespace: Namespace = 'vgps'
 
 
@@ -50,14 +50,14 @@ class Get:
 
 @dataclass
 class Set:
-    """Change one parameter of a node that runs. Example: vgps-param set policy_node num_candidates 50"""
+    """Change one parameter of a running node. Example: vgps-param set policy_node num_candidates 50"""
 
     node: Node
     """for example policy_node"""
     name: Name
     """for example num_candidates"""
     value: Annotated[Positional[str], arg(metavar='VALUE')]
-    """as in YAML: 50, 0.1, true, value"""
+    """new value, as in YAML: 50, 0.1, true, first"""
     namespace: Namespace = 'vgps'
 
 
@@ -72,28 +72,28 @@ class Arm:
 
     Example: vgps-arm stop
 
-    After a stop only home or reset let the arm move again. A command line is no emergency stop: keep the power switch
-    within reach.
+    After a stop only home or reset let the arm move again. A command line is not an emergency stop: keep the power
+    switch within reach.
     """
 
     what: Positional[Literal['stop', 'home', 'reset']]
-    """stop, home or reset"""
+    """stop: hold still until home or reset; home: neutral pose; reset: gripper open, neutral pose, start pose"""
     node: str = 'widowx_node'
-    """heartbeat_node also takes stop, and gets it where widowx_node does not answer"""
+    """node to call; heartbeat_node also takes stop, and gets it if widowx_node does not answer"""
     namespace: Namespace = 'vgps'
 
 
 @dataclass
 class Topic:
-    """Measure how many messages a second a topic of the running system carries.
+    """Measure the message rate of a topic of the running system, or list all topics.
 
     Example: vgps-topic rate image_raw
     """
 
     what: Positional[Literal['rate', 'list']]
-    """rate: messages per second; list: every topic in sight with its type"""
+    """rate: messages per second; list: every visible topic with its type"""
     topic: Annotated[Positional[str], arg(metavar='TOPIC')] = ''
-    """relative to the namespace, or with a leading slash: /blue/image_raw"""
+    """topic relative to the namespace, or absolute with a leading slash: /blue/image_raw"""
     seconds: float = 3.0
     """how long to listen [s], 0.5 .. 600"""
     namespace: Namespace = 'vgps'

@@ -52,8 +52,8 @@ def outside_band(episode: EpisodeRecord) -> int:
 def band_sentence(outside: int, scored: int) -> str:
     """Say what values beyond the band mean, or nothing."""
     low, high = VALUE_BAND
-    return (f'{outside} of {scored} judged steps hold values outside −{-low:.0f} … {high:.0f}, the range of a return '
-            'of −1 per step: there the critic extrapolates, and only the order of its values means anything'
+    return (f'{outside} of {scored} scored steps hold values outside −{-low:.0f} … {high:.0f}, the range of a return '
+            'of −1 per step: there the critic extrapolates, and only the order of its values is meaningful'
             ) if outside else ''
 
 
@@ -117,7 +117,7 @@ def describe(label: str, summary: dict) -> str:
     if summary['steps_per_second']:
         text += f', {summary["steps_per_second"]:.1f} steps/s'
     if summary['added_ros_latency_ms']:
-        parts = (('the frame\'s way takes', 'frame_age_ms'), ('the models', 'models_ms'))
+        parts = (('the frame takes', 'frame_age_ms'), ('the models', 'models_ms'))
         said = ''.join(f'{words} {summary[key]["p50"]:.0f}, ' for words, key in parts if summary[key])
         text += (f', image to command {summary["image_to_command_ms"]["p50"]:.0f} ms: {said}ROS adds '
                  f'{summary["added_ros_latency_ms"]["p50"]:.1f} (p95 {summary["added_ros_latency_ms"]["p95"]:.1f})')

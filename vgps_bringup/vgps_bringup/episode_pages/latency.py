@@ -81,7 +81,7 @@ def latency_table(episode: EpisodeRecord) -> list[LatencyRow]:
             if begin in received and end in received:
                 samples['loop', name].append((received[end] - received[begin]) * 1e-6)
         for name, value in (('image stamp → joint command', image_to_command(step)),
-                            ('of it until the policy has the frame', frame_age(step)),
+                            ('part of it: until the policy has the frame', frame_age(step)),
                             ('models on the critical path', model_milliseconds(step)),
                             ('added by ROS: the difference', added_latency(step))):
             if value is not None:

@@ -124,7 +124,7 @@ def draw_panel(shared: Values, step: Step | None, position: int | None) -> np.nd
         _bars(draw, step, (margin, y, right, HEIGHT - (182 if refusal(step) else 158)))
         if why := refusal(step):  # known only afterwards: the live picture is drawn when the decision comes
             draw.rounded_rectangle((margin, HEIGHT - 172, right, HEIGHT - 148), 6, fill=BAD)
-            draw.text(((margin + right) / 2, HEIGHT - 160), f'✕ NOT CARRIED OUT: {why}', BACK, font(13, bold=True),
+            draw.text(((margin + right) / 2, HEIGHT - 160), f'✕ NOT EXECUTED: {why}', BACK, font(13, bold=True),
                       anchor='mm')
         facts = f'chosen #{decision.chosen} of {decision.num_candidates}'
         if np.isfinite(decision.value):
@@ -190,7 +190,7 @@ def _limits(draw: ImageDraw.ImageDraw, low: float, high: float, y_of, box: tuple
     for limit in VALUE_BAND:
         if low < limit < high:
             draw.line((left, y_of(limit), right, y_of(limit)), WARN)
-    draw.text((right, top - 20), f'beyond −{-least:.0f} … {most:.0f} no return lies', WARN, font(11), anchor='ra')
+    draw.text((right, top - 20), f'values outside −{-least:.0f} … {most:.0f}', WARN, font(11), anchor='ra')
 
 
 def _curve(draw: ImageDraw.ImageDraw, values: np.ndarray, position: int | None, box: tuple[int, int, int, int]) -> None:

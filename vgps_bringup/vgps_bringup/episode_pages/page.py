@@ -1,4 +1,4 @@
-"""Self-contained HTML from the files in ``templates``: styles, pictures and videos inside, no script, nothing fetched.
+"""Self-contained HTML from the files in ``templates``: styles, images and videos inside, no script, nothing fetched.
 
 Every text is escaped by the template engine: a bag, a stage or a critic may be called anything. Only what
 ``plots.svg`` draws goes in as it is.

@@ -105,7 +105,7 @@ def _mark_band(axes) -> None:
     """Shade where no discounted return can lie; the view stays on the values."""
     (low, high), (least, most) = axes.get_ylim(), VALUE_BAND
     outside = [(a, b) for a, b in ((low, min(least, high)), (max(most, low), high)) if a < b]
-    for (a, b), label in zip(outside, ('no return lies here', None)):
+    for (a, b), label in zip(outside, ('outside the range of a return', None)):
         axes.axhspan(a, b, facecolor='#f6e4e4', hatch='//', edgecolor='#e4bcbc', linewidth=0, zorder=-1, label=label)
     axes.set_ylim(low, high)
 

@@ -1,4 +1,4 @@
-"""Where points of the arm's base frame, and the ways the candidates would go, appear in a calibrated camera's image."""
+"""Where points of the arm's base frame, and the paths of the candidates, appear in a calibrated camera's image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ class CameraCalibration:
                        np.asarray(values['distortion'], float), np.reshape(values['pose'], (4, 4)).astype(float),
                        (int(values['image_width']), int(values['image_height'])))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f'{path} is no camera calibration: {error!r}') from error
+            raise ValueError(f'{path} is not a camera calibration: {error!r}') from error
 
     def project(self, points, image_size=None):
         """Return (N, 2) pixels of (N, 3) points of the base frame [m]; NaN for a point behind the camera.

@@ -1,4 +1,4 @@
-"""Episodes to look at: H.264 videos that every browser plays, and strips of still pictures."""
+"""Episodes to look at: H.264 videos that every browser plays, and strips of still images."""
 
 from collections.abc import Iterator
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Fit an outlook to judged episodes: a chance of success and two thresholds that keep their promises on held-out ones.
+"""Fit an outlook to judged episodes: a chance of success and two thresholds that hold on held-out ones.
 
 Everything a threshold is set by is out of fold: an episode's values come from a critic that was not trained on it, its
 chance from a logistic model that was not fitted to it. The thresholds are conformal: with n exchangeable successes, a

@@ -1,4 +1,4 @@
-"""The lab's question in simulation: how many of its own episodes does a robot need, and does it go on getting better?
+"""In simulation: how many of its own episodes does a robot need, and does it go on improving?
 
 Everything is the machinery of the lab itself: trials record the robot's own episodes, `improve` makes critics of them,
 trials on held-out seeds compare plain and steered. Every part can be stopped; the same call goes on.
@@ -30,20 +30,20 @@ CRITIC = 'critic'  # of a part: a link to what its improvement offered or refuse
 class Experiment:
     """How much of everything."""
 
-    policies: tuple[str, ...] = ('flow', 'binned')     # entry-point names
-    tasks: tuple[str, ...] = ('put_eggplant_in_basket', 'put_carrot_on_plate')   # of the simulation
-    curve: tuple[int, ...] = (25, 50, 100, 200, 400)   # own plain episodes, over all tasks
-    rounds: int = 3              # rounds of own episodes with steering on, after the first plain ones
+    policies: tuple[str, ...] = ('flow', 'binned')     # entry-point names of the policies
+    tasks: tuple[str, ...] = ('put_eggplant_in_basket', 'put_carrot_on_plate')   # simulated tasks
+    curve: tuple[int, ...] = (25, 50, 100, 200, 400)   # numbers of own plain episodes to train on, over all tasks
+    rounds: int = 3              # rounds of own episodes: the first is plain, the others are steered
     per_round: int = 100         # own episodes per round
     trials: int = 100            # held-out trials per task and condition
-    shifts: tuple[str, ...] = ('camera', 'lighting', 'colours')   # looks of the scene that were not learnt from
+    shifts: tuple[str, ...] = ('camera', 'lighting', 'colours')   # appearances of the scene that were not trained on
     shift_trials: int = 50       # held-out trials per task, condition and shift
     k: int = K                   # candidates per frame, 1 .. 1000
     beta: float = BETA           # temperature of the choice, at least 0
     own_seed: int = 20_000       # seed of the robot's first own episode; the others count up from it
     first_seed: int = 10_000     # seed of the first held-out trial; the others count up from it
-    max_steps: int = 60          # control steps per episode, of 0.2 s
-    image_size: int = 256        # side of the camera image, pixels
+    max_steps: int = 60          # control steps per episode, of 0.2 s each
+    image_size: int = 256        # side of the camera image [pixels]
 
 
 class Laboratory:
@@ -154,7 +154,7 @@ class Laboratory:
 
     def _tables(self) -> Path:
         """Write ``experiment.md``: every part that has results, against the plain policy on the same seeds."""
-        lines = ['| part | condition | success | against plain | p | AUROC at half time | false alarms | retries |',
+        lines = ['| part | condition | success | against plain | p | AUC at half time | false alarms | retries |',
                  '|---|---|---|---|---|---|---|---|']
         for policy in self.setting.policies:
             base = self.folder / f'{policy}-plain'

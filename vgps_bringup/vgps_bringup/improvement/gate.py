@@ -95,7 +95,7 @@ def check_data(episodes: Sequence[Recorded], config: GateConfig = GateConfig(), 
             verdict.reasons.append(
                 f'OTHER_SCENE: in {strange:.0%} of the episodes the frames are not like those of the critic in use '
                 f'(median distance {typical:.2f}, limit {known.limit:.2f}): another camera or pose, table, light or '
-                'robot; --new-scene learns it all the same')
+                'robot; --new-scene trains on it all the same')
     return verdict
 
 
@@ -159,16 +159,16 @@ def _ask(verdict: Verdict, config: GateConfig, episodes, candidate, in_use, cali
     metrics = verdict.metrics
     if not metrics['labels'].low >= config.labels:
         verdict.reasons.append(f'LABELS: at the end of an episode values tell success from failure with AUC '
-                               f'{metrics["labels"]}, the lower end must reach {config.labels:.2f}: wrong labels, or '
+                               f'{metrics["labels"]}, the lower bound must reach {config.labels:.2f}: wrong labels, or '
                                'frames that do not show the outcome')
     elif not metrics['outcomes'].low >= config.outcomes:
         verdict.reasons.append(f'OUTCOMES: at half time values tell success from failure with AUC '
-                               f'{metrics["outcomes"]}, the lower end must reach {config.outcomes:.2f}')
+                               f'{metrics["outcomes"]}, the lower bound must reach {config.outcomes:.2f}')
     if math.isnan(metrics['actions'].value):
         verdict.remarks.append('ACTIONS not tested: one candidate per step was recorded; with selection:=first and '
                                'num_candidates above 1 plain episodes test it')
     elif metrics['actions'].high < 0.5 or metrics['actions'].value < 0.5:
-        verdict.reasons.append(f'ACTIONS: episodes whose draws it likes do not succeed more often: AUC '
+        verdict.reasons.append(f'ACTIONS: episodes whose executed actions it prefers do not succeed more often: AUC '
                                f'{metrics["actions"]}')
     metrics['calibration_error'] = calibration_error
     if not calibration_error <= config.calibration:

@@ -1,4 +1,4 @@
-"""From bags to a judged candidate: read, check, train out of fold and on everything, calibrate, judge, report.
+"""From bags to a candidate with a verdict: read, check, train on folds and on everything, calibrate, judge, report.
 
 Training runs ``vgps-pretrain`` and ``vgps-train`` as commands: nothing here imports them, and a robot without them
 steers, records and judges all the same. The working folder is named by what went in (recordings by content, recipe), so

@@ -1,4 +1,4 @@
-"""A folder of critics with their lineage, one of which steers: what was trained from what, judged by whom, and why.
+"""A folder of critics with their lineage, one of which steers: what each was trained from, who judged it, and why.
 
     critics/
       current.json          which one steers, and every promotion and rollback so far
@@ -167,7 +167,7 @@ class Registry:
         for change in self.history():
             stack.append(change['hash']) if change['action'] == 'promote' else stack.pop()
         if len(stack) < 2:
-            raise RegistryError(f'{self.root}: there is no critic before the current one to go back to')
+            raise RegistryError(f'{self.root}: there is no previous critic to roll back to')
         return self._set(self.get(stack[-2]), 'rollback', by, reason)
 
     def _set(self, entry: Entry, action: str, by: str, reason: str) -> Entry:

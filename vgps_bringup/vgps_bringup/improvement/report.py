@@ -17,10 +17,12 @@ def write_report(outcome: Outcome) -> Path:
     made = {} if lineage is None else {'parent': lineage.parent or 'nothing', 'judged by': ', '.join(lineage.judged_by),
                                        'code': lineage.code, **lineage.recipe}
     page.write(
-        path, 'improvement', title='Offered: a candidate that may be promoted' if verdict.accepted else 'Refused',
+        path, 'improvement',
+        title='Accepted: this critic may be promoted' if verdict.accepted else 'Refused by the gate',
         reasons=verdict.reasons, remarks=verdict.remarks,
         metrics=page.Table(('metric', 'on held-out episodes'), [
-            (name.replace('_', ' '), _words(value)) for name, value in {**outcome.facts, **verdict.metrics}.items()]),
+            (name.replace('auroc', 'auc').replace('_', ' '), _words(value))
+            for name, value in {**outcome.facts, **verdict.metrics}.items()]),
         curves=plots.svg(_curves(outcome)) if len(outcome.series) else '',
         recipe=page.Table(('what', 'of this candidate'), [(name, _words(value)) for name, value in made.items()])
         if made else None,

@@ -1,4 +1,4 @@
-"""What a critic says of recorded episodes: values of what was done and of what could have been done, and features."""
+"""What a critic says of recorded episodes: values of the executed actions and of all candidates, and features."""
 
 import math
 from collections.abc import Sequence

@@ -76,7 +76,7 @@ def proposal_curves(bag: Bag, critics: dict[str, object], policy, k: int, instru
             curves[name].append(ValuePoint(frame.stamp, (frame.stamp - first) * 1e-9, float(q_values.min(0).max()),
                                            float(np.ptp(q_values, axis=0).mean())))
     if first is None:
-        raise BagError(f'{bag.path}: not one frame can be decoded')
+        raise BagError(f'{bag.path}: no frame can be decoded')
     return curves
 
 
@@ -91,8 +91,8 @@ def value_curve(bag: Bag, critic, instruction: str, camera: str | None = None,
     if not instruction:
         raise BagError(f'{bag.path} names no instruction: give --instruction')
     if not bag.messages.get(JOINT_STATE) and not bag.of_type('EndEffectorCommand'):
-        raise BagError(f'{bag.path} holds images and nothing that says what was done: --policy NAME --k 10 proposes '
-                       'actions to judge')
+        raise BagError(f'{bag.path} holds images but neither joint states nor commands: give --policy NAME --k 10 to '
+                       'score what a policy proposes')
     motions = {motion.arrival: motion for motion in reversed(done_actions(bag, camera, joints))}
 
     def judge(frame: Frame) -> tuple[int, np.ndarray | str]:
@@ -116,5 +116,5 @@ def value_curve(bag: Bag, critic, instruction: str, camera: str | None = None,
     if broken:
         bag.problems.append(f'{len(broken)} camera frames cannot be decoded ({broken[0]})')
     if not points:
-        raise BagError(f'{bag.path}: not one frame can be decoded: {broken[0] if broken else "none was found"}')
+        raise BagError(f'{bag.path}: no frame can be decoded: {broken[0] if broken else "none was found"}')
     return points

@@ -1,4 +1,4 @@
-"""Judge recorded steps again: other critics, other K, other beta, all settings in one pass over the bag.
+"""Score recorded steps again: other critics, other K, other beta, all settings in one pass over the bag.
 
 Each frame is encoded once per critic and all its candidates are scored once; every setting is then a selection among
 known values, made by the very code the live node runs (``vgps_critic.steering.choose_each``).
@@ -152,7 +152,7 @@ class Rejudge:
         """Return the numbers of candidates that the recording can answer; those left out are named in its problems."""
         if self.policy is not None:
             if not self.ks:
-                raise BagError('say with --k how many candidates the policy shall propose')
+                raise BagError('give --k, the number of candidates that the policy shall propose')
             return self.ks
         recorded = [s.candidates.num_candidates for s in episode.finished_steps if s.candidates is not None]
         if not recorded:

@@ -1,4 +1,4 @@
-"""``vgps-evaluate bag``: re-judge recordings and write Parquet, JSON and one self-contained page."""
+"""``vgps-evaluate bag``: score recordings again, and write Parquet, JSON and one self-contained page."""
 
 import heapq
 import json
@@ -95,7 +95,7 @@ def _judge_bag(bag: Bag, rejudge: Rejudge, collected: Collected, instruction: st
         spoken = instruction or next((e.instruction for e in bag.episodes), '')
         if rejudge.policy is not None:
             if not rejudge.ks:
-                raise BagError('say with --k how many candidates the policy shall propose')
+                raise BagError('give --k, the number of candidates that the policy shall propose')
             k = max(rejudge.ks)
             found = foreign.proposal_curves(bag, rejudge.critics, rejudge.policy, k, spoken, camera)
             curves = {f'{name}, best of {k} proposals': points for name, points in found.items()}

@@ -1,4 +1,4 @@
-"""What a re-judgement says of each critic, in one sentence."""
+"""What re-scoring says about each critic, in one sentence."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ import numpy as np
 from vgps_bringup.rejudging.rejudge import Judgement
 from vgps_critic.outlook import auc
 
-FEWEST = 3  # successes and failures each from which on an AUROC is printed
+FEWEST = 3  # successes and failures each from which on an AUC is printed
 BAD = ('failure', 'timeout')  # outcomes of an episode that did not succeed; an aborted one tells nothing
 
 
@@ -49,4 +49,4 @@ def _outcomes(rows: list[Judgement], outcomes: dict[tuple[str, str], str]) -> st
     count = f'{len(good)} success{"es" * (len(good) != 1)} and {len(bad)} failure{"s" * (len(bad) != 1)}'
     if min(len(good), len(bad)) < FEWEST:
         return f'how well it agrees with outcomes cannot be told from {count}'
-    return f'agrees with outcomes: AUROC {auc(np.array(good), np.array(bad)):.2f} over {count}'
+    return f'agrees with outcomes: AUC {auc(np.array(good), np.array(bad)):.2f} over {count}'

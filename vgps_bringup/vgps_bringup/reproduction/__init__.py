@@ -1,1 +1,1 @@
-"""The published studies from nothing: their stages and their tables."""
+"""The published studies from scratch: their stages and their tables."""

@@ -1,4 +1,4 @@
-"""Stages of a study: commands with what they need, run side by side, resumable; each one's cost is written down."""
+"""Stages of a study: commands with what they need, run side by side, resumable, with the cost of each."""
 
 import dataclasses
 import json

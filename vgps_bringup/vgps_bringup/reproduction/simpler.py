@@ -1,4 +1,4 @@
-"""``vgps-study simpler``: the paper's tables on SIMPLER's four WidowX tasks, from nothing.
+"""``vgps-study simpler``: the paper's tables on SIMPLER's four WidowX tasks, from scratch.
 
 Demonstrations in scenes that are none of SIMPLER's own (`trials.simpler.scenes`), base policies and critics trained on
 them, then every row of the tables on SIMPLER's own configurations, the same for all rows.

@@ -1,4 +1,4 @@
-"""``vgps-study``: the proof that steering raises success, from nothing: data, policies, critics, trials, tables.
+"""``vgps-study``: does steering raise success? From scratch: data, policies, critics, trials, tables.
 
 Each stage is one of the project's own commands, so every number can be made again by hand. Stages that do not need
 each other run side by side, one per core.

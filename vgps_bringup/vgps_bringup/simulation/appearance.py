@@ -1,4 +1,4 @@
-"""Looks of the simulated scene: table textures made by formula; light, camera and colours varied by a seed."""
+"""Appearance of the simulated scene: procedural table textures; light, camera and colours vary with a seed."""
 
 from dataclasses import dataclass, field
 

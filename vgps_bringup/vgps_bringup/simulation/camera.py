@@ -1,4 +1,4 @@
-"""Draws camera pictures in a thread of its own, so that physics keeps pace with the clock while a frame is drawn."""
+"""Render camera images in a thread of their own, so that physics keeps pace with the clock meanwhile."""
 
 import threading
 from collections.abc import Callable

@@ -4,9 +4,9 @@ Example: vgps-collect --output demonstrations --episodes 700
 
 Next: vgps-train iql --preset small --data demonstrations/ --out runs/iql
 
-Each task's episodes go into rosbag2 recordings of --episodes-per-bag episodes, OUTPUT/TASK_0000 and so on, with the
-topics of a live recording. An interrupted run continues where it stopped: finished
-recordings stay, the one that was being written is made again, and every episode depends on its seed alone.
+Each task's episodes go into rosbag2 recordings of --episodes-per-bag episodes (OUTPUT/TASK_0000 and so on) with the
+topics of a live recording. An interrupted run continues where it stopped: finished recordings are kept, the unfinished
+one is made again, and every episode depends on its seed alone.
 """
 
 import contextlib
@@ -83,9 +83,10 @@ class CollectConfig(Collection):
     """Demonstrations in the embedded simulation."""
 
     tasks: tuple[str, ...] = ('put_eggplant_in_basket', 'put_carrot_on_plate')
-    image_size: int = 128  # pixels, square
-    looks: str = 'varied'  # 'plain', 'light' or 'varied': light, camera pose, colours and table by the seed
-    renderer: str = 'auto'  # 'auto', 'egl', 'osmesa' or 'rays'; train and evaluate with the same
+    image_size: int = 128  # side of the camera image [pixels]
+    # appearance (light, camera pose, colours, table): 'plain' is always the same, the others vary with the seed
+    looks: str = 'varied'
+    renderer: str = 'auto'  # 'auto', 'egl', 'osmesa' or 'rays'; use the same for training and evaluation
 
     def __post_init__(self):
         super().__post_init__()

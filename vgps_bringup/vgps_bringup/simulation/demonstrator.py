@@ -1,4 +1,4 @@
-"""A scripted expert that sees the simulator's truth, and the errors that make its demonstrations of mixed quality.
+"""A scripted expert that sees the simulator's state, and the errors that make its demonstrations of mixed quality.
 
 Without errors it always succeeds. With them about half of the episodes fail as the paper's figures show policies
 failing: an imprecise or missed grasp, an early or a late release, a misplaced object.

@@ -1,4 +1,4 @@
-"""What the simulator knows about a task: is it done, is the object held, and how would a failure be called."""
+"""What the simulator knows about a task: is it done, is the object held, and which kind of failure would it be."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The camera picture without any OpenGL: one ray per pixel through MuJoCo's geometry, shaded by its lamps in numpy."""
+"""The camera image without OpenGL: one ray per pixel through MuJoCo's geometry, shaded in numpy."""
 
 import mujoco
 import numpy as np

@@ -1,4 +1,4 @@
-"""Camera pictures without a display: OpenGL through EGL, else OSMesa, else rays cast on the CPU.
+"""Camera images without a display: OpenGL through EGL, else OSMesa, else ray casting on the CPU.
 
 The three draw the same scene with the same lamps. No shadows: they cost four times as much and tell nothing new.
 """
@@ -65,7 +65,7 @@ def make_renderer(model: mujoco.MjModel, size: tuple[int, int], name: str = 'aut
     for backend in wanted:
         if backend == 'rays':
             if reasons:
-                _log.warning('no OpenGL here (%s): the camera is drawn by ray casting, about ten times slower',
+                _log.warning('no OpenGL here (%s): the camera image is rendered by ray casting, about ten times slower',
                              '; '.join(reasons))
             from vgps_bringup.simulation.rays import RayRenderer
             return RayRenderer(model, size)
@@ -93,7 +93,7 @@ def probe(name: str) -> str:
         done = subprocess.run([sys.executable, '-c', _PROBE.format(name=name)], env=environment, capture_output=True,
                               text=True, timeout=_PROBE_TIMEOUT)
     except subprocess.TimeoutExpired:
-        return f'{name}: no picture within {_PROBE_TIMEOUT} s, {advice}'
+        return f'{name}: no image within {_PROBE_TIMEOUT} s, {advice}'
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
         return f'{name}: {last}, {advice}'

@@ -81,29 +81,29 @@ class System:
 
 
 SECURE = (
-    Argument('machines', '', "which machines see the nodes: 'this' (default, or $VGPS_MACHINES), 'all', or addresses "
-                             'separated by commas'),
-    Argument('keystore', '', 'SROS2 keystore with an enclave per node (doc/security.md); empty: no security'),
+    Argument('machines', '', "which machines see the nodes: 'this', 'all', or addresses separated by commas; empty: "
+                             '$VGPS_MACHINES, or else this'),
+    Argument('keystore', '', 'SROS2 keystore with an enclave per node (doc/security.md); empty: no access control'),
 )
 
 STEERING = (
     Argument('namespace', 'vgps', 'namespace of every node and topic'),
-    Argument('critic', 'default', "critic checkpoint: a folder, a hub id, 'default' (the one shipped) or 'untrained'"),
+    Argument('critic', 'default', "checkpoint: folder, owner/name on the hub, 'default' (shipped) or 'untrained'"),
     Argument('device', 'cpu', 'what the critic runs on: cpu, cuda, cuda:0, ...'),
     Argument('policy_options', '{}', "the policy's options as YAML, e.g. '{checkpoint: FOLDER}'"),
-    Argument('k', str(K), 'number of action candidates per frame (live parameter num_candidates of policy_node)'),
+    Argument('k', str(K), 'candidates per frame, 1 .. 1000 (live parameter num_candidates of policy_node)'),
     Argument('beta', str(BETA_ROBOT),
-             'selection temperature; 0 takes the best candidate (live parameter of critic_node)'),
-    Argument('selection', 'value', "how a candidate is chosen: by value, the first (the plain policy) or at random",
-             ('value', 'first', 'random')),
-    Argument('fallback', 'hold', 'when the critic did not choose: hold, or the first candidate (the plain policy)',
-             ('hold', 'first')),
+             'temperature of the choice, at least 0; 0 takes the best candidate (live parameter of critic_node)'),
+    Argument('selection', 'value', 'how a candidate is chosen: by the critic (value), always the first (the plain '
+             'policy), or at random', ('value', 'first', 'random')),
+    Argument('fallback', 'hold', 'what happens when the critic did not choose: hold still, or the first candidate (the '
+             'plain policy)', ('hold', 'first')),
     Argument('max_steps', '60', 'control steps of 0.2 s after which an episode ends'),
     Argument('record', 'true', 'record every episode into a bag', ('true', 'false')),
     Argument('output', 'runs', 'folder for bags and reports'),
-    Argument('image_transport', 'auto', "the camera's pictures: raw, compressed (topic + /compressed), or auto: "
-             'compressed only while it offers nothing else', ('auto', 'raw', 'compressed')),
-    Argument('decision_image', 'true', 'offer the camera frame with the decision drawn on it, for rqt and Foxglove',
+    Argument('image_transport', 'auto', 'which image topic is used: raw; compressed (topic + /compressed); auto: '
+             'compressed only while the camera offers no raw one', ('auto', 'raw', 'compressed')),
+    Argument('decision_image', 'true', 'publish the camera frame with the decision drawn on it, for rqt and Foxglove',
              ('true', 'false')),
     *SECURE,
 )
@@ -139,10 +139,10 @@ def obituary(system: str, process: Process, code: int, given: Mapping[str, str])
     if ends_system(process, code):
         return f'{process.name} {how}: the system ends'
     if process.respawn and code != REFUSED:
-        return f'{process.name} {how}: it is started again'
+        return f'{process.name} {how}: it is being restarted'
     words = ' '.join([f'vgps-run {system} --only {process.name}', *(
         shlex.quote(f'{name}:={value}') for name, value in given.items())])
-    return f'{process.name} {how}: the others go on without it. It rejoins after: {words}'
+    return f'{process.name} {how}: the others go on without it. To restart it: {words}'
 
 
 def _true(text: str) -> bool:
@@ -242,32 +242,33 @@ def _replay(a: Mapping[str, str]) -> list[Process]:
 SYSTEMS = {
     'simulation': System(
         'A simulated WidowX 250, its camera, policy, critic and recorder.',
-        (Argument('policy', 'flow', 'which policy proposes actions (entry-point group vgps.policies)'),
-         Argument('task', 'put_eggplant_in_basket', 'task of the simulation'),
-         Argument('image_size', '256', 'camera width and height [pixels]'),
-         Argument('renderer', 'auto', 'what draws the camera image', ('auto', 'egl', 'osmesa', 'rays')),
+        (Argument('policy', 'flow', 'entry-point name of the policy (group vgps.policies)'),
+         Argument('task', 'put_eggplant_in_basket', 'simulated task'),
+         Argument('image_size', '256', 'side of the camera image [pixels]'),
+         Argument('renderer', 'auto', 'what renders the camera image', ('auto', 'egl', 'osmesa', 'rays')),
          # fallback: a simulated arm hurts nobody, and an episode that goes on is worth more than one that waits.
          *(replace(a, default={'beta': str(BETA), 'fallback': 'first'}.get(a.name, a.default)) for a in STEERING)),
         _simulation),
     'robot': System(
         'The real WidowX 250: Interbotix driver, policy, critic, guarded controller and recorder.',
-        (Argument('policy', 'octo-small-1.5', 'which policy proposes actions (entry-point group vgps.policies)'),
+        (Argument('policy', 'octo-small-1.5', 'entry-point name of the policy (group vgps.policies)'),
          Argument('robot_model', 'wx250s', 'Interbotix model name'),
-         Argument('robot_name', '', 'Interbotix namespace; empty: the model name'),
-         Argument('camera_topic', '/blue/image_raw', "the policy's camera, sensor_msgs/Image or CompressedImage"),
-         Argument('wrist_topic', '', 'a second camera, for a policy that looks at one on the wrist; recorded too'),
-         Argument('camera_info_topic', '/blue/camera_info', 'its CameraInfo'),
-         Argument('camera_calibration', '', "where the camera is (lab guide): draws the candidates' directions"),
-         Argument('dry_run', 'true', 'compute, check and publish everything but move nothing', ('true', 'false')),
-         Argument('driver', 'true', 'start the Interbotix driver too', ('true', 'false')),
-         Argument('use_sim_driver', 'false', "Interbotix' own driver simulation in place of the arm",
+         Argument('robot_name', '', "namespace of Interbotix's driver; empty: the model name"),
+         Argument('camera_topic', '/blue/image_raw', 'image topic of the camera that policy and critic use'),
+         Argument('wrist_topic', '', "the wrist camera's topic, for a policy that uses one; recorded too; empty: none"),
+         Argument('camera_info_topic', '/blue/camera_info', "the camera's CameraInfo topic"),
+         Argument('camera_calibration', '', "YAML file of the camera's calibration (doc/lab_guide.md), to draw the "
+                  "candidates' directions; empty: none are drawn"),
+         Argument('dry_run', 'true', 'compute, check and publish everything, but move nothing', ('true', 'false')),
+         Argument('driver', 'true', 'start the Interbotix driver, too', ('true', 'false')),
+         Argument('use_sim_driver', 'false', "use Interbotix's simulated driver instead of the arm",
                   ('true', 'false')),
          *STEERING), _robot),
     'replay': System(
         'The live critic on a recorded episode: what would it choose today?',
         (Argument('bag', '', 'folder of a recorded episode'),
-         Argument('rate', '1.0', 'speed against real time'),
-         # apart from a robot that runs: its nodes must not hear an episode of yesterday
+         Argument('rate', '1.0', 'replay speed, relative to real time'),
+         # a namespace of its own: the nodes of a running robot must not receive an old episode
          *(replace(a, default='vgps_replay') if a.name == 'namespace' else a for a in STEERING
            if a.name not in ('policy_options', 'k', 'max_steps', 'record', 'image_transport',
                              'decision_image'))), _replay),

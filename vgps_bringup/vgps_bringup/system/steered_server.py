@@ -1,4 +1,4 @@
-"""Policy and critic behind one socket that speaks openpi's protocol: for evaluation suites of other people.
+"""Policy and critic behind one socket that speaks openpi's protocol: for other evaluation suites.
 
 A client sends `{observation/image, prompt, observation/state?}` and gets `{actions (H, 7), server_timing, steering}`:
 the chunk that the critic chose among K proposals. Units are BridgeData's, as everywhere here: metres and radians per
@@ -93,7 +93,7 @@ class Conversation:
         if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
             image = np.moveaxis(image, 0, 2)
         if image.dtype != np.uint8:
-            raise PolicyError(f'{key} is {image.dtype}; needed is uint8 RGB, 0 .. 255')
+            raise PolicyError(f'{key} is {image.dtype}; uint8 RGB, 0 .. 255, is needed')
         return np.ascontiguousarray(image)
 
 

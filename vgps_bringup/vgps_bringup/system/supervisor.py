@@ -55,7 +55,7 @@ def executable(package: str, name: str) -> pathlib.Path:
         path = pathlib.Path(prefix, 'lib', package, name)
         if path.is_file():
             return path
-    raise RunnerError(f'{package}/{name} is not installed: build the workspace (make build) and source '
+    raise RunnerError(f'{package}/{name} is not installed: build the workspace (make setup) and source '
                       'vgps_bringup/workspace/activate.sh')
 
 
@@ -65,7 +65,7 @@ def share(package: str) -> pathlib.Path:
         path = pathlib.Path(prefix, 'share', package)
         if (path / 'package.xml').is_file():
             return path
-    raise RunnerError(f'package {package} is not installed: build the workspace (make build)')
+    raise RunnerError(f'package {package} is not installed: build the workspace (make setup)')
 
 
 def command_line(process: Process, namespace: str, parameter_file: pathlib.Path) -> list[str]:

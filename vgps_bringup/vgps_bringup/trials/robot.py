@@ -157,7 +157,7 @@ class RobotRunner:
                 raise StudyError(f"{node} in {self.client.namespace} runs {parameter} '{loaded}', the study wants "
                                  f"'{', '.join(wanted)}': give --{parameter} {loaded}, or start the other")
         if self.client.get_parameters('widowx_node', 'dry_run')[0]:
-            raise StudyError(f'the arm in {self.client.namespace} is dry: ros2 param set '
+            raise StudyError(f'the arm in {self.client.namespace} is in a dry run: ros2 param set '
                              f'{self.client.namespace}/widowx_node dry_run false')
 
     def _set(self, node: str, **values) -> None:

@@ -108,8 +108,8 @@ def run_study(study: Study, runner: TrialRunner, output: Path, record: bool = Tr
     for path in output.glob('journal-*.jsonl'):  # under another division trials would be played, and counted, twice
         for begun in read_lines(path)[:1]:
             if begun.get('shards', count) != count:
-                raise JournalError(f'{output} was begun in {begun["shards"]} shards: resume it in as many '
-                                   f'(--shard 0/{begun["shards"]} and so on), or choose another --output')
+                raise JournalError(f'{output} was begun in {begun["shards"]} shards: continue with as many (--shard '
+                                   f'0/{begun["shards"]} and so on), or choose another --output')
     header = {**study.as_dict(), **(setting or {}), 'shards': count, 'stop_early': stop_early}
     with Journal(output / f'journal-{index}.jsonl', header) as journal:
         left = [trial for trial in mine if trial.identity not in journal.results]

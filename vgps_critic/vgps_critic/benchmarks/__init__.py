@@ -1,1 +1,1 @@
-"""How long the critic takes and how much memory it needs, on the machine at hand."""
+"""How long the critic takes and how much memory it needs, on this machine."""

@@ -25,7 +25,7 @@ def test_a_camera_that_stood_still_is_named_only_where_the_hand_moved(same, way,
 
 
 @pytest.mark.parametrize('moments, words', [
-    ([0, 1, 2], 'a stamp of 0'), ([5, 5, 5, 6], 'one frame stands behind 3 of its 4 steps'),
+    ([0, 1, 2], 'are stamped 0'), ([5, 5, 5, 6], '3 of its 4 steps have the same frame'),
     ([1, 1, 2, 2, 3, 3], ''), ([1], ''), (range(1, 60), '')])
 def test_stamps_that_cannot_each_show_a_step(moments, words):
     found = one_frame(list(moments))

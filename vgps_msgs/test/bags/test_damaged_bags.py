@@ -246,5 +246,5 @@ def test_a_database_of_another_serialisation_and_video_topics_are_named(tmp_path
     database.close()
     bag = Bag(folder)
     assert any('/x holds protobuf' in problem for problem in bag.problems) and numbers(bag) == list(range(60))
-    with pytest.raises(BagError, match=r'decode these to such first: /front/video'):
+    with pytest.raises(BagError, match=r'first convert these topics to such images: /front/video'):
         bag.image_topic()

@@ -122,9 +122,9 @@ LFS = b'version https://git-lfs.github.com/spec/v1\noid sha256:665232916d127eb7\
     (lambda p: p, 'not a rosbag2 recording'),
     (lambda p: (p / 'x.bag').write_bytes(b'#ROSBAG V2.0') and p / 'x.bag', 'rosbags-convert'),
     (lambda p: (p / 'x.mcap').write_bytes(b'') or p / 'x.mcap', 'is empty'),
-    (lambda p: (p / 'x.mcap').write_bytes(b'garbage garbage garbage') and p / 'x.mcap', 'cut off or damaged'),
-    (lambda p: (p / 'x.mcap').write_bytes(LFS) and p / 'x.mcap', 'x.mcap is a pointer .* `git lfs pull`'),
-    (lambda p: (p / 'x.db3').write_bytes(LFS) and p / 'x.db3', 'x.db3 is a pointer .* `git lfs pull`'),
+    (lambda p: (p / 'x.mcap').write_bytes(b'garbage garbage garbage') and p / 'x.mcap', 'not an MCAP file'),
+    (lambda p: (p / 'x.mcap').write_bytes(LFS) and p / 'x.mcap', 'x.mcap is a Git LFS pointer.* `git lfs pull`'),
+    (lambda p: (p / 'x.db3').write_bytes(LFS) and p / 'x.db3', 'x.db3 is a Git LFS pointer.* `git lfs pull`'),
     (lambda p: (p / 'x.db3').write_bytes(b'garbage garbage garbage') and p / 'x.db3', 'damaged')])
 def test_what_is_no_bag_is_refused_in_words(tmp_path, make, words):
     with pytest.raises(BagError, match=words):

@@ -1,4 +1,4 @@
-"""Did the camera see the hand move? Steps whose frame shows another moment teach what nobody saw."""
+"""Check that the camera shows the motion: a step whose frame is from another moment would teach something false."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ FRAMES, WAY = 5, 0.04  # [m]: no camera that sees the hand move as far sends as 
 def one_frame(moments: Sequence[int]) -> str:
     """Say why these stamps of the frames behind an episode's steps [ns] cannot each show a step, or nothing."""
     if not all(moments):
-        return 'commands carry a stamp of 0: which frame they were chosen for is not recorded'
+        return 'commands are stamped 0, so the frame they were chosen for is unknown'
     (_, count), = Counter(moments).most_common(1)
-    return f'one frame stands behind {count} of its {len(moments)} steps: a camera that stood still' if (
+    return f'{count} of its {len(moments)} steps have the same frame: the camera stood still' if (
         count > max(2, len(moments) // 4)) else ''
 
 
@@ -34,7 +34,7 @@ def stood_still(same: Sequence[bool], places: np.ndarray) -> str:
         if alike and count + 1 >= FRAMES and len(known) >= FRAMES:
             way = float(np.linalg.norm(np.ptp(known, axis=0)))
             if way > WAY:
-                return (f'{count + 1} frames from step {first} on are the same to the last bit while the hand moves '
+                return (f'{count + 1} frames from step {first} on are identical to the bit while the hand moves '
                         f'{way:.2f} m: the camera stood still, or is a simulated one that does not see the hand')
         first += count
     return ''

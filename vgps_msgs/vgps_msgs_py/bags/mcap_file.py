@@ -47,7 +47,7 @@ class McapFile:
             return
         with self.path.open('rb') as stream:
             if stream.read(len(MAGIC)) != MAGIC:
-                self._problem(left_behind(self.path) or 'cut off or damaged at its beginning: no MCAP file')
+                self._problem(left_behind(self.path) or 'not an MCAP file, or damaged at its beginning')
                 return
             position: int | None = len(MAGIC)
             while position is not None:
@@ -55,8 +55,8 @@ class McapFile:
                 yield from self._section(stream)
                 position = self._next_chunk(stream, self._stopped) if self._stopped is not None else None
         for (topic, kind), count in self._foreign.items():
-            self._problem(f'{count} messages of {topic} are {kind}, which is no ROS 2 message (CDR with a schema), and '
-                          'were left out')
+            self._problem(f'{count} messages of {topic} are {kind}, not ROS 2 messages (CDR with a schema), and were '
+                          'left out')
 
     def _problem(self, text: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:
@@ -116,7 +116,8 @@ class McapFile:
                     damaged += 1
             offset += length
         if damaged:
-            self._problem(f'chunk at byte {at}: {damaged} records are damaged, or of topics that are not described')
+            self._problem(f'chunk at byte {at}: {damaged} records are damaged, or belong to topics that the file does '
+                          'not describe')
 
     def _record(self, opcode: int, body: bytes) -> Iterator[tuple[str, str, int, bytes]]:
         if opcode == Opcode.SCHEMA:
@@ -164,7 +165,7 @@ def _decompressed(chunk: Chunk) -> tuple[bytes, str]:
             import lz4.frame
             source = lz4.frame.LZ4FrameFile(io.BytesIO(chunk.data))
         else:
-            return b'', f"compression '{chunk.compression}' is not known"
+            return b'', f"compression '{chunk.compression}' is not supported"
         return _read(source, chunk.uncompressed_size)
     except ImportError:
         return b'', 'it is compressed with lz4: pip install lz4'

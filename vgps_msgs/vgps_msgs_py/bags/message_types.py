@@ -191,7 +191,7 @@ def contradiction(type_name: str, message: Any) -> str:
     if type_name == 'vgps_msgs/msg/SteeringDecision':
         k, values = message.num_candidates, len(message.q_values)
         if values not in (0, k * message.num_members):
-            return f'{values} values are not those of {k} candidates by {message.num_members} members'
+            return f'{values} values do not fit {k} candidates and {message.num_members} members'
         if not -1 <= message.chosen < max(k, 1):
             return f'candidate {message.chosen} of {k} was chosen'
         if len(message.stages) != len(message.stage_milliseconds):

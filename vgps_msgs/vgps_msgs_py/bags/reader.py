@@ -126,7 +126,7 @@ class CameraError(BagError):
     """A recording has several cameras and nothing says which one is meant."""
 
     def __init__(self, path: Path, cameras: list[str]):
-        super().__init__(f'{path} has several cameras, say with --camera (vgps-train: --data.camera) which one: '
+        super().__init__(f'{path} has several cameras; choose one with --camera (vgps-train: --data.camera): '
                          f'{", ".join(cameras)}')
         self.cameras = cameras
 
@@ -316,7 +316,7 @@ class Bag:
         if not cameras:
             videos = [f'{name} ({kind})' for name, kind in sorted(self.kinds.items()) if VIDEO.search(kind)]
             raise BagError(f'{self.path} holds no camera image ({", ".join(IMAGE_TYPES)})' + (
-                f'; decode these to such first: {", ".join(videos)}' if videos else ''))
+                f'; first convert these topics to such images: {", ".join(videos)}' if videos else ''))
         wanted = {step.stamp for episode in self.episodes for step in episode.steps}
         matches = {name: len(wanted.intersection(self.image_stamps[name])) for name in cameras}
         best = max(matches, key=lambda name: matches[name])

@@ -117,7 +117,8 @@ class BagStorage:
                         raise zstandard.ZstdError('it grows without end')
                     sink.write(piece)
         except zstandard.ZstdError as error:
-            self.problems.append(f'{file.name}: compressed file is damaged ({error}); what is before it was read')
+            self.problems.append(f'{file.name}: compressed file is damaged ({error}); what came before the damage was '
+                                 'read')
         return target
 
 

@@ -108,8 +108,8 @@ def from_commands(bag: Bag, camera: str | None = None, topic: str | None = None)
     if topic:
         robots = _chosen(robots, topic) or robots[:0]
     if len(robots) > 1 or (topic and not robots):
-        raise BagError(f'{bag.path} has commands of several robots, say with --joint-topic which one the camera shows '
-                       f'at work: {", ".join(sorted({name for *_, name in commands}))}')
+        raise BagError(f'{bag.path} has commands of several robots; choose the one that the camera shows with '
+                       f'--joint-topic: {", ".join(sorted({name for *_, name in commands}))}')
     sent = [m for _, m, name in commands if m.kind == 0 and name in robots]
     # merged recordings hold a message twice; put together over 0.2 s it would move the hand twice
     once = {(m.episode_id, m.step, stamps.nanoseconds(m.header.stamp), bytes(np.asarray(m.action))): m for m in sent}
@@ -155,8 +155,8 @@ def joint_topic(bag: Bag, names: tuple[str, ...], topic: str | None = None) -> s
         raise BagError(f'{bag.path} holds neither EndEffectorCommand nor joint states of this arm '
                        f'({", ".join(names)}); topics: {", ".join(sorted(bag.counts))}')
     if len(found) > 1:
-        raise BagError(f'{bag.path} has joint states of several arms, say with --joint-topic which one the camera '
-                       f'shows at work: {", ".join(found)}')
+        raise BagError(f'{bag.path} has joint states of several arms; choose the one that the camera shows with '
+                       f'--joint-topic: {", ".join(found)}')
     return found[0]
 
 
@@ -191,18 +191,18 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
         if name != topic or not set(names) <= set(message.name):
             continue
         if len(message.position) != len(message.name) or len(set(message.name)) < len(message.name):
-            left_out['joint states that name a joint twice, or have not one position for each name'] += 1
+            left_out['joint states that name a joint twice, or whose positions do not match the names'] += 1
             continue
         position = dict(zip(message.name, message.position))
         if FINGER not in position:
-            raise BagError(f'{bag.path}: {topic} names no {FINGER}: whether the gripper is open is unknown')
+            raise BagError(f'{bag.path}: {topic} has no joint {FINGER}, so whether the gripper is open is unknown')
         joints, moment = np.array([position[n] for n in names]), stamps.nanoseconds(message.header.stamp)
         if moment <= 0:
             left_out['joint states stamped 0'] += 1
         elif not np.isfinite([*joints, position[FINGER]]).all():
             left_out['joint states with NaN'] += 1
         elif elsewhere and np.ptp(joints) == 0:
-            left_out['joint states in which all joints read alike'] += 1
+            left_out['joint states in which all joints have the same value'] += 1
         else:
             if readings and moment < previous - SHUFFLED:
                 clock += 1
@@ -224,18 +224,18 @@ def _parts(bag: Bag, names: tuple[str, ...], topic: str, left_out: Counter[str]
     readings = [reading for reading, new in zip(readings, fresh) if new]
     readings = _measured(readings, f'{bag.path}: {topic}', left_out)
     if len(readings) < 2:
-        raise BagError(f'{bag.path}: {topic} holds {len(readings)} joint states that can be used; {_told(left_out)}')
+        raise BagError(f'{bag.path}: {topic} holds {len(readings)} usable joint states; {_told(left_out)}')
     clocks, times = np.array([r[0] for r in readings]), np.array([r[1] for r in readings], np.int64)
     joints = np.stack([r[2] for r in readings])
     fingers, (low, high) = np.array([r[3] for r in readings]), FINGER_RANGE
     if not fingers.any():
-        raise BagError(f'{bag.path}: {FINGER} of {topic} reads 0 throughout, which is no reading of this gripper '
+        raise BagError(f'{bag.path}: {FINGER} of {topic} reads 0 throughout, which this gripper cannot read '
                        f'({low:g} closed, {high:g} open): whether it is open is unknown')
     if fingers.min() < FINGER_LEAST or fingers.max() > FINGER_FURTHEST:
-        raise BagError(f'{bag.path}: {FINGER} of {topic} reads {fingers.min():.3g} to {fingers.max():.3g}, which is no '
-                       f'travel in metres ({low:g} closed, {high:g} open)')
+        raise BagError(f'{bag.path}: {FINGER} of {topic} reads {fingers.min():.3g} to {fingers.max():.3g}, which is '
+                       f'not finger travel in metres ({low:g} closed, {high:g} open)')
     if (most := np.abs(joints).max()) > TURNED:
-        raise BagError(f'{bag.path}: {topic} reads joints of up to {most:.3g}, which are no radians: degrees?')
+        raise BagError(f'{bag.path}: {topic} reads joints of up to {most:.3g}, which are not radians (degrees?)')
     openness = np.clip((fingers - low) / (high - low), 0, 1)
     steps = np.diff(times)
     usual = float(np.median(steps[np.diff(clocks) == 0])) if (np.diff(clocks) == 0).any() else np.inf
@@ -265,11 +265,11 @@ def _measured(readings: list[tuple[int, int, np.ndarray, float]], where: str, le
     bends = (np.abs(np.diff(steps, axis=0)) > SHAKE + ACCELERATION * np.maximum(dt, 1e-3)**2) & fits & (
         steps[:-1] * steps[1:] < 0)
     if (share := bends.any(1).mean()) > SHARE:
-        raise BagError(f'{where} leaps to and fro in {share:.0%} of its readings: two arms seem to publish to it')
+        raise BagError(f'{where} jumps back and forth in {share:.0%} of its readings: two arms seem to publish to it')
     far = np.maximum(ALONE, ALONE_SPEED * dt)
     alone = np.flatnonzero((bends & (np.abs(steps[:-1]) > far) & (np.abs(steps[1:]) > far)).any(1)) + 1
     if len(alone):
-        left_out['joint states that stand out from both of their neighbours'] += len(alone)
+        left_out['joint states far from both of their neighbours'] += len(alone)
     spikes = set(alone.tolist())
     return [reading for i, reading in enumerate(readings) if i not in spikes]
 
@@ -288,15 +288,15 @@ class _Frames:
             late = np.median(delays[clock][:, 1]) if clock in delays else np.nan
             if len(here) and abs(apart := float(np.median(received[here] - moments[here]) - late)) > CLOCKS:
                 raise BagError(f'{bag.path}: the stamps of {topic} are {abs(apart) * 1e-9:.1f} s '
-                               f'{"behind" if apart > 0 else "ahead of"} those of the joints: two clocks, so which '
-                               'frame shows which motion cannot be told')
+                               f'{"behind" if apart > 0 else "ahead of"} those of the joints: they have different '
+                               'clocks, so frames cannot be matched with motions')
             if len(here) and SLOW < abs(apart) <= CLOCKS:
                 told = 'later' if apart > 0 else 'earlier'
                 left_out[f'frames that arrive {abs(apart) * 1e-9:.2f} s {told} after their stamps than joint states '
                          'do: a slow camera, or another clock?'] += len(here)
             if clock in delays and (drift := _drift(received[here], moments[here], delays[clock])) > DRIFT:
                 raise BagError(f'{bag.path}: the stamps of {topic} drift by {drift * 1e-9:.2f} s against those of the '
-                               'joints: two clocks, so which frame shows which motion cannot be told')
+                               'joints: they have different clocks, so frames cannot be matched with motions')
             # a frame of before the clock was set back may come after: it is newer than all that follow
             ordered = here[moments[here] <= np.minimum.accumulate(moments[here][::-1])[::-1]] if len(here) else here
             left_out['frames out of the order of their stamps'] += len(here) - len(ordered)

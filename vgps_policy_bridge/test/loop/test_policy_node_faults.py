@@ -43,7 +43,7 @@ def test_cancel_ends_the_episode_and_nothing_follows(system):
 
 @pytest.mark.parametrize('picture, words', [
     (Image(encoding='16UC1', height=48, width=64, step=128, data=bytes(48 * 128)), "'16UC1' is a depth picture"),
-    (np.full((48, 64, 3), 3, np.uint8), 'a single level (3)')])
+    (np.full((48, 64, 3), 3, np.uint8), 'a single value (3)')])
 def test_what_is_no_colour_camera_ends_the_episode_before_its_first_step(system, picture, words):
     good, system.peers.picture = system.peers.picture, picture
     ended = system.run().result
@@ -58,7 +58,7 @@ def test_a_wrist_camera_is_looked_at_and_its_silence_ends_the_episode(monkeypatc
     system = node_system.System(monkeypatch, wrist_topic='wrist/image_raw')
     try:
         silent = system.run().result
-        assert silent.outcome == Episode.ABORTED and 'no picture came from the wrist camera' in silent.message
+        assert silent.outcome == Episode.ABORTED and 'no image has come from the wrist camera' in silent.message
         wrist = system.peers.create_publisher(Image, 'wrist/image_raw', 10)
         picture = images.to_message(np.full((8, 8, 3), 77, np.uint8), Header())
 

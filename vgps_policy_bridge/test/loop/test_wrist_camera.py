@@ -47,7 +47,7 @@ def test_the_policy_sees_both_pictures_of_a_moment(looking, apart):
     assert (policy.seen.image[-1].max(), policy.seen.wrist_image[-1].max()) == (40, 90)
 
 
-@pytest.mark.parametrize('wrist, words', [(None, 'no picture came from the wrist camera (/wrist/image_raw)'),
+@pytest.mark.parametrize('wrist, words', [(None, 'no image has come from the wrist camera (/wrist/image_raw)'),
                                           (message(9, 99.0), '1.50 s older than the frame'),
                                           (message(9, 101.0), '0.50 s younger than the frame')])
 def test_a_wrist_picture_of_another_moment_is_never_shown(looking, wrist, words):
@@ -62,7 +62,7 @@ def test_a_wrist_picture_of_another_moment_is_never_shown(looking, wrist, words)
 def test_a_wrist_camera_that_the_policy_does_not_look_at_is_refused_before_the_first_episode(looking, monkeypatch):
     session, policy = looking
     policy.used = ('image', 'instruction')
-    with pytest.raises(PolicyError, match=r'does not look at a wrist camera.*/wrist/image_raw'):
+    with pytest.raises(PolicyError, match=r'does not use a wrist camera.*/wrist/image_raw'):
         session.load()
 
 
@@ -87,5 +87,5 @@ def test_a_camera_that_repeats_one_picture_while_the_gripper_moves_ends_the_epis
         for step in range(20, 30):
             look(step, step, 0.3 + 0.01 * (step % 2))
         look(31, 40, 0.31), look(32, 40, 0.32), look(33, 40, 0.33)
-    with pytest.raises(ObservationError, match='repeats one picture.*start it again'):
+    with pytest.raises(ObservationError, match='repeats one image.*start it again'):
         look(34, 40, 0.34)

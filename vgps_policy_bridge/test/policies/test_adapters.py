@@ -180,7 +180,7 @@ def test_rt1x_explains_that_the_saved_model_cannot_sample(tmp_path):
     (tmp_path / 'saved_model.pb').touch()
     with pytest.raises(PolicyError, match='takes the argmax'):
         load_policy('rt-1-x', source=str(tmp_path), checkpoint=str(tmp_path))
-    with pytest.raises(PolicyError, match='no folder'):
+    with pytest.raises(PolicyError, match='not a folder'):
         load_policy('rt-1-x', source='/no/such', checkpoint=str(tmp_path))
 
 
@@ -229,7 +229,7 @@ def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):
     with pytest.raises(PolicyError, match=r'observation\.images\.image_0'):
         load_policy('lerobot', checkpoint='x', image_key='observation.images.top')
     config.image_features['observation.images.hand'] = SimpleNamespace(shape=(3, 8, 8))
-    with pytest.raises(PolicyError, match=r'also looks at observation\.images\.hand.*wrist_image_key'):
+    with pytest.raises(PolicyError, match=r'also uses observation\.images\.hand.*wrist_image_key'):
         load_policy('lerobot', checkpoint='x')
     both = load_policy('lerobot', checkpoint='x', wrist_image_key='observation.images.hand')
     hand = np.full((40, 40, 3), 51, np.uint8)

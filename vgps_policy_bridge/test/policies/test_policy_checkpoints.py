@@ -147,8 +147,8 @@ def test_statistics_that_cannot_be_are_refused_before_they_scale_a_motion(change
 
 @pytest.mark.parametrize('scale, changed, word', [
     (('q01', 'q99'), {'q99': None}, 'q99 missing'), (('mean', 'std'), {}, 'mean and std missing'),
-    (('q01', 'q99'), {'q01': [0.0] * 7, 'q99': [0.0] * 7}, 'leave every motion the same'),
-    (('mean', 'std'), {'mean': [0.01] * 7, 'std': [0.0] * 7}, 'leave every motion the same'),
+    (('q01', 'q99'), {'q01': [0.0] * 7, 'q99': [0.0] * 7}, 'turn every output into the same motion'),
+    (('mean', 'std'), {'mean': [0.01] * 7, 'std': [0.0] * 7}, 'turn every output into the same motion'),
     (('mean', 'std'), {'q01': None, 'q99': None, 'mean': 0.1, 'std': 0.3},
      r'mean has the shape \(\)'),
     (('q01', 'q99'), {'q01': [-0.1] * 16, 'q99': [0.1] * 16}, r'q01 has the shape \(16,\)'),
@@ -160,7 +160,7 @@ def test_statistics_that_cannot_be_are_refused_before_they_scale_a_motion(change
     (('q01', 'q99'), {'mask': [True] * 7, 'q99': [0.05] * 6 + [80.0]}, 'gripper goes from 0 to 80')])
 def test_statistics_that_make_no_motions_of_an_arm_are_refused(scale, changed, word):
     given = {'mine': {'action': {**statistics(0.05)['action'], **changed}}}
-    with pytest.raises(PolicyError, match=f"'mine' make no motions of an arm: .*{word}"):
+    with pytest.raises(PolicyError, match=f"'mine' do not give motions of an arm: .*{word}"):
         choose_statistics('folder', '', given, {}, '', scale)
 
 
@@ -177,7 +177,7 @@ def test_without_a_mask_the_gripper_was_normalised_too():
 def test_a_gripper_of_another_convention_is_refused_and_not_clipped_to_its_contrary(given, convention, expected):
     values = TO_OPENNESS[convention](np.array(given))
     if expected is None:
-        with pytest.raises(CandidatesError, match='no openness'):
+        with pytest.raises(CandidatesError, match='not an openness'):
             openness(values, 'x')
     else:
         assert openness(values, 'x') == pytest.approx(expected)

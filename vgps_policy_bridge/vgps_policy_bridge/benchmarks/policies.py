@@ -47,14 +47,13 @@ def random_weights(name: str, options: dict, folder: Path) -> Policy:
 
 @dataclass
 class Benchmark:
-    """Print what K candidates of a policy cost, for each K and as ratio to K = 1.
+    """Measure how long a policy takes to propose K candidates, for each K and relative to K = 1.
 
     Example: vgps-benchmark-policy flow --k 10 50
 
-    Without a download, on random weights of the published classes (each needs its adapter's packages):
-    llama-random-weights is OpenVLA's sampling on a small Llama, prompt of 286 tokens; octo-random-weights the whole
-    Octo adapter, Octo-small's sizes; rt-1-x-random-weights (--options '{source: open_x_embodiment/models}') of
-    full size.
+    Three names have random weights and need no download, only the adapter's packages: octo-random-weights (the whole
+    adapter, at Octo-small's size), rt-1-x-random-weights (the whole adapter at full size; needs --options '{source:
+    open_x_embodiment/models}') and llama-random-weights (OpenVLA's sampling on a small Llama, prompt of 286 tokens).
     """
 
     policy: Positional[str] = 'flow'

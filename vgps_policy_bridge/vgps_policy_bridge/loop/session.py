@@ -47,8 +47,8 @@ class PolicySession:
             candidates = self.ask(grey, self._config.num_candidates, self._config.temperature)
         self.identity = candidates.policy
         if wrist and 'wrist_image' not in candidates.used:
-            raise PolicyError(f'it does not look at a wrist camera: leave out wrist_topic ({wrist}), or tell the '
-                              'policy by its policy_options that it has one')
+            raise PolicyError(f'it does not use a wrist camera: leave out wrist_topic ({wrist}), or enable one in '
+                              'policy_options')
         return self.stages['total']
 
     def begin(self, instruction: str, seed: int) -> None:
@@ -103,7 +103,7 @@ class PolicySession:
         elif np.linalg.norm(place - self._still[1]) > MOVED:
             self._still = image, place, self._still[2] + 1
         if self._still[2] >= STILL:
-            raise ObservationError(f'the camera repeats one picture under new stamps although the gripper moved '
+            raise ObservationError(f'the camera repeats one image under new stamps although the gripper moved '
                                    f'{STILL} times since: its driver hangs, start it again')
 
     def _beside(self, frame, wrist) -> np.ndarray | None:
@@ -112,10 +112,10 @@ class PolicySession:
         if not topic:
             return None
         if wrist is None:
-            raise ObservationError(f'no picture came from the wrist camera ({topic})')
+            raise ObservationError(f'no image has come from the wrist camera ({topic})')
         apart = stamps.seconds(wrist.header.stamp) - stamps.seconds(frame.header.stamp)
         if abs(apart) > WRIST_APART:
-            raise ObservationError(f"the wrist camera's newest picture ({topic}) is {abs(apart):.2f} s "
+            raise ObservationError(f"the wrist camera's newest image ({topic}) is {abs(apart):.2f} s "
                                    f'{"younger" if apart > 0 else "older"} than the frame')
         return images.to_array(wrist)
 

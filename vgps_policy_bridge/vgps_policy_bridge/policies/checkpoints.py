@@ -1,4 +1,4 @@
-"""Where a policy's checkpoint is, and with which statistics its actions become physical: said, never guessed."""
+"""Where a policy's checkpoint is, and with which statistics its actions become physical: stated, never guessed."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def pinned_revision(checkpoint: str, why: str) -> tuple[str, str | None]:
     if revision is None and Path(name).exists():
         return name, None
     if revision is None or not COMMIT.fullmatch(revision):
-        raise PolicyError(f'{checkpoint}: {why} from the hub, and what a branch or tag names may change. Look at '
-                          f'huggingface.co/{name}/commits and say {name}@COMMIT (40 hexadecimal digits), or give a '
+        raise PolicyError(f'{checkpoint}: {why} from the hub, and a branch or tag can change: choose a commit at '
+                          f'huggingface.co/{name}/commits and give {name}@COMMIT (40 hexadecimal digits), or give a '
                           'folder')
     return name, revision
 
@@ -87,7 +87,7 @@ def choose_statistics(checkpoint: str, asked: str, own: Mapping, inherited: Mapp
         usual: key taken among the inherited ones of a model that was not fine-tuned.
         scale: names of the two statistics that make its actions physical, `q01` and `q99` or `mean` and `std`.
 
-    Raises PolicyError that lists the keys, or says why these statistics make no motions of an arm.
+    Raises PolicyError that lists the keys, or says why these statistics do not give motions of an arm.
     """
     known = {**inherited, **own}
     if not asked:
@@ -105,7 +105,7 @@ def choose_statistics(checkpoint: str, asked: str, own: Mapping, inherited: Mapp
     if complaint := impossible_statistics(action):
         raise PolicyError(f'{checkpoint}: the statistics {asked!r} were damaged or edited: {complaint}')
     if complaint := _no_motions(action, scale):
-        raise PolicyError(f'{checkpoint}: the statistics {asked!r} make no motions of an arm: {complaint}')
+        raise PolicyError(f'{checkpoint}: the statistics {asked!r} do not give motions of an arm: {complaint}')
     return asked, known[asked]
 
 
@@ -130,14 +130,14 @@ def _no_motions(action: Mapping, scale: tuple[str, str]) -> str:
     low, high = (first, second) if scale == ('q01', 'q99') else (first - 2 * second, first + 2 * second)
     size = np.maximum(np.abs(low), np.abs(high))
     if not mask[:6].all():
-        return f'the mask leaves dimension {int(mask[:6].argmin())} as the network gives it, in no unit'
+        return f'the mask leaves dimension {int(mask[:6].argmin())} as the network gives it, without a unit'
     if not (high - low)[:6].any():
-        return 'they leave every motion the same, whatever the policy says'
+        return 'they turn every output into the same motion'
     if size[:3].max() > LARGEST_STEP or size[3:6].max() > LARGEST_TURN:
-        return (f'steps of up to {size[:3].max():.3g} and turns of up to {size[3:6].max():.3g} are no metres and '
-                "radians: commands normalised to -1..1 (LIBERO), joint positions, or other units")
+        return (f'steps of up to {size[:3].max():.3g} and turns of up to {size[3:6].max():.3g} are not metres '
+                'and radians: commands normalised to -1..1 (LIBERO), joint positions, or other units')
     if mask[6] and (low[6] < -0.5 or high[6] > 2):
-        return f'the gripper goes from {low[6]:.3g} to {high[6]:.3g}, which is no openness 0..1'
+        return f'the gripper goes from {low[6]:.3g} to {high[6]:.3g}, which is not an openness 0..1'
     return ''
 
 
@@ -169,7 +169,7 @@ def physical_action_width(policy: str, width: int) -> None:
     """Refuse actions that are not BridgeData's seven: cutting them to size would make other motions of them."""
     if width != 7:
         looks = 'joint positions?' if width in (6, 8, 14, 16) else 'padded, or for another robot?'
-        raise PolicyError(f'{policy}: actions have {width} dimensions ({looks}); needed are 7: dx dy dz [m], droll '
+        raise PolicyError(f'{policy}: actions have {width} dimensions ({looks}); 7 are needed: dx dy dz [m], droll '
                           'dpitch dyaw [rad] per step, gripper openness')
 
 
@@ -179,6 +179,6 @@ def openness(gripper: np.ndarray, policy: str) -> np.ndarray:
     Raises CandidatesError where most of them lie far outside: another convention, of which clipping makes its contrary.
     """
     if not -0.5 <= np.median(gripper) <= 1.5:  # NaN included
-        raise CandidatesError(f'{policy}: gripper values from {np.min(gripper):.3g} to {np.max(gripper):.3g} are no '
-                              'openness, 0 (closed) to 1 (open); in LIBERO and robosuite -1 is open and 1 closed')
+        raise CandidatesError(f'{policy}: gripper values from {np.min(gripper):.3g} to {np.max(gripper):.3g} are not '
+                              'an openness, 0 (closed) to 1 (open); in LIBERO and robosuite -1 is open and 1 closed')
     return np.clip(gripper, 0.0, 1.0)

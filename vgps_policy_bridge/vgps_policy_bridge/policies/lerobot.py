@@ -72,7 +72,7 @@ class LeRobotPolicy:
                                   f'{", ".join(config.image_features)}')
         lacking = ', '.join(key for key in config.image_features if key not in cameras)
         if lacking and not hasattr(config, 'empty_cameras'):  # these were trained to do without some
-            raise PolicyError(f'lerobot: {checkpoint} also looks at {lacking}; if that is the wrist camera, give '
+            raise PolicyError(f'lerobot: {checkpoint} also uses {lacking}; if that is the wrist camera, give '
                               'wrist_topic and the policy option wrist_image_key')
         action = config.output_features.get('action')
         physical_action_width(f'lerobot {checkpoint}', action.shape[0] if action else 0)

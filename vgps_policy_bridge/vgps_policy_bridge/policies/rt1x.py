@@ -96,7 +96,7 @@ class RT1XPolicy:
     def __init__(self, source: str, checkpoint: str, embeddings: str = ''):
         for folder, name in ((source, 'source'), (checkpoint, 'checkpoint')):
             if not Path(folder).is_dir():
-                raise PolicyError(f'rt-1-x: {name} {folder!r} is no folder')
+                raise PolicyError(f'rt-1-x: {name} {folder!r} is not a folder')
         if (Path(checkpoint) / 'saved_model.pb').exists():
             raise PolicyError('rt-1-x: this is the TensorFlow SavedModel. It takes the argmax inside its graph, so all '
                               'K candidates would be equal; use the JAX checkpoint rt_1_x_jax')

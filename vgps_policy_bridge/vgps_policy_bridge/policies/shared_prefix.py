@@ -1,4 +1,4 @@
-"""K samples from a decoder for one prefill: the prompt is read once, its key-value cache serves K rows.
+"""K samples from a decoder for one prefill: the prompt is processed once, and its key-value cache serves K rows.
 
 The policy's image and prompt are the same for all K candidates; only the few action tokens differ. So the model reads
 the prefix once, the K first tokens are drawn from that one distribution, and the remaining tokens are decoded for K

@@ -68,8 +68,8 @@ class Seat:
     def _check(self, client: object) -> None:
         # Within the lock: another client may have taken the seat while this one waited for it.
         if client is not self.owner:
-            raise NotYourEpisodeError('another client has begun an episode: reset first, or let the server allow more '
-                                      'with --episodes')
+            raise NotYourEpisodeError('another client has begun an episode: call reset again, or start the server '
+                                      'with a larger --episodes')
 
     def _ready(self) -> Policy:
         """Return the policy; after a hang build it anew and begin the episode again."""

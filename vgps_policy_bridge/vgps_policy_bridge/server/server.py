@@ -139,19 +139,20 @@ class Serve:
     """
 
     policy: tyro.conf.Positional[str]
-    """entry-point name (group vgps.policies)"""
+    """entry-point name of the policy (group vgps.policies)"""
     options: str = '{}'
-    """options of the policy, YAML"""
+    """the policy's options as YAML"""
     host: str = '127.0.0.1'
     """address to listen on"""
     port: int = DEFAULT_PORT
     """port to listen on, 0 .. 65535; 0 takes a free one"""
     timeout: float = 60.0
-    """for one request [s], above 0"""
+    """longest time for one request [s], above 0"""
     episodes: int = 1
-    """episodes at the same time, 1 .. 8, each with a policy of its own: one per worker of vgps-evaluate trials"""
+    """episodes at the same time, 1 .. 8, each with its own instance of the policy: one per worker of vgps-evaluate
+    trials"""
     allow_remote: bool = False
-    """listen beyond this machine: there is no password and no encryption"""
+    """accept other machines, without a password and without encryption"""
 
 
 def check(options: Serve) -> None:

@@ -86,14 +86,14 @@ def action_places(feature: dict, width: int, converted: bool = False) -> tuple[l
         joints = [name for name in given
                   if _JOINTS & set(words_of(name)) or re.fullmatch(r'(.*\.)?(motor|joint|j)_?\d+(\.pos)?', name)]
         if len(joints) >= 3 and not set(SLOTS) <= set(slots):
-            raise DataError(f'the action is made of joints ({listed}), not of end-effector motions; record motions, or '
-                            'take a bag of the same arm through `vgps-data convert --actions joint_states`')
+            raise DataError(f'the action is made of joints ({listed}), not of end-effector motions; record motions, '
+                            'or convert a bag of the same arm with `vgps-data convert --actions joint_states`')
         if any(_ABSOLUTE & set(words_of(name)) for name in given):
             raise DataError(f'the action is an absolute pose ({listed}), not an end-effector motion')
         for name in given:
             option = next((_MEASURES[word] for word in words_of(name) if word in _MEASURES), '')
             if option and not converted and slot(name) in SLOTS[:6]:
-                raise DataError(f'the action is named {name}, which is not in metres and radians a step ({option} '
+                raise DataError(f'the action is named {name}, which is not in metres and radians per step ({option} '
                                 'converts it)')
             if slot(name) == 'gripper' and {'delta', 'rel', 'relative'} & set(words_of(name)):
                 raise DataError(f'the gripper is a change by its name ({name}), not an openness 0..1')

@@ -36,9 +36,10 @@ def outcomes(folder: Path, name: str) -> dict[int, tuple[bool | None, int]]:
     if not (np.isfinite(episode).all() and np.isfinite(frame).all()):
         raise DataError(f'{path}: an episode_index or frame_index is missing')
     if len(np.unique(np.stack([episode, frame]), axis=1).T) != len(episode):
-        raise DataError(f'{path} judges a frame twice')
+        raise DataError(f'{path} has two labels for a frame')
     if column != 'reward' and (np.nanmin(value, initial=0) < -0.01 or np.nanmax(value, initial=0) > 1.01):
-        raise DataError(f'{path}: {column} from {np.nanmin(value):.3g} to {np.nanmax(value):.3g} is no progress 0..1')
+        raise DataError(f'{path}: {column} from {np.nanmin(value):.3g} to {np.nanmax(value):.3g} is not a progress '
+                        '0..1')
     order = np.lexsort((frame, episode))
     ends = np.flatnonzero(np.diff(episode[order], append=np.inf))
     counts = np.diff(ends, prepend=-1)

@@ -1,4 +1,4 @@
-"""The metadata of a LeRobot data set: what it holds, and in which files the rows and pictures of each episode are."""
+"""The metadata of a LeRobot data set: what it holds, and in which files the rows and images of each episode are."""
 import json
 import re
 from collections.abc import Iterator
@@ -67,8 +67,8 @@ class Info:
             found = [c for c in self.cameras if c not in depth]
             if len(found) > 1:
                 raise CameraChoiceError(
-                    f'{self.folder} has several cameras, say with --camera (vgps-train: --data.camera) which one the '
-                    f'robot will be steered through: {listed}', self.folder, found)
+                    f'{self.folder} has several cameras; choose the one that the robot will use with --camera '
+                    f'(vgps-train: --data.camera): {listed}', self.folder, found)
         if not found or found[0] in depth:
             raise DataError(f'{self.folder} has no colour camera; image features: {listed}')
         return found[0]
@@ -142,7 +142,7 @@ def entries(info: Info, camera: str) -> Iterator[Entry | DataError]:
         try:
             index, length = row['episode_index'], row.get('length')
             if isinstance(index, bool) or int(index) != index or not 0 <= index < 2**31 or index in seen:
-                raise DataError(f'episode index {str(index)[:40]} is listed twice or is no number')
+                raise DataError(f'episode index {str(index)[:40]} is listed twice or is not a number')
             seen.add(index)
             listed = row.get('tasks') or []
             listed = [listed] if isinstance(listed, str) else listed
@@ -193,7 +193,7 @@ def _lines(path: Path) -> list[dict]:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f'{path} cannot be read: {str(error)[:200]}') from error
     if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f'{path}: a line is no object')
+        raise DataError(f'{path}: a line is not an object')
     return rows
 
 

@@ -50,7 +50,7 @@ class StoredFrames(Frames):
             return images.decode(cell)
         if isinstance(cell, list):
             return _pixels(cell)
-        raise DataError('the cell holds no picture')
+        raise DataError('the cell holds no image')
 
 
 def _pixels(cell: list) -> np.ndarray:
@@ -58,11 +58,11 @@ def _pixels(cell: list) -> np.ndarray:
     try:
         pixels = np.asarray(cell)
     except ValueError:
-        raise DataError('the cell holds lists of different lengths, no picture') from None
+        raise DataError('the cell holds lists of different lengths, not an image') from None
     if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype.kind in 'iu' and pixels.size and (
             0 <= pixels.min() and pixels.max() <= 255):
         return pixels.astype(np.uint8)
-    raise DataError(f'the cell holds {pixels.dtype} of the shape {pixels.shape}; as numbers a picture is (height, '
+    raise DataError(f'the cell holds {pixels.dtype} of the shape {pixels.shape}; as numbers an image is (height, '
                     'width, 3), whole and 0 to 255: store PNG instead')
 
 
@@ -88,11 +88,11 @@ def read(folder: Path, reading: Reading = PLAIN) -> Iterator[Episode | Malformed
     camera, texts = info.camera(reading.camera), meta.tasks(info)
     listed = list(meta.entries(info, camera))
     if isinstance(info.episodes, int) and info.episodes != len(listed):
-        yield Malformed(str(folder), f'info.json promises {info.episodes} episodes, the metadata list {len(listed)}')
+        yield Malformed(str(folder), f'info.json states {info.episodes} episodes, the metadata list {len(listed)}')
     source = _Source(info, camera, texts, [e for e in listed if isinstance(e, meta.Entry)], reading)
     if len(source.listed) == len(listed) and (unlisted := source.unlisted()):
         yield Malformed(str(folder), f'{len(unlisted)} episodes have rows in data/ and are not in the list of episodes '
-                                     f'(first: {unlisted[0]}): deleted by half, or a list of another version')
+                                     f'(first: {unlisted[0]}): partly deleted, or a list of another version')
     for entry in listed:
         if isinstance(entry, DataError):
             yield Malformed(str(folder), str(entry))
@@ -243,7 +243,7 @@ class _Source:
             success, count = self.outcomes.get(entry.index, (None, 0))
             if count != table.num_rows:
                 raise DataError(f"'{self.labels}' judges {count} of its {table.num_rows} steps")
-            return success, (f"its outcome is by '{self.labels}'",)
+            return success, (f"its outcome is taken from '{self.labels}'",)
         rows = {name: table.column(name) for name in table.column_names if not name.startswith('observation')}
         told = {name: pa.chunked_array([pa.array([value])]) for name, value in entry.judged}
         judged = {name: column for name, column in rows.items() if column.null_count < table.num_rows}
@@ -257,8 +257,8 @@ class _Source:
                 usual = name in ('next.success', 'success')
                 return success, notes if usual else (*notes, f"its outcome is by '{name}'")
         if others := judging([*judged, *told])[1]:
-            raise DataError(f"'{others[0]}' tells how it ended, in a way that is not known; write it as 'success', "
-                            'true or false')
+            raise DataError(f"'{others[0]}' tells how it ended, but in an unknown form; write it as 'success', true "
+                            "or false")
         for name, column in rows.items():
             if pa.types.is_string(column.type) and (said := ended_in_words(column[-1].as_py())):
                 return said[0], (f"its outcome is by '{name}', which says '{said[1]}'",)
@@ -292,7 +292,7 @@ class _Source:
             text = self.texts.get(values[0]) if name == 'task_index' else values[0]
             if not isinstance(text, str):
                 raise DataError(f'task {values[0]} is not in the list of tasks' if name == 'task_index' else
-                                f'its {name} is no text')
+                                f'its {name} is not a text')
             if not text.strip():  # some write the text elsewhere
                 blank = text
                 continue

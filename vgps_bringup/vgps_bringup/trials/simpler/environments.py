@@ -1,4 +1,4 @@
-"""SIMPLER's tasks behind one small face: ManiSkill 3 (four WidowX tasks) and SimplerEnv (these and the Google Robot's).
+"""SIMPLER's tasks behind one interface: ManiSkill 3 (four WidowX tasks), SimplerEnv (these and the Google Robot's).
 
 ManiSkill 3: ``pip install mani-skill`` (needs Vulkan; Mesa >= 25 renders on a CPU) and its assets, found through
 ``MS_ASSET_DIR``. SimplerEnv: from its git repository, for the two Google Robot tasks. The commands are in

@@ -1,4 +1,4 @@
-"""ManiSkill's WidowX with its task, behind the face that recordings and demonstrators know of the simulated robot."""
+"""ManiSkill's WidowX with its task, with the interface of the simulated robot that recordings and demonstrators use."""
 
 from typing import NamedTuple
 
