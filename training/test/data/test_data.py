@@ -253,4 +253,4 @@ def test_reasons_that_differ_in_numbers_alone_are_told_once(tmp_path):
     _, report = read_table([tmp_path], SIZE, progress=False)
     assert sum(report.skipped.values()) == 5 and len(report.skipped) > 1
     text = report.text()
-    assert '5 x translations of up to' in text and text.count('no metres') == 1
+    assert '5 x translations of up to' in text and text.count('are not metres') == 1

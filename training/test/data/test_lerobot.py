@@ -150,7 +150,7 @@ def test_files_that_the_list_of_episodes_does_not_name_are_told(tmp_path):
 @pytest.mark.parametrize('texts, listed, cells, expected', [
     (['', ''], None, ['lift the lid'] * 4, 'lift the lid'), ([' '], [''], [['lift'] for _ in range(4)], 'lift'),
     ([''], ['put it back'], None, 'put it back'), ([''], [''], None, ''), (['a', 'b'], None, ['c'] * 4, 'a'),
-    ([''], None, [['lift', 'raise']] * 4, 'its language_instruction is no text'),
+    ([''], None, [['lift', 'raise']] * 4, 'its language_instruction is not a text'),
     ([''], None, ['up', 'up', 'down', 'up'], '2 tasks within one episode (language_instruction)')])
 def test_a_blank_task_is_looked_for_where_else_it_may_stand(tmp_path, texts, listed, cells, expected):
     folder = write_v2(tmp_path / 'set', episodes(4), texts)
