@@ -1,13 +1,17 @@
 """Parameters, stop and rates of a node that runs, and a second system beside it, without ``ros2``."""
 
+import contextlib
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
-from vgps_bringup.commands import without_ros2 as commands
+from vgps_bringup.commands import episode, without_ros2 as commands
 from vgps_bringup.system.presence import Announcer, second_system, where_else
+from vgps_msgs_py.vocabulary import Outcome
 
 NAMESPACE = 'commands_test'
 
@@ -52,6 +56,36 @@ def test_the_arm_is_stopped_and_a_refusal_is_an_error(arm, patient):
     assert '~/stop was called' in commands.arm(commands.Arm('stop', namespace=NAMESPACE))
     with pytest.raises(commands.CommandError, match='refuses to home: no joint states yet'):
         commands.arm(commands.Arm('home', namespace=NAMESPACE))
+
+
+@pytest.mark.parametrize('what, asked', [('stop', ['widowx_node', 'heartbeat_node']), ('home', ['widowx_node'])])
+def test_a_stop_that_nobody_answers_goes_to_the_heartbeat_and_nothing_else_does(monkeypatch, what, asked):
+    calls = []
+
+    def call(_caller, _kind, name, _request, node, _namespace):
+        calls.append(node)
+        if node == 'widowx_node':
+            raise commands.CommandError('it does not answer')
+        return SimpleNamespace(success=True, message=f'{name}: the arm is held')
+    monkeypatch.setattr(commands.Caller, 'call', call)
+    if what == 'stop':
+        assert 'the arm is held' in commands.arm(commands.Arm('stop', namespace=NAMESPACE))
+    else:
+        with pytest.raises(commands.CommandError, match='does not answer'):
+            commands.arm(commands.Arm(what, namespace=NAMESPACE))
+    assert calls == asked
+
+
+@pytest.mark.parametrize('outcome, episode_id, failed', [
+    (Outcome.SUCCESS, 'e', False), (Outcome.CANCELLED, '', True), (Outcome.ABORTED, 'e', True)])
+def test_an_episode_that_was_aborted_or_did_not_begin_is_a_failure(monkeypatch, outcome, episode_id, failed):
+    result = SimpleNamespace(outcome=outcome, episode_id=episode_id, steps=0, duration=0.0, message='STOP_REQUESTED')
+    client = MagicMock()
+    client.return_value.__enter__.return_value.run.return_value = result
+    monkeypatch.setattr('vgps_bringup.system.episode_client.EpisodeClient', client)
+    monkeypatch.setattr(sys, 'argv', ['vgps-episode', '--instruction', 'put it there'])
+    with pytest.raises(SystemExit, match='STOP_REQUESTED') if failed else contextlib.nullcontext():
+        episode.main()
 
 
 def test_the_rate_of_a_topic_is_measured(arm):

@@ -42,7 +42,7 @@ CALLS = {
     'demo --critic runs/iqq': ('there is no critic runs/iqq', 'did you mean runs/iql?'),
     'demo --critic nothing': ('there is no critic nothing', "'default'"),
     'demo --critic file.txt': ('file.txt is a file', 'folder'),
-    'demo --namespace 7up': ("'7up' is no ROS namespace", 'e.g. vgps'),
+    'demo --namespace 7up': ("'7up' is not a ROS namespace", 'e.g. vgps'),
     'demo --output file.txt': ('file.txt is a file', '--output'),
     'demo --sed 3': ('--sed', '--seed'),
     'run simulatoin': ('simulatoin', 'simulation'),

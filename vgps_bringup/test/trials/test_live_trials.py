@@ -103,7 +103,7 @@ class Operator:
                 return
 
     def wait_for(self, words):
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + 180.0
         while words not in self.text[self.read:]:
             assert time.monotonic() < deadline, self.text
             time.sleep(0.02)
@@ -145,11 +145,11 @@ def test_on_the_robot_a_blind_operator_judges_by_key_or_service(robot, tmp_path)
             operator.wait_for('keys: ')
             judge_it()
         operator.wait_for('Report:')
-        assert operator.process.wait(30) == 0
+        assert operator.process.wait(120) == 0
     finally:
         if operator.process.poll() is None:
             operator.process.send_signal(signal.SIGINT)  # it gives the system back as it was
-            operator.process.wait(30)
+            operator.process.wait(120)
     assert client.get_parameters('recorder_node', 'output_directory') == [str(before)]
     assert client.get_parameters('critic_node', 'selection', 'beta') == ['value', 1.0]
     assert client.get_parameters('policy_node', 'num_candidates') == [10], 'the system is as it was'

@@ -18,7 +18,7 @@ class Episodes:
 
     Example, robot: vgps-episode --instruction "put the carrot on the plate"
 
-    Before: vgps-run simulation. Next: vgps-report runs/EPISODE. Exit status 1: an episode was aborted.
+    Before: vgps-run simulation. Next: vgps-report runs/EPISODE. Exit status 1: an episode was aborted or did not begin.
     """
 
     instruction: str = ''
@@ -73,9 +73,10 @@ def main() -> None:
         sys.exit('vgps-episode: cancelled: the arm holds')
     if output and results[-1].episode_id:
         print(f'Next, look at it: vgps-report {output}/{results[-1].episode_id}')
-    aborted = [r for r in results if r.outcome == Outcome.ABORTED]
-    if aborted:
-        sys.exit(f'vgps-episode: {len(aborted)} of {len(results)} episodes aborted: {aborted[-1].message}')
+    failed = [r for r in results if r.outcome == Outcome.ABORTED or not r.episode_id]
+    if failed:
+        sys.exit(f'vgps-episode: {len(failed)} of {len(results)} episodes aborted or did not begin: '
+                 f'{failed[-1].message}')
 
 
 if __name__ == '__main__':

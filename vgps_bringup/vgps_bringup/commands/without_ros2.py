@@ -5,8 +5,8 @@ On a workstation with ROS from apt, ``ros2 param``, ``ros2 service`` and ``ros2 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import sys
 import time
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -197,8 +197,10 @@ def arm(options: Arm) -> str:
             if options.what != 'stop' or node == HOLDER:
                 raise
             node = HOLDER    # it answers when widowx_node hangs, and stops that once it wakes
-            print(f'{error}; asking {HOLDER}', file=sys.stderr)
-            answer = caller.call(Trigger, options.what, Trigger.Request(), node, options.namespace)
+            with contextlib.suppress(CommandError):
+                answer = caller.call(Trigger, options.what, Trigger.Request(), node, options.namespace)
+                return f'{error}. {HOLDER}: {answer.message}'
+            raise
     if not answer.success:
         raise CommandError(f'{node} refuses to {options.what}: {answer.message}')
     return f'{options.what}: {answer.message or "under way"}'

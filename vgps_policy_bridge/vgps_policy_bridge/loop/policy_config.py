@@ -35,8 +35,8 @@ class PolicyNodeConfig:
         'description': "the wrist camera's topic, for a policy that uses one; empty: none",
         'read_only': True})
     require_live_camera: bool = field(default=False, metadata={
-        'description': 'end an episode whose camera repeats one picture under new stamps while the gripper moves; the '
-                       'robot launch sets it: a simulated camera may not see the arm', 'read_only': True})
+        'description': 'end an episode whose camera repeats one image under new stamps while the gripper moves (set '
+                       'by the robot launch: a simulated camera may not see the arm)', 'read_only': True})
     camera_timeout: float = field(default=2.0, metadata={
         'description': 'time without a frame newer than the last motion, after which the camera is lost [s]',
         'range': (0.05, 3600.0)})
