@@ -10,8 +10,8 @@ Two kinds of question, each answered with a number, its interval and a named rea
   nor policy decides, so episodes whose draws the critic likes better than the average draw are a randomised trial of
   its taste. *Calibration*: of ten episodes given a chance of 70 %, seven succeed. *Choices*: it has an opinion.
 
-Of these, the answer about actions foretells best how well a critic steers; those about outcomes and labels, which a
-critic learns first, hardly do (training/README.md, Validation: rank correlations over critics of every quality).
+Of these, the answer about actions foretells best how well a critic steers; those about outcomes and labels hardly do.
+None is as good as `action_auc`, by which `vgps-train` keeps its best critic (training/README.md, Validation).
 """
 
 import math
