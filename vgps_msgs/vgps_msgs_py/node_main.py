@@ -160,7 +160,7 @@ def _secured() -> bool:
 
 
 def over_udp(variables: MutableMapping[str, str]) -> None:
-    """Take Fast DDS' profile without shared memory, unless the environment names one that is not ours."""
+    """Take Fast DDS's profile without shared memory, unless the environment names one that is not ours."""
     for name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):    # the second: Humble, Jazzy
         if Path(variables.get(name) or OUR_PROFILE).name == OUR_PROFILE:
             variables[name] = str(Path(__file__).with_name('fastdds_udp.xml'))

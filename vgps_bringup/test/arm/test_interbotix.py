@@ -23,7 +23,7 @@ from vgps_msgs.msg import ControllerState, EndEffectorCommand
 
 pytestmark = pytest.mark.ros
 
-MISSING = ("Interbotix' packages are not installed (interbotix_xs_modules, interbotix_xs_sdk, "
+MISSING = ("Interbotix's packages are not installed (interbotix_xs_modules, interbotix_xs_sdk, "
            'interbotix_xsarm_control, interbotix_xsarm_descriptions, xacro): InterbotixArm is NOT tested against the '
            'real API')
 NEUTRAL = np.array([-0.13192235, -0.76238847, 0.44485444, -0.01994175, 1.7564081, -0.15953401])

@@ -1,4 +1,4 @@
-"""InterbotixArm with Interbotix' object replaced by one that keeps registers and notes what it is told."""
+"""InterbotixArm with Interbotix's object replaced by one that keeps registers and notes what it is told."""
 
 import threading
 import time

@@ -48,7 +48,7 @@ class InterbotixArm:
         self._finger, self._finger_at = float('nan'), -np.inf
         self._commanded = -np.inf           # monotonic time of the last joint command
         self._pwm = 0.0
-        self._robot: Any = None             # Interbotix' own, once there is one
+        self._robot: Any = None             # Interbotix's own, once there is one
         self._answered: set[str] = set()    # registers this driver has been seen to know
         self._recover, self._closing = threading.Event(), threading.Event()
         # On the controller's own executor: joint states must arrive while the thread waits for a service.
@@ -111,7 +111,7 @@ class InterbotixArm:
         except (Exception, SystemExit) as error:
             if not self._closing.is_set():
                 self.message = f'{type(error).__name__}: {error}'
-                self._logger.error(f'cannot use Interbotix\' API: {self.message}')
+                self._logger.error(f"cannot use Interbotix's API: {self.message}")
             return
         import rclpy
         next_poll, polls = 0.0, 0

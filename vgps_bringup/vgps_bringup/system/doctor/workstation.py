@@ -183,10 +183,10 @@ def interbotix(port: Path = Path('/dev/ttyDXL'), module: bool | None = None) -> 
     """Are the manufacturer's packages and the arm's serial port there?"""
     module = importlib.util.find_spec('interbotix_xs_modules') is not None if module is None else module
     yield (
-        Finding("Interbotix' API", OK, 'interbotix_xs_modules')
+        Finding("Interbotix's API", OK, 'interbotix_xs_modules')
         if module
         else Finding(
-            "Interbotix' API",
+            "Interbotix's API",
             FAULT,
             'interbotix_xs_modules cannot be imported',
             'install the X-Series packages (lab guide, section 2) and source their workspace',
