@@ -110,7 +110,7 @@ def test_an_episode_runs_from_camera_to_arm_and_its_bag_holds_everything(argumen
     bag = live.bag()
     assert not bag.problems
     assert NODES <= set(bag.configurations)
-    assert 'stand-in' in bag.configurations['critic_node'].model
+    assert 'untrained' in bag.configurations['critic_node'].model
     (episode,) = bag.episodes
     assert (episode.outcome, episode.seed, len(episode.steps)) == ('timeout', 3, STEPS)
     frames = {frame.stamp: frame for frame in bag.frames()}

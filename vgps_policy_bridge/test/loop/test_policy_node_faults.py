@@ -42,7 +42,7 @@ def test_cancel_ends_the_episode_and_nothing_follows(system):
 
 
 @pytest.mark.parametrize('picture, words', [
-    (Image(encoding='16UC1', height=48, width=64, step=128, data=bytes(48 * 128)), "'16UC1' is a depth picture"),
+    (Image(encoding='16UC1', height=48, width=64, step=128, data=bytes(48 * 128)), "'16UC1' is a depth image"),
     (np.full((48, 64, 3), 3, np.uint8), 'a single value (3)')])
 def test_what_is_no_colour_camera_ends_the_episode_before_its_first_step(system, picture, words):
     good, system.peers.picture = system.peers.picture, picture
