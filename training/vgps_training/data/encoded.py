@@ -25,9 +25,9 @@ class _File:
         if hasattr(os, 'posix_fadvise'):
             os.posix_fadvise(self.handle, 0, 0, os.POSIX_FADV_RANDOM)
 
-    def __del__(self):
+    def __del__(self, close=os.close):  # bound here: when the interpreter ends, `os` may be gone before this
         if hasattr(self, 'handle'):
-            os.close(self.handle)
+            close(self.handle)
 
 
 @functools.lru_cache(maxsize=OPEN_FILES)
