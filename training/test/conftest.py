@@ -2,6 +2,7 @@ import os
 
 import pytest
 import torch
+import torch._dynamo  # an optimiser would, and triton with it: late, after a thousand other tests, that import crashed
 
 torch.set_num_threads(1)
 os.environ.setdefault('OMP_NUM_THREADS', '1')
