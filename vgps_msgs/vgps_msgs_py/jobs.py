@@ -214,16 +214,25 @@ def _begin(parent: int) -> None:
     signal.signal(signal.SIGTERM, _ask)
 
 
+_working = False  # whether this process does a job, which may have to clean up
+
+
 def _ask(*_: Any) -> None:
+    if not _working:  # the pool's own loop would take an exception for a result, go on, and be waited for without end
+        os._exit(143)
     raise _Asked(143)
 
 
 def _work(function: Callable[[Any], Any], job: Any) -> Any:
     """Do a job; asked to end, let it clean up first (the pool would take the exception for its result and go on)."""
+    global _working
     try:
+        _working = True
         return function(job)
     except _Asked:
         os._exit(143)
+    finally:
+        _working = False
 
 
 def _end(pool: ProcessPoolExecutor, busy: bool) -> None:
