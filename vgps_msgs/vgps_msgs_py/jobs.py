@@ -10,6 +10,7 @@ another name and renames them when they are complete. No worker outlives the cal
 
 import ctypes
 import functools
+import gc
 import logging
 import multiprocessing
 import os
@@ -199,6 +200,20 @@ def _one_thread() -> Iterator[None]:
             del os.environ['OMP_NUM_THREADS']
         else:
             os.environ['OMP_NUM_THREADS'] = before
+
+
+@contextmanager
+def forking() -> Iterator[None]:
+    """Keep processes that are forked meanwhile from freeing, by their garbage collection, what this one has made.
+
+    Freed in a fork, a video decoder waits without end for its threads, which live on in this process alone.
+    """
+    gc.collect()    # here its threads can be ended
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _Asked(SystemExit):

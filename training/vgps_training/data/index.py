@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from vgps_msgs_py.embeddings import cache_folder
+from vgps_msgs_py.jobs import forking
 from vgps_training.data import bags, episode, lerobot, rlds, table
 from vgps_training.data.encoded import EncodedTable
 from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
@@ -83,7 +84,7 @@ def _key(folders: list[list[Path]], options: dict) -> str:
 def _all_cores(folders: list[list[tuple]]) -> Iterator[Episode | Malformed]:
     """Read shards in as many processes as there are cores; yield their episodes in order."""
     tasks = [task for folder in folders for task in folder]
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(tasks)), get_context('fork')) as pool:
+    with forking(), ProcessPoolExecutor(min(os.cpu_count() or 1, len(tasks)), get_context('fork')) as pool:
         for found in pool.map(rlds.read_shard, tasks):
             yield from found
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vgps_msgs_py.jobs import forking
 from vgps_training.data.augmentation import AugmentationConfig, augment, draw
 from vgps_training.data.batch import Batch
 from vgps_training.data.encoded import Buffers
@@ -165,7 +166,10 @@ class Sampler(Dataset):
             workers = {'num_workers': self.workers, 'prefetch_factor': AHEAD, 'multiprocessing_context': 'fork',
                        'pin_memory': device.type == 'cuda'}
         mapped = deque(maxlen=self.workers * (AHEAD + 2))  # while they are held, torch maps no shared memory anew
-        for raw in DataLoader(self, batch_size=None, sampler=range(start, stop), collate_fn=_as_it_is, **workers):
+        loader = DataLoader(self, batch_size=None, sampler=range(start, stop), collate_fn=_as_it_is, **workers)
+        with forking():
+            prepared = iter(loader)
+        for raw in prepared:
             mapped.append(raw.frames)
             yield self.finish(raw, device)
 
