@@ -58,6 +58,13 @@ def test_a_worker_that_dies_between_two_jobs_costs_no_job_and_doubles_none(monke
     assert sorted(recorded) == [str(n) for n in range(8)] and len(pools) == 2
 
 
+def test_a_worker_that_is_asked_to_end_when_its_job_is_done_ends_and_does_not_wait_for_the_next(tmp_path):
+    results = {}
+    jobs.run(jobs_to_do.asked_to_end_behind_it, {'job': tmp_path / 'asked'}, engine=Engine(processes=2),
+             record=results.__setitem__)
+    assert results == {'job': 'done'}
+
+
 def test_what_is_recorded_is_not_done_again(tmp_path):
     path = tmp_path / 'journal.jsonl'
     one = journal(path, Engine())
