@@ -31,9 +31,8 @@ class SteeringConfig:
         'description': 'temperature of the softmax over values, in steps of discounted return; 0 takes the best '
                        'candidate (paper: 0 on the robot; 0, 0.1 and 1 in simulation)', 'range': (0.0, 10.0)})
     selection: str = field(default='value', metadata={
-        'description': "how a candidate is chosen. value: by the critic; first: the plain policy; random: uniformly, "
-                       "the "
-                       "paper's control",
+        'description': 'how a candidate is chosen. value: by the critic; first: the plain policy; random: uniformly '
+                       "(the paper's control)",
         'choices': ('value', 'first', 'random')})
     deadline_ms: float = field(default=500.0, metadata={
         'description': 'longest time from the arrival of the candidates to the decision [ms]; later values are not '
@@ -41,8 +40,7 @@ class SteeringConfig:
         'range': (1.0, 10000.0)})
     min_spread: float = field(default=0.0, metadata={
         'description': 'smallest max - min of the values over candidates, in steps of discounted return; with less, '
-                       'the '
-                       'critic has no preference and does not choose; 0: off', 'range': (0.0, 50.0)})
+                       'the critic has no preference and does not choose; 0: off', 'range': (0.0, 50.0)})
     max_disagreement: float = field(default=0.0, metadata={
         'description': 'largest mean difference between the members, in steps of discounted return; with more, the '
                        'critic does not choose; 0: off',
