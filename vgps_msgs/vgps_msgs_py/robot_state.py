@@ -11,6 +11,9 @@ import numpy as np
 
 # Rotation of the gripper that BridgeData calls zero roll, pitch and yaw: straight down
 DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+# What others' gripper numbers mean, and how they become openness; the user names it, nothing guesses it
+TO_OPENNESS = {'openness': lambda g: g, 'closedness': lambda g: 1 - g, 'minus-one-open': lambda g: (1 - g) / 2,
+               'minus-one-closed': lambda g: (1 + g) / 2}
 _LEVEL = 1e-9  # cosine of the pitch below which roll and yaw cannot be told apart
 
 

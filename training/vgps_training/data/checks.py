@@ -13,7 +13,8 @@ import numpy as np
 
 from vgps_msgs_py.bags.camera import stood_still
 from vgps_msgs_py.images import mask
-from vgps_training.data.episode import GRIPPERS, PLAIN, Episode, Frames, Malformed, Reading
+from vgps_msgs_py.robot_state import TO_OPENNESS
+from vgps_training.data.episode import PLAIN, Episode, Frames, Malformed, Reading
 from vgps_training.data.states import MARGIN, contradiction, other_axes, other_measure, unusable
 
 MIN_STEPS = 2        # a shorter episode holds no transition
@@ -77,7 +78,7 @@ def converted(actions: np.ndarray, reading: Reading) -> np.ndarray:
     if (reading.translation_unit, reading.rotation_unit, reading.gripper) == (1.0, 1.0, 'openness'):
         return actions
     return np.concatenate([actions[:, :3] * reading.translation_unit, actions[:, 3:6] * reading.rotation_unit,
-                           GRIPPERS[reading.gripper](actions[:, 6:])], 1).astype(np.float32)
+                           TO_OPENNESS[reading.gripper](actions[:, 6:])], 1).astype(np.float32)
 
 
 def _shape(actions: np.ndarray, episode: Episode) -> str | None:

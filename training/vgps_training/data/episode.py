@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vgps_msgs_py.robot_state import TO_OPENNESS
+
 
 class DataError(ValueError):
     """A data set or a part of it cannot be used; the text says what is wrong and what to do."""
@@ -76,12 +78,10 @@ class Reading:
     def __post_init__(self):
         if self.first_zero_step not in ('drop', 'keep'):
             raise ValueError(f"first_zero_step is 'drop' or 'keep', not '{self.first_zero_step}'")
-        if self.gripper not in GRIPPERS:
-            raise ValueError(f"gripper is one of {', '.join(GRIPPERS)}, not '{self.gripper}'")
+        if self.gripper not in TO_OPENNESS:
+            raise ValueError(f"gripper is one of {', '.join(TO_OPENNESS)}, not '{self.gripper}'")
         if not (self.translation_unit > 0 and self.rotation_unit > 0):
             raise ValueError('translation_unit and rotation_unit must be above 0')
 
 
-GRIPPERS = {'openness': lambda g: g, 'closedness': lambda g: 1 - g, 'minus-one-open': lambda g: (1 - g) / 2,
-            'minus-one-closed': lambda g: (1 + g) / 2}  # to openness
 PLAIN = Reading()

@@ -8,14 +8,9 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from vgps_msgs_py.robot_state import TO_OPENNESS
 from vgps_policy_bridge.errors import CandidatesError, PolicyError
-from vgps_policy_bridge.policies.checkpoints import (
-    TO_OPENNESS,
-    choose_statistics,
-    openness,
-    pinned_revision,
-    split_revision,
-)
+from vgps_policy_bridge.policies.checkpoints import choose_statistics, openness, pinned_revision, split_revision
 from vgps_policy_bridge.policies.openvla import OpenVLAPolicy, unnormalise
 from vgps_policy_bridge.policy import Candidates
 

@@ -13,8 +13,6 @@ from vgps_msgs_py.safetensors_header import regular_file
 from vgps_policy_bridge.errors import CandidatesError, PolicyError
 
 COMMIT = re.compile(r'[0-9a-f]{40}')
-TO_OPENNESS = {'openness': lambda g: g, 'closedness': lambda g: 1 - g, 'minus-one-open': lambda g: (1 - g) / 2,
-               'minus-one-closed': lambda g: (1 + g) / 2}  # as the readers of data have it
 LARGEST_STEP, LARGEST_TURN = 0.5, np.pi  # [m], [rad] of the data in one step; Fractal's, at 3 Hz, go to 0.22 and 0.58
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
+from vgps_msgs_py.robot_state import TO_OPENNESS
 from vgps_policy_bridge.errors import CandidatesError, PolicyError
-from vgps_policy_bridge.policies.checkpoints import TO_OPENNESS, openness, physical_action_width
+from vgps_policy_bridge.policies.checkpoints import openness, physical_action_width
 from vgps_policy_bridge.policy import GRIPPER, Candidates, Observation, StepSeeds
 from vgps_policy_bridge.proposals import merge_duplicates
 
