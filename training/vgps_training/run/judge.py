@@ -25,18 +25,21 @@ class JudgeConfig:
 
     Example: vgps-train judge runs/iql/critic runs/cal-ql/critic --data heldout/
 
-    Next: steer with the best by `decides`, or compare the best two in trials: vgps-evaluate trials --help
+    Next: steer with the critic of the highest action_auc (vgps-run simulation critic:=FOLDER), or compare the best
+    two in trials: vgps-evaluate trials --help
     """
 
     critics: Annotated[tuple[str, ...], tyro.conf.Positional]  # checkpoints: folders, owner/name on the hub, 'default'
     data: tuple[Path, ...]                                     # recorded episodes, as `vgps-train --data.paths`
-    episodes: int = 1000                                       # of them, evenly over the data, at most
+    episodes: int = 1000                                       # episodes at most, taken evenly over the data
     instruction_encoder: str = 'muse-numpy'                    # as `vgps-train --data.instruction-encoder`
     out: Path | None = None                                    # JSON file for the figures, by critic
 
 
 def judge(config: JudgeConfig) -> dict[str, dict[str, float]]:
     """Return the validation's figures by critic; raises OSError or ValueError with the reason where it cannot."""
+    if not config.critics:
+        raise ValueError('name at least one critic to judge')
     tables, result, encoded = {}, {}, {}
     for name in config.critics:
         state, critic, _ = checkpoint.read(name)
