@@ -57,3 +57,17 @@ def asked_to_end_behind_it(order):
         return 'done'
     order.touch()
     return _EndsItsProcess()
+
+
+def cleaning_up_when_asked_twice(folder):
+    """Be asked to end, and again while cleaning up; done again, return."""
+    if (folder / 'asked').exists():
+        return 'done'
+    (folder / 'asked').touch()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        (folder / 'clean').touch()

@@ -65,6 +65,13 @@ def test_a_worker_that_is_asked_to_end_when_its_job_is_done_ends_and_does_not_wa
     assert results == {'job': 'done'}
 
 
+def test_a_worker_that_is_asked_again_cleans_up_to_the_end(tmp_path):
+    results = {}
+    jobs.run(jobs_to_do.cleaning_up_when_asked_twice, {'job': tmp_path}, engine=Engine(processes=2),
+             record=results.__setitem__)
+    assert results == {'job': 'done'} and (tmp_path / 'clean').exists()
+
+
 def test_what_is_recorded_is_not_done_again(tmp_path):
     path = tmp_path / 'journal.jsonl'
     one = journal(path, Engine())

@@ -235,6 +235,7 @@ _working = False  # whether this process does a job, which may have to clean up
 def _ask(*_: Any) -> None:
     if not _working:  # the pool's own loop would take an exception for a result, go on, and be waited for without end
         os._exit(143)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # both _end and the pool that breaks by it ask: one clean-up, whole
     raise _Asked(143)
 
 
