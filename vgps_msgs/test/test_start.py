@@ -11,12 +11,18 @@ import pytest
 COMMAND = 'from vgps_msgs_py import start; start.node("started")()'
 
 
+def do_not_ignore_a_closed_terminal():
+    """Undo in a new process what `nohup make test` hands down to it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def begin(tmp_path, code, command=COMMAND, **environment):
     """Start a process that runs a module of this code, and return it once the module said that it is there."""
     (tmp_path / 'started.py').write_text(textwrap.dedent(code))
     path = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
     process = subprocess.Popen([sys.executable, '-c', command], text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': path, **environment})
+                               stderr=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': path, **environment},
+                               preexec_fn=do_not_ignore_a_closed_terminal)
     assert process.stdout.readline() == 'here\n', process.stderr.read()
     return process
 
