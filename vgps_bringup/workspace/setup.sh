@@ -48,7 +48,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     elif command -v sudo >/dev/null; then sudo=sudo; say "sudo $install"
     else sudo=none; fi
     if [ "$sudo" = none ] || ! { $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo $install -qq >/dev/null; }; then
-        [ ${#needed[@]} -eq 0 ] || fail "please install: ${needed[*]}   (then run this again)"
+        [ ${#needed[@]} -eq 0 ] || fail "not installed, and needed: ${needed[*]}
+  as root: apt-get update && $install   (then run this again)"
         say "without ${wanted[*]} the simulator draws its camera by ray casting: slower, otherwise the same"
     fi
 fi
