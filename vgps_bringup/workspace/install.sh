@@ -35,7 +35,9 @@ prepare_installer() {
     [ -z "$proxy" ] || export HTTPS_PROXY="${HTTPS_PROXY:-$proxy}" HTTP_PROXY="${HTTP_PROXY:-$proxy}"
     # no home, or one that cannot be written (a service, a shared image): what was loaded is kept elsewhere
     local cache="${UV_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}/uv}"
-    { [ "$cache" != /uv ] && mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ]; } || cache="${TMPDIR:-/tmp}/vgps-uv-$(id -u)"
+    # nor one in which somebody else wrote (sudo): uv opens files of its own in it to lock them
+    { [ "$cache" != /uv ] && mkdir -p "$cache" 2>/dev/null && [ -z "$(find "$cache" -maxdepth 2 ! -writable -print -quit 2>&1)" ]; } \
+        || cache="${TMPDIR:-/tmp}/vgps-uv-$(id -u)"
     mkdir -p "$cache"; export UV_CACHE_DIR="$cache"
     # where the cache lies on another disk uv copies and warns; copying is right then
     export UV_LINK_MODE="${UV_LINK_MODE:-$([ "$(stat -c %d "$venv")" = "$(stat -c %d "$cache")" ] && echo hardlink || echo copy)}"
