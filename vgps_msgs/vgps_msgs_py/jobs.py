@@ -222,7 +222,7 @@ class _Asked(SystemExit):
 
 def _begin(parent: int) -> None:
     """Prepare a worker process: it ends with the caller, which alone answers Ctrl-C."""
-    _end_with_parent(signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     signal.signal(signal.SIGINT, lambda *_: None)  # not ignored: what a job starts would ignore it too
@@ -326,7 +326,7 @@ def command(words: Sequence[str], log: Path, environment: Mapping[str, str] | No
     began = time.monotonic()
     with log.open('a') as file:
         process = subprocess.Popen(words, stdout=file, stderr=file, env=environment,
-                                   preexec_fn=functools.partial(_end_with_parent, signal.SIGTERM))
+                                   preexec_fn=functools.partial(end_with_parent, signal.SIGTERM))
     try:
         cost = _reaped(process, began)
     except BaseException:
@@ -343,7 +343,7 @@ def _reaped(process: subprocess.Popen[bytes], began: float) -> Cost:
     return Cost(process.returncode, (time.monotonic() - began) / 60, (usage.ru_utime + usage.ru_stime) / 60)
 
 
-def _end_with_parent(number: int) -> None:
+def end_with_parent(number: int) -> None:
     """Let this process get a signal when the one that started it ends (on Linux)."""
     if _LIBC is not None:
         _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, number)

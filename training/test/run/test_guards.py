@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from processes import start, together, train
 from synthetic import config, make
 
 from vgps_critic import checkpoint
+from vgps_training.data import pack
 from vgps_training.data.table import read_table, save
 from vgps_training.run import guards, storage
 from vgps_training.run.learner import Learner, fewest_parts
@@ -156,6 +158,30 @@ def test_folder_in_use_is_refused(tmp_path):
         Run(settings, quiet=True).train()
     other.close()
     Run(settings, quiet=True).train()
+
+
+def test_reading_processes_of_a_killed_run_do_not_hold_its_folder(tmp_path):
+    make(tmp_path)
+    settings = config(tmp_path, steps=100_000, save_every=1)
+    data = dataclasses.replace(settings.data, paths=(tmp_path / 'packed',), decoders=2)
+    pack.pack(pack.PackConfig((tmp_path / 'table',), tmp_path / 'packed', 64))
+    process = start(train, dataclasses.replace(settings, data=data))
+    deadline = time.monotonic() + 300
+    while not steps(settings.out) and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    readers = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+    for reader in readers:
+        os.kill(int(reader), signal.SIGSTOP)  # as if it waited for a store: it does not look whether the run lives
+    process.kill()
+    process.join()
+    assert len(readers) == 2
+    while True:  # a moment later, and not never
+        try:
+            Storage(settings.out).close()
+            return
+        except RunError:
+            assert time.monotonic() < deadline, 'the folder is held'
+            time.sleep(0.1)
 
 
 def test_full_disk_keeps_the_old_state_and_leaves_nothing_half_written(tmp_path, monkeypatch):

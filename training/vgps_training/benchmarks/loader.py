@@ -6,10 +6,15 @@
 Frames of Bridge's and Fractal's sizes are made and encoded as theirs are. CPU time of all processes is counted, not
 elapsed time, so that other load on the machine changes little; ratios are against the first row of the same run, the
 way frames were fed before: memory map, Pillow, resize and augmentation on the CPU, one BLAS thread. Files are in the
-page cache: what a disk adds is not in these figures.
+page cache: what a disk adds is not in these figures. Where TensorFlow is installed, or in the environment that
+--authors-python names, the authors' tf.data pipeline is fed the same frames.
 """
+import importlib.util
 import io
+import os
 import resource
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +37,7 @@ SIZE = 256     # of the critic's input
 BATCH = 64     # a GPU's share of the paper's 512, on eight
 LENGTH = 40    # steps of an episode
 QUALITY = 95   # of the JPEGs, what tensorflow_datasets writes
+AUTHORS = Path(__file__).with_name('authors_pipeline.py')
 
 
 def picture(random: np.random.Generator, height: int, width: int) -> bytes:
@@ -97,6 +103,23 @@ def finished(table: StepTable, batches: int) -> Iterator[None]:
         yield
 
 
+def authors(table: StepTable, python: str, batches: int, threads: int) -> float:
+    """Return ms of CPU per transition of the authors' pipeline. Raises ValueError where `python` cannot run it."""
+    with tempfile.TemporaryDirectory() as folder:
+        frames = Path(folder) / 'frames.npz'
+        np.savez(frames, data=np.fromfile(table.frames.files[0], np.uint8), sizes=table.frames.size)
+        try:
+            ended = subprocess.run([python, str(AUTHORS), *map(str, (frames, threads, BATCH, batches))],
+                                   capture_output=True, text=True, env={
+                                       **os.environ, 'CUDA_VISIBLE_DEVICES': '', 'TF_CPP_MIN_LOG_LEVEL': '3',
+                                       'PYTHONPATH': ''})
+        except OSError as error:
+            raise ValueError(f'--authors-python: {error}') from error
+    if ended.returncode:
+        raise ValueError(f'{python} cannot run {AUTHORS.name}: {"".join(ended.stderr.strip().splitlines()[-1:])}')
+    return float(ended.stdout)
+
+
 def cpu_ms(feed: Callable[[], Iterator[None]], batches: int) -> float:
     """Return the CPU time of this process and its children per transition, ms."""
     def used() -> float:
@@ -107,7 +130,8 @@ def cpu_ms(feed: Callable[[], Iterator[None]], batches: int) -> float:
     return 1000 * (used() - start) / (batches * BATCH)
 
 
-def rows(table: StepTable, saved: StepTable, packed: StepTable, batches: int) -> Iterator[tuple[str, float]]:
+def rows(table: StepTable, saved: StepTable, packed: StepTable, batches: int, python: str
+         ) -> Iterator[tuple[str, float]]:
     """Yield what was measured, and ms of CPU per transition."""
     few = max(2, batches // 10)
     yield 'before: memory map, Pillow, resize and augmentation on the CPU', cpu_ms(lambda: before(table, few), few)
@@ -117,18 +141,24 @@ def rows(table: StepTable, saved: StepTable, packed: StepTable, batches: int) ->
         yield f'{name}, 2 worker processes', cpu_ms(lambda source=source: fed(source, batches, 2), batches)
         yield f'{name}, in the training process', cpu_ms(lambda source=source: fed(source, batches, 0), batches)
     yield "the device's part, here on this CPU", cpu_ms(lambda: finished(table, few), few)
+    if python:
+        yield "the authors' tf.data pipeline, whole, 1 thread", authors(table, python, few, 1)
+        yield "the authors' tf.data pipeline, whole, 2 threads", authors(table, python, few, 2)
 
 
-def main(*, quick: bool = False) -> None:
+def main(*, quick: bool = False, authors_python: str = '') -> None:
     """Print the tables.
 
     Args:
         quick: a tenth of the batches: a minute
+        authors_python: Python interpreter of an environment with TensorFlow, for the authors' pipeline; by default this
+            one, if it has it
 
     """
     batches = 40 if quick else 400
+    python = authors_python or (sys.executable if importlib.util.find_spec('tensorflow') else '')
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
+    with command_line.refusing('loader', ValueError), tempfile.TemporaryDirectory() as folder:
         for kind, (height, width) in KINDS.items():
             table = data_set(Path(folder), height, width, episodes=6)
             save(table, Path(folder) / 'saved' / kind)
@@ -138,10 +168,13 @@ def main(*, quick: bool = False) -> None:
             print(f'{kind}: {height} x {width}, {table.frames.size.mean() / 1024:.0f} KB a frame; '
                   'ms of CPU a transition')
             baseline = None
-            for name, ms in rows(table, saved, packed, batches):
+            for name, ms in rows(table, saved, packed, batches, python):
                 baseline = baseline or ms
                 print(f'  {name:66s} {ms:7.2f}   {baseline / ms:6.1f} x', flush=True)
     print('on a GPU, resize and augmentation: not measured here')
+    if not python:
+        print("the authors' tf.data pipeline: not measured, TensorFlow is not installed here; --authors-python names "
+              'the Python of an environment that has it')
 
 
 if __name__ == '__main__':

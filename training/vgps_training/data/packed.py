@@ -2,13 +2,12 @@
 
 The shards are MDS, the format of mosaicml-streaming, and every sample tells all of its step; with the numbers beside
 them the folder is a saved table too. Here exactly the bytes of a frame are read, into the memory of the batch. A shard
-that is not in the folder is fetched from where the rest is kept, once, by fsspec.
+that is not in the folder is fetched from where the rest is kept, once (`remote.py`).
 """
 import fcntl
 import functools
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from vgps_training.data.encoded import Buffers, open_file, stack
+from vgps_training.data.remote import StoreError, fetch
 
 SHARD_BYTES = 64 << 20  # about; a shard is fetched whole
 BEFORE_FRAME = 4 + 28 + 8  # bytes of a sample: size of the instruction, action, episode
@@ -35,7 +35,7 @@ class PackedFrames:
         return len(self.offset)
 
     def read(self, step: int, out: np.ndarray) -> None:
-        """Read a frame into (S, S, 3) uint8. Raises OSError where it is not there."""
+        """Read a frame into (S, S, 3) uint8. Raises StoreError where it cannot be had."""
         path = self.folder / shard_name(step // self.per_shard)
         try:
             file = open_file(str(path))
@@ -43,22 +43,21 @@ class PackedFrames:
             self._fetch(path)
             file = open_file(str(path))
         if os.preadv(file.handle, [out], int(self.offset[step])) != out.nbytes:
-            raise OSError(f'{path} is cut short: copy it again, or remove it where it can be fetched')
+            raise StoreError(f'{path} is cut short: copy it again, or remove it where it can be fetched')
 
     def _fetch(self, path: Path) -> None:
         if not self.remote:
-            raise FileNotFoundError(f'{path} is missing, and the set names no place to fetch it from: copy it '
-                                    'there, or write "remote" into its table.json')
-        import fsspec
+            raise StoreError(f'{path} is missing, and the set names no place to fetch it from: copy it there, or write '
+                             '"remote" into its table.json')
+        told = json.loads((self.folder / 'index.json').read_text())['shards']
+        size = next(shard['raw_data']['bytes'] for shard in told if shard['raw_data']['basename'] == path.name)
         with path.with_suffix('.lock').open('w') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of all processes that need it one fetches it
-            if not path.exists():
-                temporary = path.with_suffix('.part')
-                url = f'{self.remote.rstrip("/")}/{path.name}'
-                with fsspec.open(url, 'rb') as source, temporary.open('wb') as file:
-                    shutil.copyfileobj(source, file, 1 << 20)
-                temporary.replace(path)
-        path.with_suffix('.lock').unlink(missing_ok=True)
+            try:
+                if not path.exists():
+                    fetch(f'{self.remote.rstrip("/")}/{path.name}', path, size)
+            finally:
+                path.with_suffix('.lock').unlink(missing_ok=True)
 
     def __getitem__(self, steps: int | slice | np.ndarray) -> np.ndarray:
         """Return (S, S, 3) uint8 of a step, or (n, S, S, 3) of several."""

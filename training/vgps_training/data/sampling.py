@@ -1,4 +1,5 @@
 """Batches of transitions. What step n sees is a function of (seed, n) alone: that is what makes resuming exact."""
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vgps_msgs_py.jobs import forking
+from vgps_msgs_py.jobs import end_with_parent, forking
 from vgps_training.data.augmentation import AugmentationConfig, augment, draw
 from vgps_training.data.batch import Batch
 from vgps_training.data.encoded import Buffers
@@ -164,7 +165,7 @@ class Sampler(Dataset):
         workers = {}
         if self.workers:  # forked: the table is shared and not copied, and no worker touches the GPU
             workers = {'num_workers': self.workers, 'prefetch_factor': AHEAD, 'multiprocessing_context': 'fork',
-                       'pin_memory': device.type == 'cuda'}
+                       'pin_memory': device.type == 'cuda', 'worker_init_fn': _end_with_the_run}
         mapped = deque(maxlen=self.workers * (AHEAD + 2))  # while they are held, torch maps no shared memory anew
         loader = DataLoader(self, batch_size=None, sampler=range(start, stop), collate_fn=_as_it_is, **workers)
         with forking():
@@ -172,6 +173,11 @@ class Sampler(Dataset):
         for raw in prepared:
             mapped.append(raw.frames)
             yield self.finish(raw, device)
+
+
+def _end_with_the_run(worker: int) -> None:
+    """Let no worker outlive a run that is killed: it would hold the lock of the run's folder."""
+    end_with_parent(signal.SIGKILL)
 
 
 def _as_it_is(raw: RawBatch) -> RawBatch:

@@ -17,6 +17,7 @@ from typing import Literal
 import tyro
 
 from vgps_msgs_py import command_line
+from vgps_training.data.remote import StoreError
 from vgps_training.run.config import ALGORITHMS, PRESETS, TrainConfig, from_json, preset
 from vgps_training.run.loop import Run
 from vgps_training.run.storage import CRITIC, RunError
@@ -75,7 +76,7 @@ def main() -> None:
     if not arguments or arguments[0] in HELP:
         print(f'{__doc__}\nalgorithms: {", ".join(ALGORITHMS)}; options of each: vgps-train ALGORITHM --help')
         return
-    with command_line.refusing('vgps-train', RunError, stopped='stopped: the same command continues'):
+    with command_line.refusing('vgps-train', RunError, StoreError, stopped='stopped: the same command continues'):
         with command_line.refusing('vgps-train', OSError, ValueError):  # the reason says more than a traceback
             run = Run(parse(arguments))
         run.train()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -79,9 +80,15 @@ class Variant:
     steps: int = pipeline.FRESH_STEPS
     options: tuple[str, ...] = ()
 
+    @property
+    def least(self) -> int:
+        """Return how many episodes it is trained on where it takes the first only; with as many it is the good one."""
+        return self.data.keywords['count'] if isinstance(self.data, partial) and self.data.func is fewer else 0
+
 
 PLAIN, MAX_STEPS = 'plain', 60
 NEGATED = 'negated'  # the good one's values with the other sign
+START = 'the start critic'  # as it is: trained on none of these recordings
 VARIANTS = {
     'good': Variant(),
     '100 updates': Variant(steps=100),
@@ -132,7 +139,7 @@ def negate(critic: Path, out: Path) -> None:
     checkpoint.write(out, state, config)
 
 
-def train_all(episodes: Sequence[Recorded], start: str, folder: Path) -> dict[str, Path]:
+def train_all(episodes: Sequence[Recorded], names: Sequence[str], start: str, folder: Path) -> dict[str, Path]:
     """Return the critics by name, trained where they are not there yet."""
     encoder, table = folder / 'encoder', folder / 'encoder-table'
     if not (encoder / 'encoder.pt').exists():
@@ -141,13 +148,20 @@ def train_all(episodes: Sequence[Recorded], start: str, folder: Path) -> dict[st
                          folder / 'encoder.log')
         shutil.rmtree(table)
     sizes = (*pipeline.encoder_sizes(checkpoint.read(start)[1].network), *pipeline.FRESH_HEADS)
-    critics = {}
-    for name in VARIANTS:
+    critics = {START: folder / 'critics' / _folder(START) / 'critic'}
+    if not (critics[START] / 'config.json').exists():
+        checkpoint.copy(start, critics[START])
+    for name in names:
+        if VARIANTS[name].least >= len(episodes):
+            print(f'left out: {name}: there are {len(episodes)} to train on', flush=True)
+            continue
         print(f'critic: {name}', flush=True)
         train(name, episodes, encoder, sizes, folder / 'critics' / _folder(name))
         critics[name] = folder / 'critics' / _folder(name) / 'critic'
-    negate(critics['good'], folder / 'critics' / NEGATED / 'critic')
-    return {**critics, NEGATED: folder / 'critics' / NEGATED / 'critic'}
+    if 'good' in critics:
+        critics[NEGATED] = folder / 'critics' / NEGATED / 'critic'
+        negate(critics['good'], critics[NEGATED])
+    return critics
 
 
 def play(critics: dict[str, Path], folder: Path, rounds: int, first_seed: int) -> dict[str, list[bool]]:
@@ -223,7 +237,8 @@ def _words(rate: Rate) -> str:
     return f'{rate.rate:.0%} [{rate.low:.0%}, {rate.high:.0%}]'
 
 
-def main(*, bags: tuple[Path, ...], out: Path, critic: str = 'default', held_out: int = 100, rounds: int = 3,
+def main(*, bags: tuple[Path, ...], out: Path, critic: str = 'default',
+         variants: tuple[Literal[tuple(VARIANTS)], ...] = (), held_out: int = 100, rounds: int = 3,
          first_seed: int = 30_000) -> None:
     """Train, judge, play and print.
 
@@ -231,6 +246,7 @@ def main(*, bags: tuple[Path, ...], out: Path, critic: str = 'default', held_out
         bags: recordings of the plain policy with several candidates a step, as `vgps-improvement-experiment` leaves
         out: folder for all that is made
         critic: whose encoder all critics have
+        variants: which critics are trained; by default all
         held_out: episodes to judge by
         rounds: of 10 seeds per task
         first_seed: of the trials
@@ -240,7 +256,7 @@ def main(*, bags: tuple[Path, ...], out: Path, critic: str = 'default', held_out
     with command_line.refusing('validation', BagError, pipeline.ImproveError, CheckpointError):
         episodes = learnable(read(find_bags(bags), checkpoint.read(critic)[1].image_size, out / 'read').episodes)
         training, held = split(episodes, held_out)
-        critics = train_all(training, critic, out)
+        critics = train_all(training, variants or tuple(VARIANTS), critic, out)
         table = tell(figures_of(critics, held, out), play(critics, out, rounds, first_seed))
     (out / 'validation.md').write_text(table + '\n')
     print(table)
