@@ -9,6 +9,13 @@ import textwrap
 import pytest
 
 COMMAND = 'from vgps_msgs_py import start; start.node("started")()'
+# not one long sleep: Python does not notice a signal that comes in the moment before such a call
+BUSY = """
+import time
+print('here', flush=True)
+while True:
+    time.sleep(0.1)
+"""
 
 
 def do_not_ignore_a_closed_terminal():
@@ -29,7 +36,7 @@ def begin(tmp_path, code, command=COMMAND, **environment):
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_the_imports_ends_it_without_a_traceback(tmp_path, number):
-    process = begin(tmp_path, "import time; print('here', flush=True); time.sleep(600)")
+    process = begin(tmp_path, BUSY)
     process.send_signal(number)
     assert process.wait(60) == 128 + number
     assert process.stderr.read() == ''
@@ -37,7 +44,7 @@ def test_a_signal_during_the_imports_ends_it_without_a_traceback(tmp_path, numbe
 
 def test_a_terminal_that_is_closed_does_not_end_what_nohup_started(tmp_path):
     nohup = f'import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); {COMMAND}'
-    process = begin(tmp_path, "import time; print('here', flush=True); time.sleep(600)", nohup)
+    process = begin(tmp_path, BUSY, nohup)
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
@@ -53,7 +60,8 @@ def test_a_signal_while_a_model_loads_ends_it_in_one_line(tmp_path, number):
 
         def load():
             print('here', flush=True)
-            time.sleep(600)
+            while True:
+                time.sleep(0.1)
 
         def main():
             node_main.run(load)
@@ -78,7 +86,7 @@ import os, subprocess, sys, time
 subprocess.Popen([sys.executable, '-c', {COMMAND!r}], env={{**os.environ, 'VGPS_LAUNCHED_BY': str(os.getpid())}})
 time.sleep(600)
 """
-    process = begin(tmp_path, "import time; print('here', flush=True); time.sleep(600)", command=launcher)
+    process = begin(tmp_path, BUSY, command=launcher)
     process.kill()
     # both hold the other end of the pipe: it is read to its end when both have gone
     assert process.communicate(timeout=60) == ('', '')
