@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from vgps_training.data.checks import check, suspicious
+from vgps_training.data.checks import check, suspicious, unverified
 from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading
 
 FRAME = np.full((8, 8, 3), 9, np.uint8)
@@ -184,3 +184,14 @@ def test_grippers_that_mostly_begin_closed_are_asked_about(closed_first, words):
     halves = [np.repeat([0.0, 1.0] if i < closed_first else [1.0, 0.0], 5) for i in range(7)]
     text = '\n'.join(suspicious(with_columns(motions(70), gripper=np.concatenate(halves)), np.arange(0, 70, 10), NAMES))
     assert words in text and ('closedness' in text) == bool(words)
+
+
+def test_what_no_check_can_tell_is_said_with_the_numbers_that_a_person_needs():
+    actions = np.zeros((8, 7), np.float32)
+    actions[:, 5], actions[[0, 1, 5], 6] = (0.4, -0.4) * 4, 1
+    text = unverified(actions, np.array([0, 4]), states=False, pictures_by_name=True)
+    assert '0.4 rad (23 degrees) a step' in text and 'begins open in 50% of the episodes' in text
+    assert 'one row early or late' in text and 'videos of the same length' in text
+    assert unverified(actions, np.array([0, 4]), states=True, pictures_by_name=True) == (
+        'not checked: that no two videos of the same length were swapped (see the contact sheet)')
+    assert unverified(actions, np.array([0, 4]), states=True, pictures_by_name=False) == ''

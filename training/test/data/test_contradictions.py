@@ -10,6 +10,7 @@ from bag_factory import BagFactory
 from lerobot_factory import CAMERA, edit, edit_info, edit_lines, episodes, write_v2, write_v3
 from PIL import Image
 from rlds_factory import example, steps
+from scipy.spatial.transform import Rotation
 
 from vgps_training.data import lerobot, rlds
 from vgps_training.data.bags import read as read_bag
@@ -129,6 +130,59 @@ def test_actions_that_are_the_states_or_come_late_are_refused(made, word):
     actions = made(states, motions).astype(np.float32)
     checked = check(Episode([SCENE] * 12, actions, 'x', True, 'here', states.astype(np.float32), rate=5.0))
     assert isinstance(checked, Episode) if word is None else word in checked.reason
+
+
+@pytest.mark.parametrize('rows, noise, said', [
+    (0, 0.3, ''), (1, 0.0, 'one row late'), (1, 0.3, 'one row late'), (-1, 0.3, 'one row later: the arm lags'),
+    (-1, 0.0, 'one row later: the arm lags'), (1, 1.5, ''), (2, 0.3, '')])
+def test_a_row_is_told_by_the_motion_it_goes_with_even_where_that_is_noisy(rows, noise, said):
+    states, motions = wandering(40)
+    actions = np.roll(motions, rows, 0)
+    actions[:, :6] += np.random.default_rng(7).normal(0, noise, (40, 6)) * ([0.01] * 3 + [0.05] * 3)
+    found = check(Episode([SCENE] * 40, actions.astype(np.float32), 'x', True, 'here', states.astype(np.float32),
+                          rate=5.0))
+    assert isinstance(found, Malformed) == ('late' in said.split()[-1:])
+    assert said in (found.reason if isinstance(found, Malformed) else ' '.join(found.notes))
+    assert said or not found.notes
+
+
+def test_a_slow_way_or_a_single_push_whose_rows_all_look_alike_is_not_judged_by_them():
+    states, motions = wandering(40)
+    states[:, :3] = 0.1 + 0.1 * np.sin(np.arange(40)[:, None] / (8, 9, 10))
+    motions[:-1, :3] = np.diff(states[:, :3], axis=0)
+    pushed, at_rest = np.zeros((40, 7)), np.random.default_rng(4).normal(0, 8e-4, (40, 7)) + 0.1
+    pushed[:2, 0], pushed[:, 6] = (0.05, 0.008), 1  # a push at the beginning fits any row
+    at_rest[1:, 0] += np.cumsum(pushed[:-1, 0])
+    motions[:, 3:6] = states[:, 3:6] = 0
+    for actions, seen in ((motions, states), (np.roll(motions, -1, 0), states), (pushed, at_rest)):
+        found = check(Episode([SCENE] * 40, actions.astype(np.float32), 'x', True, 'here', seen.astype(np.float32)))
+        assert isinstance(found, Episode) and not found.notes, found
+
+
+@pytest.mark.parametrize('made, commanded, said', [
+    ('angles', True, None), ('vectors', True, 'are rotation vectors by its actions'),
+    ('vectors', False, 'cannot be told: states left out'), ('small', False, None), ('long', False, None)])
+def test_states_whose_turns_are_called_rx_ry_rz_are_what_the_actions_say(tmp_path, made, commanded, said):
+    count, random = 20, np.random.default_rng(5)
+    actions = np.hstack([random.normal(0, 0.01, (count, 3)), random.normal(0, 0.1, (count, 3)), np.ones((count, 1))])
+    hand, turned = [Rotation.from_euler('xyz', (2.0, 0.4, -0.9))], {'small': 0.01, 'long': 1.0}
+    for action in actions[:-1]:
+        hand.append(Rotation.from_euler('xyz', action[3:6]) * hand[-1])
+    angles = Rotation.concatenate(hand).as_euler('xyz')
+    turns = Rotation.concatenate(hand).as_rotvec() if made == 'vectors' else angles * turned.get(made, 1.0)
+    turns[:, 0] += 1.5 * (made == 'long')  # longer than half a turn
+    actions[:, 3:6] *= commanded
+    rows = np.hstack([0.2 + np.cumsum(actions[:, :3], 0) - actions[:, :3], turns, np.ones((count, 1))])
+    folder = write_v2(tmp_path / 'set', [(episodes(count)[0][0], actions.astype(np.float32), 0, True)], ['x'])
+    with_column(folder, 'observation.state', rows.tolist())
+    edit_info(folder, lambda info: info['features'].update({'observation.state': {
+        'dtype': 'float32', 'shape': [7], 'names': ['x', 'y', 'z', 'rx', 'ry', 'rz', 'gripper']}}))
+    (episode,) = lerobot.read(folder)
+    assert said in ' '.join(episode.notes) if said else not any('rx ry rz' in note for note in episode.notes)
+    if said is None or commanded:
+        np.testing.assert_allclose(episode.states[:, 3:6], angles if commanded else turns, atol=1e-4)
+    else:
+        assert episode.states is None
 
 
 def test_what_may_be_wrong_is_said():

@@ -142,6 +142,7 @@ def test_inspection_counts_an_outcome_that_nobody_judged_as_none(tmp_path, capsy
     inspect_data.inspect(inspect_data.InspectConfig((tmp_path / 'bag',), tmp_path / 'report', image_size=64))
     text = capsys.readouterr().out
     assert 'successes: 1, failures: 0' in text and '1 x outcome was never judged' in text
+    assert 'not checked: that turns, usually ' in text and 'videos' not in text  # without states, and a bag
 
 
 @pytest.mark.parametrize('module, arguments', [(inspect_data, ('inspect', 'nowhere')),

@@ -15,7 +15,7 @@ from vgps_msgs_py.bags.camera import stood_still
 from vgps_msgs_py.images import mask
 from vgps_msgs_py.robot_state import TO_OPENNESS
 from vgps_training.data.episode import PLAIN, Episode, Frames, Malformed, Reading
-from vgps_training.data.states import MARGIN, contradiction, other_axes, other_measure, unusable
+from vgps_training.data.states import MARGIN, contradiction, late_arm, other_axes, other_measure, unusable
 
 MIN_STEPS = 2        # a shorter episode holds no transition
 SLOWEST = 3.0        # [Hz] Fractal, the slowest data here: assumed where the rate is not known
@@ -200,8 +200,8 @@ def _odd(actions: np.ndarray, states: np.ndarray | None, frame: np.ndarray) -> l
     notes = []
     if not actions[:, :6].any():
         notes.append('the arm never moves in it')
-    if states is not None and (complaint := other_axes(actions, states)):
-        notes.append(complaint)
+    if states is not None:
+        notes += filter(None, (other_axes(actions, states), late_arm(actions, states)))
     if np.ptp(frame) and (frame == frame[..., :1]).all():
         notes.append('its images have no colours: a depth or infrared camera?')
     return notes
@@ -252,3 +252,18 @@ def suspicious(actions: np.ndarray, starts: np.ndarray, names: tuple[str, ...]) 
         found.append(f'the gripper begins closed in {share:.0%} of the episodes in which it opens: where a 1 closes '
                      'it, say --gripper closedness')
     return found
+
+
+def unverified(actions: np.ndarray, starts: np.ndarray, states: bool, pictures_by_name: bool) -> str:
+    """Return, for a person to judge, what no check can tell of the actions (N, 7) of a data set; '' where all is told.
+
+    `starts` (M,) are the first steps of its episodes; `pictures_by_name` tells that nothing but a file's name and
+    length ties pictures to rows.
+    """
+    open_first, turn = (actions[starts, 6] > 0.5).mean(), float(np.median(np.abs(actions[:, 3:6]).max(1)))
+    parts = [] if states else [
+        f'that turns, usually {turn:.2g} rad ({np.degrees(turn):.2g} degrees) a step, are radians',
+        f'that a 1 opens the gripper, which begins open in {open_first:.0%} of the episodes',
+        'that no action stands one row early or late (no states are there that would tell)']
+    parts += ['that no two videos of the same length were swapped (see the contact sheet)'] * pictures_by_name
+    return 'not checked: ' + '; '.join(parts) if parts else ''

@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 from vgps_critic.model_card import DIMENSIONS
 from vgps_msgs_py import command_line
 from vgps_training.data import normalisation
+from vgps_training.data.checks import unverified
 from vgps_training.data.convert import ConvertConfig, convert
 from vgps_training.data.episode import CameraChoiceError, DataError, Episode, Reading
 from vgps_training.data.export import ExportConfig, export
@@ -147,7 +148,10 @@ def inspect(config: InspectConfig) -> None:
 def _inspect(config: InspectConfig) -> None:
     table, report = read_table(config.paths, config.image_size, split=config.split,
                                unjudged=config.unjudged, reading=config.reading)
-    text = describe(table, report, config.discount, config.action_space)
+    videos = any(next(path.rglob('*.mp4'), None) for path in config.paths)
+    text = '\n'.join(filter(None, (
+        describe(table, report, config.discount, config.action_space),
+        unverified(table.actions, table.starts, table.states is not None, videos))))
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / 'report.txt').write_text(text + '\n')
     contact_sheet(table).save(config.out / 'contact_sheet.png')

@@ -8,6 +8,8 @@ MARGIN = 0.05        # of openness beyond 0..1: overshoot of a measured finger
 COMMANDED = 0.1      # [m] of commanded motion that a working arm would have shown
 LATE = 3             # rows by which recorders write actions behind their frames
 RELATED, UNRELATED = 0.9, 0.3  # correlation of two axes
+ROWS, BETTER = 16, 0.2         # rows, and difference of two correlations, from when on only one row fits
+TURNED, SAME_TURN = 1e-3, 0.03  # [rad] a step that tells something; between two readings that makes no difference
 PARTS = (('moved', slice(0, 3), 'translation'), ('turned', slice(3, 6), 'rotation'))
 
 
@@ -46,9 +48,67 @@ def contradiction(actions: np.ndarray, states: np.ndarray | None) -> str | None:
                     'the actions are the poses that the states hold, not motions from one to the next')
         for rows in range(1, min(LATE, len(done) - 3) + 1):  # an arm that lags behind does the opposite
             if alike(said[rows:], done[:len(said) - rows]) and np.abs(said[:-1] - done).mean() > 0.25 * size:
-                return (f'each action is the motion that led to its frame, not the one after it: the actions are '
-                        f'{("one row", "two rows", "three rows")[rows - 1]} late relative to the states')
+                return _late(rows)
+        before, own, _ = _by_row(said, done)
+        if not part.start and before > RELATED and own < before - BETTER:  # no arm does so, also none that lags behind
+            return _late(1)
     return None
+
+
+def _late(rows: int) -> str:
+    return ('each action is the motion that led to its frame, not the one after it: the actions are '
+            f'{("one row", "two rows", "three rows")[rows - 1]} late relative to the states')
+
+
+def _by_row(said: np.ndarray, done: np.ndarray) -> tuple[float, float, float]:
+    """Return how the actions (T, 3) go with the motions (T - 1, 3) of the row before, their own row and the one after.
+
+    Correlations over all axes; 0 where too few rows hold nearly all of the motion: a single push fits any row.
+    """
+    inner, moved = said[1:-2], (done[:-2], done[1:-1], done[2:])
+    energy = (inner**2).sum(1)
+    if energy.sum()**2 <= LONG * (energy**2).sum() or len(said) < ROWS:
+        return 0.0, 0.0, 0.0
+
+    def related(one: np.ndarray, other: np.ndarray) -> float:
+        one, other = one - one.mean(0), other - other.mean(0)
+        size = np.sqrt((one**2).sum() * (other**2).sum())
+        return float((one * other).sum() / size) if size > 1e-6 else 0.0
+    before, own, after = (related(inner, motion) for motion in moved)
+    return before, own, after
+
+
+def late_arm(actions: np.ndarray, states: np.ndarray) -> str:
+    """Say that the hand does what its actions say one row later, or nothing: an arm that lags, or rows too early."""
+    _, own, after = _by_row(actions[:, :3].astype(np.float64), np.diff(_unbroken(states, slice(0, 3)), axis=0))
+    if not (after > RELATED and own < after - BETTER):
+        return ''
+    return ('the hand moves as its actions say, but one row later: the arm lags behind, or the actions are one row '
+            'early, which states cannot tell')
+
+
+def turns_of(vectors: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray | None, str]:
+    """Return (roll, pitch, yaw of states whose three turns (T, 3) are called rx ry rz or None, note).
+
+    Some write Euler angles under these names, others rotation vectors. Where that makes a difference, the turns that
+    the actions (T, 7) command decide; where they cannot, nothing is believed.
+    """
+    from scipy.spatial.transform import Rotation  # takes long to import: not at every start of every process
+    angles, rotations = Rotation.from_euler('xyz', vectors), Rotation.from_rotvec(vectors)
+    if (angles * rotations.inv()).magnitude().max() < SAME_TURN or (
+            np.linalg.norm(vectors, axis=1).max() > np.pi + SAME_TURN):  # a rotation vector is at most half a turn
+        return vectors, ''
+    said = Rotation.from_euler('xyz', actions[:-1, 3:6])
+    size = said.magnitude().mean()
+    off_angles, off_vectors = ((turned[1:] * turned[:-1].inv() * said.inv()).magnitude().mean()
+                               for turned in (angles, rotations))
+    if size > TURNED and off_angles < 0.5 * min(size, off_vectors):
+        return vectors, ''
+    if size > TURNED and off_vectors < 0.5 * min(size, off_angles):
+        return (rotations.as_euler('xyz').astype(np.float32), 'the turns of its states, called rx ry rz, are rotation '
+                'vectors by its actions: turned into roll, pitch and yaw')
+    return None, ('whether the turns of its states, called rx ry rz, are rotation vectors or roll, pitch and yaw '
+                  'cannot be told: states left out')
 
 
 def other_measure(actions: np.ndarray, states: np.ndarray | None) -> str | None:

@@ -144,6 +144,12 @@ def state_places(feature: dict, width: int) -> tuple[list[int] | None, list[int]
     return (None if places is None or places[6] in closed else places), fingers
 
 
+def by_axes(feature: dict, places: list[int]) -> bool:
+    """Tell whether the turns at these places are named by axes alone (rx ry rz): angles or a rotation vector?"""
+    turns = [words_of(names(feature)[place]) for place in places[3:6]]
+    return not any({'roll', 'pitch', 'yaw', 'droll', 'dpitch', 'dyaw', 'euler'} & set(words) for words in turns)
+
+
 def matrix(column: pa.ChunkedArray) -> np.ndarray:
     """Return a column of equally long lists of numbers as (T, n) float32; raises DataError for anything else."""
     rows = len(column)

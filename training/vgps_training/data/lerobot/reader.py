@@ -16,6 +16,7 @@ from vgps_training.data.checks import check, flat_rewards
 from vgps_training.data.episode import PLAIN, DataError, Episode, Frames, Malformed, Reading
 from vgps_training.data.lerobot import columns, judged, meta, video
 from vgps_training.data.naming import ended_in_words, judging
+from vgps_training.data.states import turns_of
 
 STORED_RATE_SLACK = 1.5  # times the usual step: a longer one is a gap
 RATE_SLACK = 8           # times: tables are thinned out, but not seconds taken for milliseconds
@@ -153,7 +154,7 @@ class _Source:
             frames, note = self._video(entry, times)
             notes = (*notes, *note)
         success, judged = self._success(table, entry)
-        states, fingers, odd = self._states(table)
+        states, fingers, odd = self._states(table, actions)
         rate = 1 / float(np.median(np.diff(times))) if len(times) > 1 else self.info.fps
         if entry.video is None and not 0.95 < rate / self.info.fps < 1.05:
             notes = (*notes, f'timestamps run at {rate:.3g} Hz where info.json says {self.info.fps:g}: believed')
@@ -267,7 +268,8 @@ class _Source:
             notes = (*notes, *flat_rewards(_numbers(table, 'next.reward')))
         return True, notes
 
-    def _states(self, table: pa.Table) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
+    def _states(self, table: pa.Table, actions: np.ndarray
+                ) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
         name = 'observation.state'
         if name not in table.column_names or name not in self.info.features:
             return None, None, ()
@@ -276,8 +278,15 @@ class _Source:
         except DataError as error:  # actions and pictures do without
             return None, None, (f"the column '{name}' {error}: left out",)
         places, fingers = columns.state_places(self.info.features[name], numbers.shape[1])
-        return (None if places is None else numbers[:, places],
-                np.abs(numbers[:, fingers]).sum(1) if fingers else None, ())
+        opened, states, notes = np.abs(numbers[:, fingers]).sum(1) if fingers else None, None, ()
+        if places is not None:
+            states = numbers[:, places]
+            finite = np.isfinite(states).all() and np.isfinite(actions).all()  # else refused, or left out, by name
+            if columns.by_axes(self.info.features[name], places) and finite and len(states) > 1:
+                turns, note = turns_of(states[:, 3:6], actions)
+                states = None if turns is None else np.hstack([states[:, :3], turns, states[:, 6:]])
+                notes = (note,) if note else ()
+        return states, opened, notes
 
     def _instruction(self, table: pa.Table, entry: meta.Entry) -> str:
         blank, told = None, [text for text in entry.tasks if text.strip()]
