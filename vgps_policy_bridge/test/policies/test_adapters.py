@@ -187,7 +187,7 @@ def test_rt1x_explains_that_the_saved_model_cannot_sample(tmp_path):
 # --- LeRobot ---
 
 
-def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):
+def test_lerobot_draws_k_rows_from_one_batch(monkeypatch, caplog):
     torch = pytest.importorskip('torch', reason='needs torch')
     batches = []
 
@@ -217,7 +217,10 @@ def test_lerobot_draws_k_rows_from_one_batch(monkeypatch):
     monkeypatch.setitem(sys.modules, 'lerobot.configs.policies', configs)
     monkeypatch.setitem(sys.modules, 'lerobot.policies.factory', factory)
     policy = load_policy('lerobot', checkpoint='some/where@v2', device='cpu')
-    assert loaded == [('some/where', 'v2')]
+    assert loaded == [('some/where', 'v2')] and not caplog.messages
+    config.drop_n_last_frames = 7  # the ends of the episodes, in which the gripper lets go
+    load_policy('lerobot', checkpoint='x', device='cpu')
+    assert 'x was trained without the last 7 frames' in caplog.text
     draws = []
     for _ in range(2):
         policy.reset('put carrot on plate', 4)

@@ -7,6 +7,7 @@ are merged into one that is counted.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 
@@ -16,6 +17,7 @@ from vgps_policy_bridge.errors import CandidatesError, MissingExtraError, Policy
 from vgps_policy_bridge.policies.checkpoints import openness, physical_action_width, split_revision
 from vgps_policy_bridge.policy import GRIPPER, Candidates, Observation, StepSeeds
 
+LOG = logging.getLogger(__name__)
 ROUNDING = 1e-5  # [m, rad, openness] far below what an arm can do, far above float32's error
 
 
@@ -82,6 +84,10 @@ class LeRobotPolicy:
         except ImportError as error:  # diffusion and smolvla need packages that only an extra of lerobot installs
             raise PolicyError(f'lerobot: policy type {config.type!r} needs more than lerobot itself: {error}. pip '
                               f"install 'lerobot[{config.type}]' into the policy server's environment") from error
+        if untrained := getattr(config, 'drop_n_last_frames', 0):  # lerobot executes whole chunks, this suite does not
+            LOG.warning('lerobot: %s was trained without the last %d frames of its episodes, and here every step takes '
+                        'the first action of a new chunk: what was done in those frames, such as letting go, it never '
+                        'does. Train with --policy.drop_n_last_frames=0', checkpoint, untrained)
         self._features = config.image_features
         # The diffusion policy looks at several frames, from a queue that only its select_action fills.
         self._history = deque(maxlen=config.n_obs_steps) if config.type == 'diffusion' else None
