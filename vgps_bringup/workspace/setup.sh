@@ -50,7 +50,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     if [ "$sudo" = none ] || ! { $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo $install -qq >/dev/null; }; then
         [ ${#needed[@]} -eq 0 ] || fail "not installed, and needed: ${needed[*]}
   as root: apt-get update && $install   (then run this again)"
-        say "without ${wanted[*]} the simulator draws its camera by ray casting: slower, otherwise the same"
+        say "without ${wanted[*]} the simulator draws its camera by ray casting, about ten times slower: on two busy \
+cores frames come too late, and steered episodes fail that would otherwise succeed"
     fi
 fi
 "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
