@@ -110,7 +110,7 @@ class FrozenEncoder:
         deviation[RELATIVE] /= PRECISION
         self.weight, self.bias = self.weight / deviation[:, None], (self.bias - mean) / deviation
         features = np.zeros((len(table), self.encoder.output_dim), np.float32)
-        features[:, :len(self.bias)] = (predictions - mean) / deviation
+        features[:, :len(self.bias)] = ((predictions - mean) / deviation).numpy()
         return replace(table, frames=features)
 
     def attach(self, networks: nn.ModuleDict) -> None:
