@@ -8,6 +8,7 @@ rows at a time on the expanded cache.
 from __future__ import annotations
 
 import copy
+import inspect
 
 import torch
 
@@ -52,12 +53,13 @@ def sample_shared_prefix(language_model, prefix: torch.Tensor, k: int, length: i
     Returns:
         ids (K, length) int64 and their log-probabilities (K,) under the distribution they were drawn from.
     """
+    name = _cache_name(language_model)
     output = language_model(inputs_embeds=prefix, use_cache=True)
     log_p = restrict(output.logits[:, -1], first, last, temperature, top_p)
     ids, totals = [], []
     for start in range(0, k, max_rows):
         rows = min(max_rows, k - start)
-        cache = _expand(output.past_key_values, rows)
+        cache = _expand(getattr(output, name), rows)
         row_log_p, total, tokens = log_p.expand(rows, -1), torch.zeros(rows, device=prefix.device), []
         for position in range(length):
             drawn = torch.multinomial(row_log_p.exp(), 1, generator=generator)
@@ -65,12 +67,17 @@ def sample_shared_prefix(language_model, prefix: torch.Tensor, k: int, length: i
             tokens.append(drawn + first)
             if position == length - 1:
                 break
-            step = language_model(input_ids=tokens[-1], past_key_values=cache, use_cache=True)
-            cache = step.past_key_values
+            step = language_model(input_ids=tokens[-1], use_cache=True, **{name: cache})
+            cache = getattr(step, name)
             row_log_p = restrict(step.logits[:, -1], first, last, temperature, top_p)
         ids.append(torch.cat(tokens, 1))
         totals.append(total)
     return torch.cat(ids), torch.cat(totals)
+
+
+def _cache_name(language_model) -> str:
+    """Return what this version of transformers calls the cache; 5.40 will no longer know the old name."""
+    return 'cache' if 'cache' in inspect.signature(language_model.forward).parameters else 'past_key_values'
 
 
 def _expand(cache, rows: int):
