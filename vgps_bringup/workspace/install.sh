@@ -46,7 +46,7 @@ prepare_installer() {
 uv() { "$venv/bin/uv" pip install --python "$venv/bin/python" "$@" >> "$log" 2>&1; }
 install() { retry uv "$@" || { tail -n 25 "$log" >&2; fail "uv pip install $* failed; whole output in $log"; }; }
 
-# PyPI's torch for x86-64 brings 3 GB of CUDA. Without an NVIDIA GPU a CPU build is taken: one that pip's configuration
+# PyPI's torch for x86-64 brings 4 GB of CUDA. Without an NVIDIA GPU a CPU build is taken: one that pip's configuration
 # offers, or PyTorch's own.
 install_cpu_torch() {
     [ -e /proc/driver/nvidia/version ] && return
@@ -54,5 +54,5 @@ install_cpu_torch() {
     local wanted=torch index=https://download.pytorch.org/whl/cpu
     if [ -n "${UV_FIND_LINKS:-}" ] && uv --no-index --no-deps "$@" "$wanted"; then return; fi
     if UV_HTTP_TIMEOUT=20 UV_HTTP_RETRIES=1 uv --default-index "$index" --no-deps "$@" "$wanted"; then return; fi
-    say "no CPU build of torch can be had ($index does not answer): PyPI's, with 3 GB of CUDA that nothing uses here"
+    say "no CPU build of torch can be had ($index does not answer): PyPI's, with 4 GB of CUDA that nothing uses here"
 }

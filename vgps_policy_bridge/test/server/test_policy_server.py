@@ -207,13 +207,11 @@ def test_slow_and_silent_clients_do_not_delay_others(url, client):
 
 
 def test_too_many_clients_are_told(url):
-    connections = [raw(url) for _ in range(server.MAX_CONNECTIONS)]
-    for connection in connections:
-        ask(connection, frame(type='hello'))
-    with raw(url) as extra, pytest.raises(ConnectionClosed, match='1013'):
-        extra.recv(timeout=5)
-    for connection in connections:
-        connection.close()
+    with contextlib.ExitStack() as connections:
+        for _ in range(server.MAX_CONNECTIONS):
+            ask(connections.enter_context(raw(url)), frame(type='hello'))
+        with raw(url) as extra, pytest.raises(ConnectionClosed, match='1013'):
+            extra.recv(timeout=5)
 
 
 def test_browser_pages_are_turned_away(url):
