@@ -81,6 +81,12 @@ def test_a_candidate_with_its_taste_in_actions_turned_round_is_refused():
     assert verdict.metrics['labels'].low > 0.75  # its values are right: only the choice among candidates is harmful
 
 
+def test_a_taste_in_actions_that_does_not_look_at_the_scene_is_refused_though_it_likes_good_draws():
+    verdict = judged(*record(0), looks=False)
+    assert names(verdict) == {'ACTION_AUC'}
+    assert verdict.metrics['actions'].low > 0.5
+
+
 def test_a_candidate_without_opinion_on_actions_is_refused_as_flat():
     assert 'FLAT' in names(judged(*record(0), taste=0.0))
 

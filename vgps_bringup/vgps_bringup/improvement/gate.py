@@ -8,10 +8,12 @@ Two kinds of question, each answered with a number, its interval and a named rea
   failures before they are over? *Labels*: at the end everybody can see the outcome; values that cannot, disagree with
   the labels. *Actions*: which of the K candidates was sent is a draw with known chances, a coin toss that neither scene
   nor policy decides, so episodes whose draws the critic likes better than the average draw are a randomised trial of
-  its taste. *Calibration*: of ten episodes given a chance of 70 %, seven succeed. *Choices*: it has an opinion.
+  its taste. *Action AUC*: an action is right at its moment. Does the critic place what was done in a success higher
+  among the same episode's actions at other moments than what was done in a failure? What a frame is worth plays no
+  part in that. *Calibration*: of ten episodes given a chance of 70 %, seven succeed. *Choices*: it has an opinion.
 
-Of these, the answer about actions foretells best how well a critic steers; those about outcomes and labels hardly do.
-None is as good as `action_auc`, by which `vgps-train` keeps its best critic (training/README.md, Validation).
+Over critics of known quality the action AUC foretells best how well one steers; the answers about outcomes and labels
+hardly do (training/README.md, Validation).
 """
 
 import math
@@ -36,6 +38,7 @@ class GateConfig:
     each: int = 8                  # successes and failures each, at least
     labels: float = 0.75           # AUC of the values in the last steps, lower end of its interval
     outcomes: float = 0.55         # AUC of the values at half time, lower end of its interval
+    action_auc: float = 0.5        # AUC of what was done among the actions of other moments, lower end of its interval
     calibration: float = 0.15      # mean difference of chance and success rate, at most
     spread: float = 0.02           # median max - min over candidates, steps of discounted return, at least
     gripper: float = 0.3           # correlation of commanded and measured openness, at least
@@ -140,7 +143,7 @@ def judge(episodes: Sequence[Recorded], candidate: Sequence[Scored], in_use: Seq
     """
     verdict, success = Verdict(), np.array([e.success for e in episodes])
     draws = _draws(success, config)
-    questions = {'labels': last_value, 'outcomes': value_at_half, 'actions': taste}
+    questions = {'labels': last_value, 'outcomes': value_at_half, 'actions': taste, 'action_auc': place}
     for name, measure in questions.items():
         mine = np.array([measure(e, s) for e, s in zip(episodes, candidate)])
         interval, samples = _auc_interval(mine, success, draws, config)
@@ -173,6 +176,10 @@ def _ask(verdict: Verdict, config: GateConfig, episodes, candidate, in_use, cali
     elif metrics['actions'].high < 0.5 or metrics['actions'].value < 0.5:
         verdict.reasons.append(f'ACTIONS: episodes whose executed actions it prefers do not succeed more often: AUC '
                                f'{metrics["actions"]}')
+    if not metrics['action_auc'].low >= config.action_auc:
+        verdict.reasons.append('ACTION_AUC: among the actions of an episode, what was done in successes does not stand '
+                               f'clearly higher than what was done in failures: AUC {metrics["action_auc"]}, the lower '
+                               f'bound must reach {config.action_auc:.2f}')
     metrics['calibration_error'] = calibration_error
     if not calibration_error <= config.calibration:
         verdict.reasons.append(f'CALIBRATION: chances of success are off by {calibration_error:.2f}, at most '
@@ -210,6 +217,11 @@ def taste(episode: Recorded, scored: Scored) -> float:
     variance = (chances * (values - expected[:, None])**2).sum(1)
     drawn = scored.candidates[rows, episode.chosen[rows]]
     return float((drawn - expected).sum() / math.sqrt(max(variance.sum(), 1e-12)))
+
+
+def place(episode: Recorded, scored: Scored) -> float:
+    """Return how high what was done stands among the episode's actions at other moments: minus the mean rank."""
+    return -float(scored.rank.mean())
 
 
 def _ends(config: GateConfig) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What a critic says of recorded episodes: values of the executed actions and of all candidates, and features."""
+"""What a critic says of recorded episodes: values of what was done, of all candidates and of other moments' actions."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from vgps_bringup.improvement.episodes import Recorded
 from vgps_critic.critic import Critic
 
 BATCH = 128  # frames encoded at a time
+MOMENTS = 16  # other moments of its episode whose actions each step's is compared with
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Scored:
     done: np.ndarray          # (T,) value of the action that was sent
     candidates: np.ndarray    # (T, K) values, NaN where there was no candidate
     disagreement: np.ndarray  # (T,) mean over candidates of max - min over members
+    rank: np.ndarray          # (T,) share of the episode's actions at other moments with a higher value, 0.5: chance
     features: np.ndarray      # (T, D) float32, the encoder's
     embedding: np.ndarray     # (L,) float32, of the instruction
 
@@ -53,11 +55,14 @@ def score(critic: Critic, episodes: Sequence[Recorded], encoded: Sequence[np.nda
             features = torch.cat([network.encoder(torch.from_numpy(episode.frames[part]), language) for part in parts])
         known = np.isfinite(episode.candidates).all(2)                                     # (T, K)
         filled = np.where(known[..., None], episode.candidates, episode.actions[:, None])
-        actions = np.concatenate([episode.actions[:, None], filled], 1)  # (T, 1 + K, 7)
+        moments = np.random.default_rng(0).integers(len(episode), size=(len(episode), MOMENTS))
+        actions = np.concatenate([episode.actions[:, None], filled, episode.actions[moments]], 1)
         normalized = torch.from_numpy(critic.action_space.normalize(actions))
-        q = network.q_values(features, normalized).numpy()  # (E, T, 1 + K)
-        minimum, span = q.min(0), np.ptp(q, axis=0)
+        q = network.q_values(features, normalized).numpy()  # (E, T, 1 + K + MOMENTS)
+        (minimum, others), span = np.split(q.min(0), [-MOMENTS], 1), np.ptp(q[..., :-MOMENTS], axis=0)
+        own = minimum[:, :1]
         known[~known.any(1), 0] = True  # without candidates: what was done is the only one
         result.append(Scored(minimum[:, 0], np.where(known, minimum[:, 1:], np.nan),
-                             np.nanmean(np.where(known, span[:, 1:], np.nan), 1), features.numpy(), embedding))
+                             np.nanmean(np.where(known, span[:, 1:], np.nan), 1),
+                             ((others > own) + 0.5 * (others == own)).mean(1), features.numpy(), embedding))
     return result
