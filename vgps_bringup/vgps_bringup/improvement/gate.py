@@ -12,8 +12,8 @@ Two kinds of question, each answered with a number, its interval and a named rea
   among the same episode's actions at other moments than what was done in a failure? What a frame is worth plays no
   part in that. *Calibration*: of ten episodes given a chance of 70 %, seven succeed. *Choices*: it has an opinion.
 
-Over critics of known quality the action AUC foretells best how well one steers; the answers about outcomes and labels
-hardly do (training/README.md, Validation).
+Over twelve critics of known quality the action AUC foretold best how well one steers, and outcomes and labels hardly;
+over seven others outcomes did best. Each finds critics that the others let pass (training/README.md, Validation).
 """
 
 import math
