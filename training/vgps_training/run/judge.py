@@ -25,8 +25,8 @@ class JudgeConfig:
 
     Example: vgps-train judge runs/iql/critic runs/cal-ql/critic --data heldout/
 
-    Next: steer with the critic of the highest action_auc (vgps-run simulation critic:=FOLDER), or compare the best
-    two in trials: vgps-evaluate trials --help
+    Next: leave out critics with a low failure_auc or time_to_success_spearman, which are wrong about outcomes, and
+    compare in trials those with the highest action_auc: vgps-evaluate trials --help
     """
 
     critics: Annotated[tuple[str, ...], tyro.conf.Positional]  # checkpoints: folders, owner/name on the hub, 'default'
