@@ -13,6 +13,7 @@ from vgps_msgs_py.vocabulary import TaskFailure
 
 
 def test_its_word_has_the_fields_of_the_message():
+    pytest.importorskip('rclpy')  # without ROS vgps_msgs.msg is the folder of the sources
     message = pytest.importorskip('vgps_msgs.msg').TaskState
     fields = set(message.get_fields_and_field_types())
     assert fields == {f.name for f in dataclasses.fields(TaskState)} | {'header'}
