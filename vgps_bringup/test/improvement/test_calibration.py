@@ -8,7 +8,7 @@ import pytest
 from small_world import EMBEDDING, WORDS, learn, outlook_of, record
 
 from vgps_bringup.improvement import calibration
-from vgps_bringup.improvement.gate import Interval, Verdict
+from vgps_bringup.improvement.gate import GateConfig, Interval, Verdict
 from vgps_bringup.improvement.pipeline import Outcome
 from vgps_bringup.improvement.registry import Lineage
 from vgps_bringup.improvement.report import write_report
@@ -46,7 +46,8 @@ def test_failures_are_told_from_successes_at_half_time(world):
     success = np.array([e.success for e in episodes])
     assert auc(half[success], half[~success]) > 0.85
     assert facts['auroc_at_half'] == pytest.approx(auc(half[success], half[~success]), abs=0.06)
-    assert calibration.calibration_error(half, success) < 0.1
+    # of 200 calibrating episodes and bins of 80: other worlds of this kind give 0.03 to 0.10
+    assert calibration.calibration_error(half, success) < GateConfig().calibration
 
 
 def test_a_threshold_needs_enough_successes_and_says_so_by_never_alarming():
