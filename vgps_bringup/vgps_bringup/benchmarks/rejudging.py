@@ -33,16 +33,17 @@ def record(folder: Path, episodes: int) -> list[Path]:
     return [folder / row['bag'] for row in collect(folder)[1]]
 
 
-def seconds_to_judge(bags: list[Path], critic, ks: tuple[int, ...], betas: tuple[float, ...], rounds: int):
-    """Return the shortest of ``rounds`` times [s], and the recorded time [s]."""
+def seconds_to_judge(bags: list[Path], critic, settings: tuple[tuple, ...], rounds: int) -> tuple[list[float], float]:
+    """Return the shortest of ``rounds`` times [s] of each (ks, betas), taken in turns, and the recorded time [s]."""
     from vgps_bringup.rejudging.rejudge import Rejudge
     from vgps_bringup.rejudging.report import judge_bags
-    times = []
+    times = [[] for _ in settings]
     for _ in range(rounds):
-        began = time.perf_counter()
-        collected = judge_bags(bags, Rejudge({'critic': critic}, ks, betas))
-        times.append(time.perf_counter() - began)
-    return min(times), collected.recorded_seconds
+        for (ks, betas), taken in zip(settings, times):
+            began = time.perf_counter()
+            collected = judge_bags(bags, Rejudge({'critic': critic}, ks, betas))
+            taken.append(time.perf_counter() - began)
+    return [min(taken) for taken in times], collected.recorded_seconds
 
 
 def main(*, bags: tuple[Path, ...] = (), episodes: int = 4, critic: tuple[str, ...] = ('default', 'untrained'),
@@ -68,8 +69,7 @@ def main(*, bags: tuple[Path, ...] = (), episodes: int = 4, critic: tuple[str, .
         print(f'| critic | real time / one setting | one setting [s] | {len(KS)} x {len(BETAS)} sweep [s] '
               '| sweep / one setting |\n|---|---|---|---|---|')
         for name, loaded in load_critics(list(critic)).items():
-            single, recorded = seconds_to_judge(bags, loaded, (max(KS),), (0.0,), rounds)
-            sweep, _ = seconds_to_judge(bags, loaded, KS, BETAS, rounds)
+            (single, sweep), recorded = seconds_to_judge(bags, loaded, (((max(KS),), (0.0,)), (KS, BETAS)), rounds)
             print(f'| {name} | {recorded / single:.1f} | {single:.2f} | {sweep:.2f} | {sweep / single:.2f} |',
                   flush=True)
 
