@@ -50,12 +50,14 @@ class PackedFrames:
             raise StoreError(f'{path} is missing, and the set names no place to fetch it from: copy it there, or write '
                              '"remote" into its table.json')
         told = json.loads((self.folder / 'index.json').read_text())['shards']
-        size = next(shard['raw_data']['bytes'] for shard in told if shard['raw_data']['basename'] == path.name)
+        sizes = {shard['raw_data']['basename']: shard['raw_data']['bytes'] for shard in told}
+        if path.name not in sizes:
+            raise StoreError(f'{self.folder / "index.json"} does not list {path.name}: it belongs to another set')
         with path.with_suffix('.lock').open('w') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of all processes that need it one fetches it
             try:
                 if not path.exists():
-                    fetch(f'{self.remote.rstrip("/")}/{path.name}', path, size)
+                    fetch(f'{self.remote.rstrip("/")}/{path.name}', path, sizes[path.name])
             finally:
                 path.with_suffix('.lock').unlink(missing_ok=True)
 
