@@ -99,6 +99,13 @@ def test_a_candidate_that_is_worse_than_the_critic_in_use_is_refused_with_both_n
     assert any(reason.startswith('WORSE_OUTCOMES') and 'of the critic in use' in reason for reason in verdict.reasons)
 
 
+def test_a_candidate_whose_taste_in_actions_is_worse_than_that_of_the_critic_in_use_is_refused():
+    episodes, features = record(0)
+    good = learn(episodes, features, np.arange(len(episodes)) % 4)
+    assert 'WORSE_ACTION_AUC' in names(judged(episodes, features, looks=False, in_use=good))
+    assert 'WORSE_ACTION_AUC' not in names(judged(episodes, features, in_use=good))
+
+
 def test_recordings_with_one_candidate_per_step_leave_the_question_about_actions_open():
     episodes, features = record(0)
     plain = [replace(e, candidates=e.candidates[:, :1], chances=np.ones((STEPS, 1), np.float32),
