@@ -103,4 +103,4 @@ def test_the_tables_hold_what_was_played_and_name_what_was_not(tmp_path):
     missing = text.partition('## Not run')[2]
     for name, title in tables.SIMPLER_TITLES.items():
         assert (f'{title}: `' in missing) == (name != 'headline'), name
-    assert 'Table 11' in missing and 'Google Robot' in missing
+    assert 'trials-actors' in missing and 'Google Robot' in missing

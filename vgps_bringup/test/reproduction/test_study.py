@@ -67,3 +67,20 @@ def test_every_critic_that_steers_is_made_before_by_a_stage_that_its_trials_need
         made = {command[command.index('--out') + 1] + ('' if 'calibrate' in command else '/critic')
                 for command in commands}
         assert {condition['critic'] for condition in comparison['conditions']} - {''} <= made, name
+
+
+@pytest.mark.parametrize('study', [stages, simpler])
+def test_table_11_plays_the_actors_that_the_trainings_it_needs_leave_beside_their_critics(study, tmp_path):
+    plan = {stage.name: stage for stage in study.stages(tmp_path, study.Scale())}
+    rows = study.studies(tmp_path, study.Scale())['actors']['conditions']
+    assert [row['name'] for row in rows] == [
+        'base', 'steered, iql', 'actor of iql', 'actor of iql, steered by iql',
+        'steered, cal-ql', 'actor of cal-ql', 'actor of cal-ql, steered by cal-ql']
+    for name in ('iql', 'cal-ql'):
+        assert name in plan['trials-actors'].needs
+        alone, steered = (row for row in rows if row['name'].startswith(f'actor of {name}'))
+        assert alone['policy'] == steered['policy'] == 'actor'
+        assert alone['policy_options'] == {'checkpoint': str(tmp_path / name / 'critic' / 'actor.safetensors')}
+        assert (alone['k'], alone['selection'], alone['critic']) == (1, 'first', '')
+        assert (steered['k'], steered['critic']) == (10, str(tmp_path / name / 'critic'))
+    assert '--algorithm.train-actor' in plan['iql'].command

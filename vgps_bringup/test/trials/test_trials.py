@@ -218,6 +218,18 @@ def test_conditions_expand_over_policies_critics_k_and_beta():
         named_conditions(['magic'], ['flow'], [], (10,), (0.0,))
 
 
+def test_each_policy_gets_its_own_options_and_the_paper_s_controls_get_none():
+    names = ['baseline', 'steered', 'random-select', 'random-policy']
+    conditions = named_conditions(names, ['flow', 'actor'], ['default'], (10,), (0.0,),
+                                  ['{}', '{checkpoint: runs/iql/critic/actor.safetensors}'])
+    assert {c.policy: dict(c.policy_options) for c in conditions} == {
+        'flow': {}, 'actor': {'checkpoint': 'runs/iql/critic/actor.safetensors'}, 'random-policy': {}}
+    for options, words in ((['{}'], 'give one for each'), (['{}', 'a file'], "not 'a file'"),
+                           (['{}', '{'], 'not YAML')):
+        with pytest.raises(StudyError, match=words):
+            named_conditions(names, ['flow', 'actor'], ['default'], (10,), (0.0,), options)
+
+
 def test_a_study_is_read_from_yaml():
     study = load_study('''
 tasks: [put_carrot_on_plate, {name: robot, instruction: put the mushroom in the pot}]

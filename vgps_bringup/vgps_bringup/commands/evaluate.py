@@ -116,7 +116,7 @@ def run_trials(options) -> None:
         if not options.report_only:
             conditions = [] if options.study else named_conditions(
                 list(options.conditions), list(options.policy) or [options.default_policy], list(options.critic),
-                options.k, options.beta)
+                options.k, options.beta, list(options.policy_options))
             study = load_study(options.study.read_text()) if options.study else Study(
                 task_list(list(options.tasks)), tuple(conditions), options.trials, options.first_seed,
                 options.max_steps, options.order_seed)

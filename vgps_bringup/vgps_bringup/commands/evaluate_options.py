@@ -68,6 +68,8 @@ class _Study:
     """baseline, steered, random-select, random-policy; steered is swept over --critic, --k and --beta"""
     policy: UseAppendAction[tuple[str, ...]] = ()
     """entry-point name of the policy; by default flow, in SIMPLER octo-small-1.5"""
+    policy_options: UseAppendAction[tuple[str, ...]] = ()
+    """the policy's options as YAML, e.g. '{checkpoint: FILE}'; with several --policy one for each, in their order"""
     critic: UseAppendAction[tuple[str, ...]] = ()
     """checkpoint: folder, owner/name on the hub, 'default' (shipped) or 'untrained'"""
     k: Counts = (K,)

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from vgps_bringup.reproduction import schedule
 from vgps_bringup.reproduction.schedule import Stage
-from vgps_bringup.reproduction.stages import CRITICS, LESS_DATA, MAIN, SHARES, Commands, condition
+from vgps_bringup.reproduction.stages import (
+    CRITICS,
+    LESS_DATA,
+    MAIN,
+    PAPER_CRITICS,
+    SHARES,
+    Commands,
+    actors,
+    condition,
+)
 from vgps_bringup.trials.simpler.environments import MANISKILL
 from vgps_msgs_py import command_line
 
@@ -21,7 +30,6 @@ DEVELOPMENT_SEED = 3_000_000  # of the drawn scenes to choose by; demonstrations
 LIMIT = 120           # steps; SIMPLER's own limit of a task, 60 or 120, ends an episode before
 POLICIES = ('flow', 'binned')
 LONGER, FILTERED = 'flow-longer', 'flow-successes'  # the fine-tuning table: twice as long, and on successes only
-PAPER_CRITICS = ('iql', 'cal-ql')
 # without it, a policy of some hundred scenes learns them by heart, and hovers where it finds another
 FEW_SCENES = ('--shift', '2', '--places-weight', '1')
 
@@ -82,7 +90,7 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
         policy('flow', '--horizon', '1', name=LONGER, steps=str(2 * scale.policy_steps)),
         policy('flow', '--horizon', '1', '--successes-only', name=FILTERED),
         trials('fine-tuning', 'flow', LONGER, FILTERED, MAIN),
-        trials('candidates', 'flow', *PAPER_CRITICS),
+        trials('candidates', 'flow', *PAPER_CRITICS), trials('actors', 'flow', *PAPER_CRITICS),
         *(make.table(f'table-{percent}', 'table', ('table',), '--share', share) for percent, share in SHARES.items()),
         *(make.encoder(f'encoder-{percent}', f'table-{percent}') for percent in SHARES),
         *make.critics(LESS_DATA), trials('data', 'flow', MAIN, *LESS_DATA),
@@ -115,6 +123,7 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
                              row('steered')),
         'candidates': study(base, *(row(f'{name}, K={k}', k=k, critic=name)
                                     for name in PAPER_CRITICS for k in (10, 30, 50, 100))),
+        'actors': study(*actors(row)),
         'data': study(base, *(row(name.replace('-', ' '), critic=name) for name in LESS_DATA), row('all data')),
     }
 

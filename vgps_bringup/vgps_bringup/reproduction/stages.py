@@ -9,6 +9,7 @@ import functools
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +38,15 @@ class CriticRecipe:
 
 CRITICS = {
     'monte-carlo': CriticRecipe(MONTE_CARLO),
-    'iql': CriticRecipe(('iql', '--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0')),
+    'iql': CriticRecipe(('iql', '--algorithm.target-rate', '0.05', '--algorithm.negative-proportion', '0',
+                         '--algorithm.train-actor')),
     # the paper takes every demonstration for a success
     'monte-carlo-paper-labels': CriticRecipe((*MONTE_CARLO, '--data.labels.failures', 'successes')),
     'cal-ql': CriticRecipe(('cal-ql', '--algorithm.target-rate', '0.02')),
     'monte-carlo-end-to-end': CriticRecipe((*MONTE_CARLO, '--batch-size', '64'), 'end_to_end_steps', None),
 }
 MAIN = next(iter(CRITICS))
+PAPER_CRITICS = ('iql', 'cal-ql')    # of CRITICS; both train an actor, too
 SHIPPED = 'calibrated'   # MAIN with its values kept within the range of a return
 HELD_OUT_SEED = 2000     # of the plain episodes by which it is calibrated
 SHARES = {'10': '0.1', '50': '0.5'}  # of the demonstrations, percent and share
@@ -141,7 +144,7 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
         make.stage(SHIPPED, 'vgps-train', 'calibrate', '{out}/' + f'{MAIN}/critic', '--data',
                    '{out}/' + held_out, '--out', '{out}/' + f'{SHIPPED}/critic',
                    needs=(MAIN, 'trials-held-out')),
-        make.trials('headline', SHIPPED), make.trials('controls', *CRITICS),
+        make.trials('headline', SHIPPED), make.trials('controls', *CRITICS), make.trials('actors', *PAPER_CRITICS),
         make.trials('videos', SHIPPED, record=True),
         make.trials('server', SHIPPED, server=(
             'vgps-policy-server', 'flow', '--options', '"{{checkpoint: {out}/flow.safetensors}}"', '--episodes', '2',
@@ -158,10 +161,21 @@ def stages(out: Path, scale: Scale) -> list[Stage]:
 def condition(out: Path, name: str, policy: str = 'flow', selection: str = 'value', k: int = 10, beta: float = 1.0,
               critic: str = MAIN, checkpoint: str = '') -> dict:
     """Return a row of a study in the folder `out`; `checkpoint`: stage that trained the policy, if not its name."""
-    options = {'random-policy': {}, 'server': {'url': f'ws://127.0.0.1:{SERVER_PORT}', 'connect_timeout': 120}
+    options = {'random-policy': {}, 'server': {'url': f'ws://127.0.0.1:{SERVER_PORT}', 'connect_timeout': 120},
+               'actor': {'checkpoint': str(out / checkpoint / 'critic' / 'actor.safetensors')}
                }.get(policy, {'checkpoint': str(out / f'{checkpoint or policy}.safetensors')})
     return {'name': name, 'policy': policy, 'critic': str(out / critic / 'critic') if selection == 'value' else '',
             'selection': selection, 'k': k, 'beta': beta, 'policy_options': options}
+
+
+def actors(row: Callable[..., dict]) -> list[dict]:
+    """Return the rows of the paper's Table 11 by `condition`: a policy alone, steered, and the critics' own actors."""
+    rows = [row('base', selection='first', k=1)]
+    for name in PAPER_CRITICS:
+        rows += [row(f'steered, {name}', critic=name),
+                 row(f'actor of {name}', 'actor', selection='first', k=1, checkpoint=name),
+                 row(f'actor of {name}, steered by {name}', 'actor', critic=name, checkpoint=name)]
+    return rows
 
 
 def studies(out: Path, scale: Scale) -> dict[str, dict]:
@@ -182,6 +196,7 @@ def studies(out: Path, scale: Scale) -> dict[str, dict]:
     sweep = [row(f'K={k} β={beta:g}', k=k, beta=beta) for k in (10, 30, 50, 100) for beta in (0.0, 0.1, 1.0)]
     server = [row('in process'), row('through the policy server', 'server')]
     return {'headline': study(headline, scale.trials), 'controls': study(controls, scale.control_trials),
+            'actors': study(actors(functools.partial(condition, out)), scale.control_trials),
             'server': study(server, scale.sweep_trials), 'sweep': study([base, *sweep], scale.sweep_trials),
             'data': study([base, *less_data, row('all data', critic=MAIN)], scale.control_trials),
             'held-out': {**study([base], scale.sweep_trials), 'first_seed': HELD_OUT_SEED},

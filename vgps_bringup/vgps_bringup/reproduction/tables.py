@@ -14,6 +14,7 @@ from vgps_msgs_py.safetensors_header import read_header
 TITLES = {
     'headline': 'Does steering help? Two kinds of policy, one critic',
     'controls': 'Controls and training algorithms',
+    'actors': 'The actors of IQL and Cal-QL as policies',
     'data': 'How many of the demonstrations the critic learns from',
     'seeds': 'Training seeds of the critic',
     'server': 'The same policy in its own process, behind the policy server',
@@ -25,11 +26,11 @@ SIMPLER_TITLES = {  # in the order and the layout of the paper's tables
     'fine-tuning': 'Against training the policy on successes only, and for longer (Table 7)',
     'data': 'How many of the demonstrations the critic learns from (Table 8)',
     'candidates': 'Number of candidates K (Table 10)',
+    'actors': 'The actors of IQL and Cal-QL as policies (Table 11)',
     'controls': 'Controls and further critics (Table 12)',
     'development': 'Two policies, one critic, in random scenes (for tuning; not the benchmark)',
 }
 SIMPLER_MISSING = (
-    'Table 11, the actors of IQL and Cal-QL as policies: no adapter plays them',
     'the Google Robot\'s tasks, which ManiSkill 3 does not have',
     'the paper\'s own policies and numbers: its policies and demonstrations differ, so do not compare them with these',
 )
@@ -90,6 +91,7 @@ def _sizes(out: Path) -> list[str]:
     """Return the sizes of the networks that were trained, counted in their files; nothing where there are none."""
     files = {path.stem: path for path in sorted(out.glob('*.safetensors'))}
     files |= {path.parents[1].name: path for path in sorted(out.glob('*/critic/model.safetensors'))}
+    files |= {f'actor of {path.parents[1].name}': path for path in sorted(out.glob('*/critic/actor.safetensors'))}
     if not files:
         return []
     rows = [f'| {name} | {sum(map(math.prod, read_header(path).shapes.values())) / 1e6:.2f} |'

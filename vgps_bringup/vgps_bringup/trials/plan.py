@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from itertools import product
@@ -106,21 +106,21 @@ def plan(study: Study) -> list[Trial]:
 
 
 def named_conditions(names: list[str], policies: list[str], critics: list[str], ks: tuple[int, ...],
-                     betas: tuple[float, ...]) -> list[Condition]:
+                     betas: tuple[float, ...], policy_options: Sequence[str] = ()) -> list[Condition]:
     """Expand the command line's condition names over policies, critics, K and beta.
 
     ``baseline`` the plain policy; ``steered`` by value, one condition per critic, K and beta; ``random-select`` a
-    uniform choice among K; ``random-policy`` uniform actions.
+    uniform choice among K; ``random-policy`` uniform actions. ``policy_options``: YAML, one for each policy, or none.
 
     Raises:
-        StudyError: unknown name, or no critic where one is needed.
+        StudyError: unknown name, no critic where one is needed, or options that are no mapping or not one per policy.
 
     """
     conditions = []
-    for name, policy in product(names, policies):
+    for name, (policy, chosen) in product(names, zip(policies, _options(policies, policy_options))):
         prefix = f'{policy} ' if len(policies) > 1 else ''
         if name == 'baseline':
-            conditions.append(Condition(f'{prefix}baseline', policy, selection='first', k=1))
+            conditions.append(Condition(f'{prefix}baseline', policy, selection='first', k=1, policy_options=chosen))
         elif name == 'steered':
             if not critics:
                 raise StudyError('condition steered needs --critic CHECKPOINT')
@@ -129,15 +129,30 @@ def named_conditions(names: list[str], policies: list[str], critics: list[str], 
                 short = critics
             for (critic, label), k, beta in product(zip(critics, short), ks, betas):
                 label = f'{prefix}steered' + (f' {label}' if len(critics) > 1 else '') + f' K={k} β={beta:g}'
-                conditions.append(Condition(label, policy, critic, 'value', k, beta))
+                conditions.append(Condition(label, policy, critic, 'value', k, beta, chosen))
         elif name == 'random-select':
-            conditions += [Condition(f'{prefix}random-select K={k}', policy, selection='random', k=k) for k in ks]
+            conditions += [Condition(f'{prefix}random-select K={k}', policy, selection='random', k=k,
+                                     policy_options=chosen) for k in ks]
         elif name == 'random-policy':
             if policy == policies[0]:
                 conditions.append(Condition('random-policy', 'random-policy', selection='first', k=1))
         else:
             raise StudyError(f"unknown condition '{name}': baseline, steered, random-select, random-policy")
     return conditions
+
+
+def _options(policies: list[str], texts: Sequence[str]) -> list[dict]:
+    if texts and len(texts) != len(policies):
+        raise StudyError(f'{len(policies)} policies and {len(texts)} times --policy-options: give one for each, {{}} '
+                         'where there are none')
+    try:
+        options = [yaml.safe_load(text) for text in texts or ['{}'] * len(policies)]
+    except yaml.YAMLError as error:
+        raise StudyError(f'--policy-options is not YAML: {error}') from error
+    for text, given in zip(texts, options):
+        if not isinstance(given, dict):
+            raise StudyError(f"--policy-options must be a mapping such as '{{checkpoint: FILE}}', not {text!r}")
+    return options
 
 
 def _short(critic: str) -> str:
