@@ -38,6 +38,7 @@ setup(
             'vgps-policy-server = vgps_policy_bridge.server.server:main',
         ],
         'vgps.policies': [
+            'actor = vgps_policy_bridge.policies.actor.policy:ActorPolicy',
             'binned = vgps_policy_bridge.policies.small.policy:binned',
             'flow = vgps_policy_bridge.policies.small.policy:flow',
             'lerobot = vgps_policy_bridge.policies.lerobot:LeRobotPolicy',

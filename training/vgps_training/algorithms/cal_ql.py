@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vgps_critic.network import CriticNetwork, NetworkConfig
-from vgps_training.algorithms.networks import TanhGaussianActor, Temperature
+from vgps_policy_bridge.policies.actor.network import TanhGaussianActor
+from vgps_training.algorithms.networks import Temperature
 from vgps_training.data.batch import Batch, with_negative_instructions
 
 

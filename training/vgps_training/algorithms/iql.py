@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vgps_critic.network import CriticNetwork, NetworkConfig
-from vgps_training.algorithms.networks import GaussianActor, ValueNetwork
+from vgps_policy_bridge.policies.actor.network import GaussianActor
+from vgps_training.algorithms.networks import ValueNetwork
 from vgps_training.data.batch import Batch, with_negative_instructions
 
 
@@ -22,7 +23,7 @@ class IQLConfig:
     target_rate: float = 0.002         # step of the target networks towards the trained ones, (0, 1]; code 0.002
     negative_proportion: float = 0.1   # share of transitions given another item's instruction, [0, 1); code 0.1
     averaged_next_value: bool = False  # bootstrap from V's target network (authors' code) or from V itself (equation 4)
-    train_actor: bool = False          # also extract a policy; the critic never depends on it, so steering needs none
+    train_actor: bool = False          # also extract a policy, kept beside the critic, which never depends on it
     advantage_temperature: float = 1.0   # of the actor's weights exp(temperature * advantage), > 0; authors' code 1
 
 

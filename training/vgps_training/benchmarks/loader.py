@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vgps_critic.images import resize
 from vgps_msgs_py import command_line
+from vgps_msgs_py.lanczos import resize
 from vgps_training.data import pack
 from vgps_training.data.augmentation import AugmentationConfig, augment, draw
 from vgps_training.data.encoded import EncodedTable

@@ -1,8 +1,8 @@
-"""Lanczos resize of whole batches on the training device, with the arithmetic of `vgps_critic.images.resize`."""
+"""Lanczos resize of whole batches on the training device, with the arithmetic of `vgps_msgs_py.lanczos.resize`."""
 import torch
 from torch import Tensor
 
-from vgps_critic.images import lanczos_weights
+from vgps_msgs_py.lanczos import lanczos_weights
 
 CHUNK = 8  # images at a time on a CPU: temporaries stay in the cache
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from vgps_critic.images import resize
 from vgps_critic.model_card import DIMENSIONS
+from vgps_msgs_py.lanczos import resize
 from vgps_training.data.checks import suspicious
 from vgps_training.data.encoded import Buffers, EncodedTable, LazyFrames, stack
 from vgps_training.data.episode import PLAIN, Episode, Malformed, Reading

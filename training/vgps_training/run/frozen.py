@@ -2,7 +2,7 @@
 
 The heads see what `pretrain.Predictor` predicts (where the gripper is, where to grasp and release, chance of success)
 and not all of its features: fewer directions in which a value can be wrong. The readout is linear: at the end it is
-folded into the critic's first layer, and the checkpoint is a critic like any other.
+folded into the first layer of critic and actor, and their files are like any others.
 
 On the frames the encoder was trained on, its chance of success is partly memory. Heads that regress returns lean on it
 and look less at the action (steered success 0.74 with and 0.90 without it), so they do not see it; those that learn
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vgps_critic import checkpoint
-from vgps_critic.network import CriticNetwork, NetworkConfig, ResNetEncoder, build_network
+from vgps_critic.network import CriticNetwork, NetworkConfig, build_network
 from vgps_critic.whole_files import whole
+from vgps_msgs_py.film_resnet import ResNetEncoder
+from vgps_policy_bridge.policies.actor.network import GaussianActor
 from vgps_training.data.hindsight import NAMES, RELATIVE
 from vgps_training.data.table import StepTable
 from vgps_training.run.config import TrainConfig
@@ -66,6 +68,10 @@ class LearningEncoder:
 
     def critic(self, trained: CriticNetwork) -> CriticNetwork:
         """Return a copy of the critic; it computes in float32."""
+        return float32_encoder(copy.deepcopy(trained))
+
+    def actor(self, trained: GaussianActor) -> GaussianActor:
+        """Return a copy of the actor; it computes in float32."""
         return float32_encoder(copy.deepcopy(trained))
 
 
@@ -131,6 +137,16 @@ class FrozenEncoder:
         result.biases[0].copy_(trained.biases[0].cpu() + torch.einsum('p,eph->eh', self.bias, first[:, :count]))
         return copy.deepcopy(result).eval()
 
+    @torch.no_grad()
+    def actor(self, trained: GaussianActor) -> GaussianActor:
+        """Return the actor that takes images: this encoder, the readout folded into the first layer."""
+        result = _with_encoder(trained, self.encoder)
+        first = result.hidden[0]  # weight (h, D), of which the first P saw predictions
+        seen = first.weight[:, :len(self.bias)].clone()
+        first.weight.copy_(seen @ self.weight)
+        first.bias += seen @ self.bias
+        return result
+
 
 class ContinuedCritic:
     """A trained critic whose heads are trained on while its encoder stays: what a robot's own episodes correct.
@@ -174,6 +190,17 @@ class ContinuedCritic:
         result.load_state_dict({**result.state_dict(), **{
             name: value.cpu() for name, value in trained.state_dict().items() if not name.startswith('encoder.')}})
         return result.eval()
+
+    def actor(self, trained: GaussianActor) -> GaussianActor:
+        """Return the actor that takes images: the old critic's encoder, the new head."""
+        return _with_encoder(trained, self.trained.encoder)
+
+
+def _with_encoder(trained: GaussianActor, encoder: ResNetEncoder) -> GaussianActor:
+    """Return a copy, on the CPU, of an actor that was given features, with the encoder they came from."""
+    result = copy.deepcopy(trained).cpu()
+    result.encoder = copy.deepcopy(encoder)
+    return result.eval()
 
 
 def encoder_of(config: TrainConfig) -> LearningEncoder | FrozenEncoder | ContinuedCritic:

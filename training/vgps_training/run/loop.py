@@ -23,6 +23,7 @@ from vgps_training.data.sampling import Sampler, hash_pair
 from vgps_training.data.splits import held_out
 from vgps_training.data.table import Selection, StepTable, read_table
 from vgps_training.run import guards
+from vgps_training.run.actors import ActorWriter
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
 from vgps_training.run.frozen import encoder_of
 from vgps_training.run.heartbeat import Heartbeat
@@ -73,6 +74,8 @@ class Run:
         self.critic_config = CriticConfig(
             self.action_space, config.network, text_encoder.identity, config.algorithm.discount,
             config.data.labels.success_steps, config.algorithm_name, source)
+        self.actors = ActorWriter(self.critic_config, self.table, self.embeddings) \
+            if 'actor' in self.algorithm.networks else None
         self.fingerprint = guards.fingerprint(config, self.table, self.action_space, text_encoder.identity)
         guards.agree('the data or the configuration', json.dumps(self.fingerprint))
         self.validation = Validation(self.table, validation, config.algorithm.discount, config.data.labels,
@@ -221,14 +224,21 @@ class Run:
         """Return a copy of the critic as it stands, the averaged weights; it computes in float32."""
         return self.encoder.critic(self.learner.targets['critic'])
 
-    def snapshot(self, history: dict) -> tuple[dict, Callable[[Path], str]]:
+    def snapshot(self, history: dict) -> tuple[dict, Callable[[Path], None]]:
         """Return the state to continue from and a writer of the critic to steer with, both apart from training.
 
-        The critic is the target network: with it the authors score.
+        The critic is the target network: with it the authors score. An actor is written beside it, as it stands: so the
+        authors sample.
         """
         state = copied(self.learner.state()) | {'fingerprint': self.fingerprint, 'history': copy.deepcopy(history)}
         critic, config = self.critic().cpu(), replace(self.critic_config, step=self.learner.step)
-        return state, lambda folder: checkpoint.save(folder, critic, config)
+        actor = self.encoder.actor(self.learner.networks['actor']).cpu() if self.actors else None
+
+        def write(folder: Path) -> None:
+            digest = checkpoint.save(folder, critic, config)
+            if actor is not None:
+                self.actors.write(folder, actor, digest, config.step)
+        return state, write
 
     def validate(self) -> dict[str, float]:
         """Return the validation metrics of the critic and draw its value curves."""

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from vgps_critic.network import NetworkConfig, ResNetEncoder
+from vgps_critic.network import NetworkConfig
 from vgps_critic.whole_files import whole
 from vgps_msgs_py import command_line
+from vgps_msgs_py.film_resnet import ResNetEncoder
 from vgps_training.data import hindsight
 from vgps_training.data.episode import Reading
 from vgps_training.data.hindsight import NAMES, Targets

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vgps_critic import checkpoint
-from vgps_critic.network import NetworkConfig, ResNetEncoder, build_network
+from vgps_critic.network import NetworkConfig, build_network
+from vgps_msgs_py.film_resnet import ResNetEncoder
 from vgps_training.data import hindsight
 from vgps_training.data.table import StepTable
 

@@ -17,6 +17,7 @@ from typing import Literal
 import tyro
 
 from vgps_msgs_py import command_line
+from vgps_policy_bridge.policies.actor.checkpoint import FILE
 from vgps_training.data.remote import StoreError
 from vgps_training.run.config import ALGORITHMS, PRESETS, TrainConfig, from_json, preset
 from vgps_training.run.loop import Run
@@ -24,6 +25,8 @@ from vgps_training.run.storage import CRITIC, RunError
 from vgps_training.run.validation import BEST_BY
 
 HELP = ('-h', '--help')
+ACTOR = {'cal-ql': f'Beside each lies its actor, {FILE}, which --policy actor plays.',
+         'iql': f'With --algorithm.train-actor, its actor lies beside each: {FILE}, which --policy actor plays.'}
 
 
 @dataclass
@@ -53,7 +56,8 @@ def parse(arguments: list[str]) -> TrainConfig:
                                 f'vgps-train {chosen.algorithm} --preset small --data demonstrations/ --out runs/'
                                 f'{chosen.algorithm}\n\nDefaults are those of --preset {chosen.preset} ({presets}) or '
                                 f'of --config FILE.\n\nOUT/critic is the newest critic, OUT/best the best by {decides} '
-                                f'of held-out episodes or, where all of them succeeded, by {otherwise}.\n\n'
+                                f'of held-out episodes or, where all of them succeeded, by {otherwise}. '
+                                f'{ACTOR.get(chosen.algorithm, "")}\n\n'
                                 'Next: vgps-run simulation critic:=OUT/critic')
 
 
@@ -84,6 +88,9 @@ def main() -> None:
         critic = run.config.out / CRITIC
         print(f'Critic: {critic}\nNext: vgps-run simulation critic:={critic}, or vgps-evaluate bag runs --critic '
               f'{critic}')
+        if run.actors:
+            print(f'Actor: {critic / FILE}\nNext: vgps-run simulation policy:=actor policy_options:='
+                  f'"{{checkpoint: {(critic / FILE).absolute()}}}"')
 
 
 if __name__ == '__main__':

@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vgps_critic.images import resize
 from vgps_critic.whole_files import whole
 from vgps_msgs_py import stamps
 from vgps_msgs_py.bags.camera import one_frame, stood_still
 from vgps_msgs_py.bags.reader import Bag, EpisodeRecord
 from vgps_msgs_py.bags.storage import BagError, BagStorage
+from vgps_msgs_py.lanczos import resize
 from vgps_msgs_py.robot_state import measured_state
 from vgps_msgs_py.vocabulary import CommandKind, SteeringReason, Verdict
 

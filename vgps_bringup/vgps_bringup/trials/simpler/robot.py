@@ -8,7 +8,7 @@ from vgps_bringup.arm.step_controller import StepResult
 from vgps_bringup.simulation.environment import STEP_DURATION, Observation
 from vgps_bringup.simulation.oracle import TaskState
 from vgps_bringup.trials.simpler.environments import IMAGE_SIZE, ManiSkillTask, Seen
-from vgps_critic.images import resize
+from vgps_msgs_py.lanczos import resize
 from vgps_msgs_py.vocabulary import FAILURE_MODES, ControllerReason, TaskFailure
 
 

@@ -30,9 +30,9 @@ from vgps_bringup.trials.simpler.robot import Robot
 from vgps_bringup.trials.simpler.scripted import SCRIPTED, ScriptedGoogle, ScriptedPickAndPlace
 from vgps_bringup.trials.trials import TrialResult
 from vgps_critic.action_space import ActionSpace
-from vgps_critic.images import resize
 from vgps_critic.steering import Decision
 from vgps_msgs_py.bags.reader import EpisodeRecord, Step
+from vgps_msgs_py.lanczos import resize
 from vgps_policy_bridge.policy import Candidates, Observation
 
 FRACTAL = 'fractal20220817_data'  # the Google Robot's data set, by the name that Octo's and OpenVLA's statistics bear

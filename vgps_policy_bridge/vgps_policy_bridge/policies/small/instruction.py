@@ -1,4 +1,4 @@
-"""Instructions as MUSE embeddings, the small policies' language input."""
+"""Instructions as MUSE embeddings, the language input of the small policies and of actors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vgps_policy_bridge.errors import MissingExtraError
 
 
 @lru_cache(maxsize=256)
-def embed(instruction: str) -> np.ndarray:
+def embed(instruction: str, policy: str = 'flow/binned') -> np.ndarray:
     """Return the (512,) float32 embedding of an instruction; one that is not kept on disk loads the encoder, 1.6 s."""
     try:
         embedding = muse(instruction).reshape(512)
     except ImportError as error:
-        raise MissingExtraError('flow/binned', 'small', error) from error
+        raise MissingExtraError(policy, 'small', error) from error
     embedding.setflags(write=False)
     return embedding

@@ -1,4 +1,4 @@
-"""Bring a camera frame to the critic's input size exactly as the reference does: Lanczos3 with antialiasing.
+"""Bring a camera frame to the size that critics and actors take, exactly as the reference does: Lanczos3, antialiased.
 
 Measured against the reference's own output (TensorFlow): see test_frames.py for the largest pixel difference, and for
 what Pillow's LANCZOS would have cost.
@@ -31,7 +31,8 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     half = rows @ image.reshape(height, -1).astype(np.float32)  # (size, W * 3)
     half = half.reshape(size, width, 3).transpose(0, 2, 1).reshape(size * 3, width)
     out = (half @ columns.T).reshape(size, 3, size).transpose(0, 2, 1)
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+    pixels: np.ndarray = np.clip(np.rint(out), 0, 255).astype(np.uint8)
+    return pixels
 
 
 @lru_cache(maxsize=16)
@@ -42,4 +43,5 @@ def lanczos_weights(source: int, target: int) -> np.ndarray:
     centre = (np.arange(target) + 0.5) * scale
     x = np.abs(np.arange(source) + 0.5 - centre[:, None]) / stretch  # (target, source)
     kernel = np.where(x < _RADIUS, np.sinc(x) * np.sinc(x / _RADIUS), 0.0)
-    return (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights: np.ndarray = (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
+    return weights

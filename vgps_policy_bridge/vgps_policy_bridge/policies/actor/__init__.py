@@ -1,0 +1,1 @@
+"""`actor`: the policy that Cal-QL or IQL trains beside its critic."""
