@@ -24,6 +24,7 @@ from vgps_policy_bridge.errors import CandidatesError, ObservationError, PolicyE
 ENTRY_POINT_GROUP = 'vgps.policies'
 ACTION_DIMENSION = 7  # dx dy dz [m], droll dpitch dyaw [rad], gripper openness [0 closed .. 1 open]
 GRIPPER = 6
+FRACTAL = 'fractal20220817_data'  # the Google Robot's data set, by the name that every model's statistics bear
 MAX_CANDIDATES = 1000
 # No arm of this size makes a larger step in 0.2 s (BridgeData's own are below 0.05 m and 0.25 rad): other units.
 LARGEST_STEP, LARGEST_TURN = 0.5, 3.2  # [m], [rad]
@@ -85,6 +86,9 @@ class Candidates:
     seed: int = 0  # of this draw
     stages: dict[str, float] = field(default_factory=dict)  # [ms] time of each named stage
     used: tuple[str, ...] = ('image', 'instruction')  # what it looked at: image, instruction, state, wrist_image
+    statistics: str = ''  # data set in whose units the model acts, by the model's own name; '' where it names none
+    closing: np.ndarray | None = None  # (K,) -1 opening .. 1 closing: what a gripper is told that takes changes
+    finished: bool = False  # whether the policy itself ends the episode after this step
 
     def __post_init__(self):
         try:
@@ -109,7 +113,7 @@ class Candidates:
                                   'not end-effector deltas in metres and radians per step (joint positions, degrees, '
                                   'millimetres, or normalised actions?)')
         object.__setattr__(self, 'actions', actions)
-        for name, kind in (('log_probabilities', np.float32), ('counts', np.uint32)):
+        for name, kind in (('log_probabilities', np.float32), ('counts', np.uint32), ('closing', np.float32)):
             value = getattr(self, name)
             if value is None:
                 continue
@@ -117,6 +121,9 @@ class Candidates:
             if value.shape != (len(actions),) or np.isnan(value).any() or (name == 'counts' and (value < 1).any()):
                 raise CandidatesError(f'policy {self.policy!r}: {name} must be ({len(actions)},) without NaN'
                                       f'{", each >= 1" if name == "counts" else ""}, got shape {value.shape}')
+            if name == 'closing' and np.abs(value).max() > 1 + 1e-4:
+                raise CandidatesError(f'policy {self.policy!r}: closing must lie in -1 (opening) .. 1 (closing), got '
+                                      f'{value.min():.3f} .. {value.max():.3f}')
             object.__setattr__(self, name, value.astype(kind))
 
     def __len__(self) -> int:
@@ -152,6 +159,14 @@ class StepSeeds:
         self._step += 1
         # 63 bits: torch and JAX take signed seeds.
         return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def check_widowx(candidates: Candidates) -> Candidates:
+    """Return candidates that a WidowX may execute; CandidatesError where they are in the Google Robot's units."""
+    if candidates.statistics == FRACTAL:
+        raise CandidatesError(f'policy {candidates.policy!r}: its actions are the Google Robot\'s ({FRACTAL}), and this '
+                              'is a WidowX: leave out the policy option statistics, or name BridgeData\'s')
+    return candidates
 
 
 def check_candidates(candidates: Any, k: int) -> Candidates:

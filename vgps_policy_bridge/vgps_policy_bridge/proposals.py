@@ -100,7 +100,10 @@ class MergeDuplicates(_Tool):
 
 def merge_duplicates(candidates: Candidates, tolerance: float = 1e-6) -> Candidates:
     """Return the distinct chunks in order of first appearance, with counts that add up to those before."""
-    cells = np.round(candidates.actions.reshape(len(candidates), -1) / tolerance)
+    told = candidates.actions.reshape(len(candidates), -1)
+    if (closing := candidates.closing) is not None:
+        told = np.column_stack([told, closing])
+    cells = np.round(told / tolerance)
     _, first, inverse = np.unique(cells, axis=0, return_index=True, return_inverse=True)
     before = np.ones(len(candidates), np.uint32) if candidates.counts is None else candidates.counts
     counts = np.bincount(inverse.reshape(-1), weights=before).astype(np.uint32)
@@ -108,7 +111,8 @@ def merge_duplicates(candidates: Candidates, tolerance: float = 1e-6) -> Candida
     rows = first[order]
     log_probabilities = candidates.log_probabilities
     return replace(candidates, actions=candidates.actions[rows], counts=counts[order],
-                   log_probabilities=None if log_probabilities is None else log_probabilities[rows])
+                   log_probabilities=None if log_probabilities is None else log_probabilities[rows],
+                   closing=None if closing is None else closing[rows])
 
 
 class ChunkReduction(_Tool):

@@ -15,6 +15,7 @@ from vgps_training.data.naming import ended_in_words, judging
 from vgps_training.data.standardise import Standard, standard
 from vgps_training.data.tfrecord import TFRecordError, map_file, parse_example, records
 
+VERSION = re.compile(r'\d+\.\d+\.\d+')  # of a data set: the name of its folder
 LONGEST = 4096  # [bytes] of a text about an episode
 PICTURES = (b'\xff\xd8\xff', b'\x89PNG', b'RIFF')  # how encoded images begin
 
@@ -45,6 +46,11 @@ class EncodedFrames(Frames):
         return decode(read_bytes(self.path, offset, length))
 
 
+def set_name(path: Path) -> str:
+    """Return what a data set is called: by a folder that is one version of it, name/version."""
+    return f'{path.absolute().parent.name}/{path.name}' if VERSION.fullmatch(path.name) else path.name
+
+
 def is_rlds(folder: Path) -> bool:
     """Tell whether a folder is one version of a TFDS data set."""
     return (folder / 'dataset_info.json').exists() and (folder / 'features.json').exists()
@@ -52,7 +58,7 @@ def is_rlds(folder: Path) -> bool:
 
 def one_version(folder: Path) -> None:
     """Raise DataError where a folder holds several versions of a data set, which are the same episodes again."""
-    found = [c.name for c in sorted(folder.iterdir()) if re.fullmatch(r'\d+\.\d+\.\d+', c.name) and is_rlds(c)]
+    found = [c.name for c in sorted(folder.iterdir()) if VERSION.fullmatch(c.name) and is_rlds(c)]
     if len(found) > 1:
         raise DataError(f'{folder} holds several versions of one data set, the same episodes again: give one of '
                         f'{", ".join(found)}')

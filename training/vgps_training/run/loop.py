@@ -19,6 +19,7 @@ from vgps_critic.network import CriticNetwork
 from vgps_training.data import normalisation
 from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.index import read_indexed
+from vgps_training.data.rlds import set_name
 from vgps_training.data.sampling import Sampler, hash_pair
 from vgps_training.data.splits import held_out
 from vgps_training.data.table import Selection, StepTable, read_table
@@ -62,7 +63,7 @@ class Run:
         self.encoder = encoder_of(config)
         training, validation = held_out(self.table, config.data.validation_share)
         selection = self.encoder.features(self.table, self.embeddings).select(training)
-        source = ', '.join(path.name for path in config.data.paths)
+        source = ', '.join(map(set_name, config.data.paths))
         self.action_space = self.encoder.action_space or normalisation.fit(
             config.data.action_space, self.table.actions, f'0.1 % and 99.9 % quantiles of {source}',
             selection.steps())

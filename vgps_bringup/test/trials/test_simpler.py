@@ -21,9 +21,8 @@ from vgps_bringup.trials.simpler.environments import (
     axis_angle,
     make_task,
 )
-from vgps_bringup.trials.simpler.runner import FRACTAL, SimplerRunner, critic_for_robot, for_robot
+from vgps_bringup.trials.simpler.runner import SimplerRunner
 from vgps_bringup.trials.simpler.scripted import attitude
-from vgps_critic.action_space import ActionSpace
 
 pytestmark = pytest.mark.slow
 
@@ -136,34 +135,6 @@ def test_what_simplerenv_cannot_do_is_said_in_one_line(monkeypatch, tmp_path):
     simpler_stand_in.install(monkeypatch, tmp_path / 'cpu', make=no_device)
     with pytest.raises(SimplerError, match=r'ErrorExtensionNotPresent. SAPIEN 2 needs a GPU'):
         make_task(PICK)
-
-
-def test_published_policies_take_the_google_robot_s_statistics_there():
-    octo = Condition('o', 'octo-small-1.5', selection='first', k=1)
-    assert for_robot(octo, 'widowx') is octo
-    assert for_robot(octo, 'google').policy_options == {'statistics': FRACTAL}
-    own = Condition('o', 'openvla', selection='first', k=1, policy_options={'statistics': 'mine'})
-    assert for_robot(own, 'google').policy_options == {'statistics': 'mine'}
-    other = Condition('r', 'random-policy', selection='first', k=1)
-    assert for_robot(other, 'google') is other
-    with pytest.raises(SimplerError, match='rt-1-x proposes WidowX actions'):
-        for_robot(Condition('r', 'rt-1-x', selection='first', k=1), 'google')
-
-
-def test_the_published_critic_normalises_the_google_robot_s_actions_with_that_robot_s_bounds():
-    def critic(data, space):
-        return SimpleNamespace(config=SimpleNamespace(data=data), action_space=space)
-    bridge, fractal = ActionSpace.named('bridge'), ActionSpace.named('fractal')
-    published = critic('bridge + fractal', bridge)
-    assert critic_for_robot(published, 'google').action_space == fractal
-    assert published.action_space == bridge, 'the loaded critic goes on to serve the WidowX'
-    assert critic_for_robot(published, 'widowx') is published
-    for kept in (critic('simulated demonstrations', bridge),
-                 critic('bridge + fractal', ActionSpace(bridge.low, bridge.high, 'quantiles'))):
-        assert critic_for_robot(kept, 'google') is kept
-    # far apart for the robot, one and the same number within BridgeData's bounds
-    actions = np.array([[0.08, 0, 0, 0, 0, 0, 1], [0.14, 0, 0, 0, 0, 0, 1]])
-    assert np.ptp(bridge.normalize(actions)[:, 0]) == 0 < np.ptp(fractal.normalize(actions)[:, 0])
 
 
 def test_the_script_lays_its_fingers_across_the_short_side_pointing_down():

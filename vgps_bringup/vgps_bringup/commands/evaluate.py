@@ -147,7 +147,9 @@ def _runner(study, options):
         from vgps_bringup.trials.lockstep import LockstepRunner
         return InEachProcess(LockstepRunner, (study.max_steps, options.image_size, options.looks, load_critic))
     if options.runner == 'simpler':
+        from vgps_bringup.trials.simpler.fit import check_study as check_robots
         from vgps_bringup.trials.simpler.runner import SimplerRunner
+        check_robots(study)
         return InEachProcess(SimplerRunner, (study.max_steps, load_critic))
     if options.workers > 1 or options.shard or options.cluster:
         raise StudyError('there is one robot: --workers, --shard and --cluster are for simulations without ROS')

@@ -25,7 +25,7 @@ from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.robot_state import measured_state
 from vgps_msgs_py.vocabulary import SteeringReason, words
 from vgps_policy_bridge.errors import PolicyError
-from vgps_policy_bridge.policy import Observation
+from vgps_policy_bridge.policy import Observation, check_widowx
 
 # Decisions that a clock, an outlook or an operator made: the same frame and candidates need not repeat them.
 OTHERS_REASONS = tuple(words(SteeringReason, reason) for reason in (
@@ -193,7 +193,8 @@ class Rejudge:
             _, measured = states[max(0, bisect_right(states, step.stamp, key=lambda item: item[0]) - 1)]
             state = measured_state(measured.measured_pose, measured.gripper_position)
         try:
-            return self.policy.propose(Observation(image, step.stamp * 1e-9, state), max(self.ks)).actions
+            proposed = self.policy.propose(Observation(image, step.stamp * 1e-9, state), max(self.ks))
+            return check_widowx(proposed).actions
         except PolicyError as error:
             raise BagError(f'{bag.path}, step {step.index}: {error}') from error
 

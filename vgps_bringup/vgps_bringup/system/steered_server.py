@@ -23,7 +23,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 from vgps_critic.steering import Steerer, step_seed
 from vgps_policy_bridge.errors import PolicyError
 from vgps_policy_bridge.policies.openpi import MAX_FRAME, pack, unpack
-from vgps_policy_bridge.policy import Observation, Policy, check_candidates
+from vgps_policy_bridge.policy import Observation, Policy, check_candidates, check_widowx
 
 LOG = logging.getLogger('vgps-serve')
 
@@ -64,8 +64,8 @@ class Conversation:
             self._episode, self._step, self._seed = episode, 0, self._seed + 1
             s.policy.reset(instruction, self._seed)
             s.steerer.reset()
-        candidates = check_candidates(
-            s.policy.propose(Observation(image, time.time(), request.get(s.state_key)), s.k), s.k)
+        candidates = check_widowx(check_candidates(
+            s.policy.propose(Observation(image, time.time(), request.get(s.state_key)), s.k), s.k))
         proposed = time.perf_counter()
         encoded = s.steerer.encode(image, instruction)
         decision = s.steerer.decide(encoded, candidates.actions, seed=step_seed(self._seed, self._step))

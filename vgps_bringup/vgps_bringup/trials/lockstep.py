@@ -15,7 +15,7 @@ from vgps_bringup.trials.record import TrialRecord
 from vgps_bringup.trials.trials import TrialResult
 from vgps_critic.steering import Decision
 from vgps_msgs_py.vocabulary import FAILURE_MODES, Verdict
-from vgps_policy_bridge.policy import Candidates, Observation
+from vgps_policy_bridge.policy import Candidates, Observation, check_widowx
 
 
 class LockstepRunner:
@@ -68,6 +68,7 @@ class _Simulated:
 
     def step(self, candidates: Candidates, decision: Decision) -> Moment:
         """Execute the decision's action through the arm's guards."""
+        check_widowx(candidates)
         action, record, environment = decision.action, self._record, self._environment
         if decision.verdict is Verdict.HOLD:  # no motion, the gripper as it is
             action = np.array([0, 0, 0, 0, 0, 0, self._openness], np.float32)

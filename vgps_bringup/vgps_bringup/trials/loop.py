@@ -24,6 +24,7 @@ class Moment:
     success: bool = False
     over: bool = False        # the world's own step limit
     failure: str = ''         # what it would be called if it ended now
+    picture: np.ndarray | None = None  # what the critic sees of it, where that is not the policy's image
 
 
 class World(Protocol):
@@ -37,7 +38,7 @@ class World(Protocol):
 
 
 def play(world: World, trial: Trial, policy, steerer: Steerer, max_steps: int) -> TrialResult:
-    """Play one episode to success, to the world's limit or to `max_steps`."""
+    """Play one episode to success, to the world's limit, to `max_steps`, or until the policy ends it."""
     condition, began, decisions = trial.condition, time.monotonic(), []
     moment, instruction = world.begin(trial)
     policy.reset(instruction, trial.seed)
@@ -45,15 +46,17 @@ def play(world: World, trial: Trial, policy, steerer: Steerer, max_steps: int) -
     for step in range(max_steps):
         observation = moment.observation
         candidates = check_candidates(policy.propose(observation, condition.k), condition.k)
-        encoded = steerer.encode(observation.image, instruction) if condition.critic else None
+        picture = observation.image if moment.picture is None else moment.picture
+        encoded = steerer.encode(picture, instruction) if condition.critic else None
         decision = steerer.decide(encoded, candidates.actions, seed=step_seed(trial.seed, step))
         getattr(policy, 'committed', lambda _: None)(decision.chosen)
         moment = world.step(candidates, decision)
         decisions.append(decision)
-        if moment.success or moment.over:
+        if moment.success or moment.over or candidates.finished:
             break
     values = [decision.value for decision in decisions if np.isfinite(decision.value)]
     return TrialResult(
         success=moment.success, failure='' if moment.success else moment.failure, steps=len(decisions),
         seconds=time.monotonic() - began, mean_value=float(np.mean(values)) if values else None,
+        details={'ended by': 'the policy'} if candidates.finished and not moment.success else {},
         fallbacks=sum(decision.reason not in HEALTHY for decision in decisions))

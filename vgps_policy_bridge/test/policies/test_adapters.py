@@ -10,7 +10,7 @@ import pytest
 from distributions import p_value
 
 from vgps_policy_bridge.errors import MissingExtraError, ObservationError, PolicyError
-from vgps_policy_bridge.policies import octo, rt1x
+from vgps_policy_bridge.policies import octo
 from vgps_policy_bridge.policy import Observation, load_policy
 
 STATE = np.array([0.3, 0.0, 0.15, 0, 0, 0, 1.0])
@@ -138,50 +138,6 @@ def test_octo_fine_tuned_on_one_set_uses_that_sets_statistics_and_says_so(octo_p
     assert 'its own (unnamed)' in policy.propose(frame(0), 1).policy
     with pytest.raises(PolicyError, match='unnamed'):
         load_policy('octo-small-1.5', statistics='fractal20220817_data')
-
-
-# --- RT-1-X ---
-
-
-def test_rt1x_unnormalises_by_hand_computed_values():
-    # Token 0 is the low end, 511 the high end, linear between: world vector +-2, rotation +-pi/2, closedness +-1.
-    zero = np.array([255.5] * 7)
-    actions = rt1x.unnormalise(np.stack([np.zeros(7), np.full(7, 511.0), zero, zero + 511 / 8]))
-    np.testing.assert_allclose(actions[0], [-.05] * 3 + [-.25] * 3 + [1.0], atol=1e-7)  # beyond 1.75 / 1.4: clipped
-    np.testing.assert_allclose(actions[1], [.05] * 3 + [.25] * 3 + [0.0], atol=1e-7)
-    np.testing.assert_allclose(actions[2, :6], 0.0, atol=1e-7)
-    np.testing.assert_allclose(actions[3], [0.5 / 1.75 * 0.05] * 3 + [np.pi / 8 / 1.4 * 0.25] * 3 + [0.0], atol=1e-7)
-
-
-def test_rt1x_draws_follow_the_logits_and_log_probabilities_add_up():
-    logits = np.random.default_rng(0).normal(0, 1.5, (2, 6))
-    for temperature in (1.0, 0.5):
-        p = np.exp(logits / temperature)
-        p /= p.sum(1, keepdims=True)
-        tokens, log_p = rt1x.draw_tokens(logits, 5000, temperature, np.random.default_rng(1))
-        for d in range(2):
-            assert p_value(np.bincount(tokens[:, d], minlength=6), p[d]) > 1e-3
-        np.testing.assert_allclose(log_p, np.log(p[0][tokens[:, 0]]) + np.log(p[1][tokens[:, 1]]))
-    greedy, _ = rt1x.draw_tokens(logits, 20, 0.0, np.random.default_rng(1))
-    assert (greedy == logits.argmax(1)).all()
-
-
-def test_rt1x_resize_is_bilinear_with_half_pixel_centres():
-    ramp = np.tile(np.arange(0, 240, 4, dtype=np.uint8)[None, :, None], (60, 1, 3))  # 60 wide, slope 4 per pixel
-    small = rt1x.resize(ramp)
-    assert small.shape == (300, 300, 3)
-    # Output column 150 is input column (150.5 * 0.2 - 0.5) = 29.6.
-    assert small[100, 150, 0] == pytest.approx(29.6 * 4 / 255, abs=1e-5)
-    assert small[100, 0, 0] == 0.0 and small[100, 299, 0] == pytest.approx(236 / 255, abs=1e-5)
-    np.testing.assert_allclose(rt1x.resize(np.full((300, 300, 3), 51, np.uint8)), 0.2)
-
-
-def test_rt1x_explains_that_the_saved_model_cannot_sample(tmp_path):
-    (tmp_path / 'saved_model.pb').touch()
-    with pytest.raises(PolicyError, match='takes the argmax'):
-        load_policy('rt-1-x', source=str(tmp_path), checkpoint=str(tmp_path))
-    with pytest.raises(PolicyError, match='not a folder'):
-        load_policy('rt-1-x', source='/no/such', checkpoint=str(tmp_path))
 
 
 # --- LeRobot ---

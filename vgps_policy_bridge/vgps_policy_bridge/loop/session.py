@@ -11,7 +11,7 @@ import numpy as np
 from vgps_msgs_py import images, stamps
 from vgps_policy_bridge.errors import ObservationError, PolicyError
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
-from vgps_policy_bridge.policy import Candidates, Observation, check_candidates
+from vgps_policy_bridge.policy import Candidates, Observation, check_candidates, check_widowx
 from vgps_policy_bridge.proposals import build_policy
 
 WRIST_APART = 0.2  # [s] a control step: a wrist picture further from the frame shows another moment
@@ -130,7 +130,7 @@ class PolicySession:
         if self._committed is not None and hasattr(self._policy, 'committed'):
             self._policy.committed(self._committed)
         self._committed = None
-        candidates = check_candidates(self._policy.propose(observation, k), k)
+        candidates = check_widowx(check_candidates(self._policy.propose(observation, k), k))
         self.stages = candidates.stages | {'total': 1e3 * (time.perf_counter() - start)}
         return replace(candidates, stages=self.stages)
 

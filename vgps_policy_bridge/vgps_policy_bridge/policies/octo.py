@@ -74,7 +74,7 @@ class OctoPolicy:
             available = {'its own (unnamed)': available}
         key, chosen = choose_statistics(checkpoint, statistics, {}, available, usual='bridge_dataset',
                                         scale=('mean', 'std'))
-        self._statistics = chosen['action']
+        self._statistics, self._key = chosen['action'], key
         self._identity = f'octo {checkpoint}, statistics {key}'
         self._seeds, self._history, self._task = StepSeeds(), deque(maxlen=WINDOW), None
 
@@ -108,7 +108,7 @@ class OctoPolicy:
         raw = self._model.sample_actions(inputs, self._task, timestep_pad_mask=mask, rng=key, sample_shape=(bucket,))
         actions = unnormalise(np.asarray(raw)[:k, 0], self._statistics)
         used = ('image', 'instruction', 'wrist_image')[:2 + wrist]
-        return Candidates(actions, policy=self._identity, seed=seed, used=used, stages={
+        return Candidates(actions, policy=self._identity, seed=seed, used=used, statistics=self._key, stages={
             'prepare': 1e3 * (prepared - start), 'sample': 1e3 * (time.perf_counter() - prepared)})
 
 

@@ -144,7 +144,7 @@ class OpenVLAPolicy:
         key, chosen = choose_statistics(name, statistics, dataset_statistics(name, revision), vla.norm_stats,
                                         usual='bridge_orig', scale=('q01', 'q99'))
         LOG.info('actions un-normalised with the statistics of %s', key)
-        self._statistics = chosen['action']
+        self._statistics, self._key = chosen['action'], key
         self._sampler = TokenSampler(vla, max_rows, top_p)
         self._checkpoint, self._identity = name, f'openvla {checkpoint}, statistics {key}'
         self.temperature = 1.0
@@ -164,5 +164,6 @@ class OpenVLAPolicy:
         drawn, log_p = self._sampler.sample(ids, pixels, k, float(self.temperature), seed)
         stages = {'prepare': 1e3 * (prepared - start), 'sample': 1e3 * (time.perf_counter() - prepared)}
         candidates = Candidates(unnormalise(drawn, self._statistics)[:, None], policy=self._identity,
-                                log_probabilities=log_p, temperature=float(self.temperature), seed=seed, stages=stages)
+                                log_probabilities=log_p, temperature=float(self.temperature), seed=seed, stages=stages,
+                                statistics=self._key)
         return replace(merge_duplicates(candidates), stages=stages)

@@ -110,16 +110,21 @@ def write_candidates(candidates: Candidates) -> dict[str, Any]:
     return {'type': 'candidates', 'version': VERSION, 'actions': candidates.actions, 'policy': candidates.policy,
             'log_probabilities': candidates.log_probabilities, 'counts': candidates.counts,
             'temperature': float(candidates.temperature), 'seed': int(candidates.seed),
-            'stages': {name: float(ms) for name, ms in candidates.stages.items()}, 'used': list(candidates.used)}
+            'stages': {name: float(ms) for name, ms in candidates.stages.items()}, 'used': list(candidates.used),
+            'statistics': candidates.statistics, 'closing': candidates.closing, 'finished': candidates.finished}
 
 
 def read_candidates(message: dict) -> Candidates:
     """Return the checked candidates of an answer; CandidatesError when they break the contract."""
     stages = field(message, 'stages', dict)
+    statistics = message.get('statistics', '')  # a server of an older version says neither this nor the last two
+    if not isinstance(statistics, str):
+        raise MalformedFrameError(f'candidates: statistics must be a text, got {type(statistics).__name__}')
     return Candidates(message.get('actions'), field(message, 'policy', str), message.get('log_probabilities'),
                       message.get('counts'), float(field(message, 'temperature', (int, float))),
                       field(message, 'seed', int), {str(name): float(ms) for name, ms in stages.items()},
-                      tuple(field(message, 'used', list)))
+                      tuple(field(message, 'used', list)), statistics, message.get('closing'),
+                      message.get('finished') is True)
 
 
 def error_message(error: BaseException) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class SimplerEnvTask:
                                f'https://github.com/simpler-env/SimplerEnv and install it ({error})') from error
         if name not in simpler_env.ENVIRONMENTS:
             raise SimplerError(f'{name} is not in SimplerEnv; there are: {", ".join(simpler_env.ENVIRONMENTS)}')
-        self.robot = 'google' if name.startswith('google') else 'widowx'
+        self.robot = robot_of(name)
         try:
             self.env = simpler_env.make(name)
         except RuntimeError as error:
@@ -198,6 +198,11 @@ class SimplerEnvTask:
 
     def _image(self, observation) -> np.ndarray:
         return observation['image'][CAMERAS[self.robot]]['rgb']
+
+
+def robot_of(name: str) -> str:
+    """Return whose task it is: `google` or `widowx`."""
+    return 'google' if name.startswith('google') else 'widowx'
 
 
 def make_task(name: str):

@@ -1,10 +1,9 @@
 """``vgps-evaluate simpler``: the paper's protocol on SIMPLER's tasks, as trials (same journal, tables and intervals).
 
-Per step: Lanczos resize to 256 x 256, K chunks from the policy, one selected by the value of its first action, the
+Per step: Lanczos resize to 256 x 256 (for the Google Robot only of what the critic sees), K chunks from the policy, one selected by the value of its first action, the
 selected chunks averaged over time, sticky gripper. A step is 1/5 s of simulated time, for the Google Robot 1/3 s.
 """
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,56 +19,19 @@ from vgps_bringup.trials.simpler.environments import (
     IMAGE_SIZE,
     GoogleGripper,
     Seen,
-    SimplerError,
     TemporalAverage,
     WidowXGripper,
     axis_angle,
     make_task,
 )
+from vgps_bringup.trials.simpler.fit import check_units, critic_for_robot, for_robot
 from vgps_bringup.trials.simpler.robot import Robot
 from vgps_bringup.trials.simpler.scripted import SCRIPTED, ScriptedGoogle, ScriptedPickAndPlace
 from vgps_bringup.trials.trials import TrialResult
-from vgps_critic.action_space import ActionSpace
 from vgps_critic.steering import Decision
 from vgps_msgs_py.bags.reader import EpisodeRecord, Step
 from vgps_msgs_py.lanczos import resize
 from vgps_policy_bridge.policy import Candidates, Observation
-
-FRACTAL = 'fractal20220817_data'  # the Google Robot's data set, by the name that Octo's and OpenVLA's statistics bear
-
-
-def for_robot(condition: Condition, robot: str) -> Condition:
-    """Return the condition with the statistics of the robot's own data, unless it names some.
-
-    Raises:
-        SimplerError: the policy speaks BridgeData's units only.
-
-    """
-    if robot != 'google' or condition.policy == SCRIPTED:
-        return condition
-    if condition.policy.startswith('rt-1-x'):
-        raise SimplerError(f'{condition.policy} proposes WidowX actions here; the Google Robot needs other units')
-    if condition.policy.startswith(('octo', 'openvla')):
-        return replace(condition, policy_options={'statistics': FRACTAL, **condition.policy_options})
-    return condition
-
-
-def critic_for_robot(critic, robot: str):
-    """Return the critic with the reference's action bounds of this robot.
-
-    One critic serves both, but the reference's evaluation normalises the Google Robot's actions with that data's
-    limits; within BridgeData's most of them would be clipped to the same number. A critic that never saw that data, or
-    whose bounds are its own, stays as it is.
-    """
-    bridge = ActionSpace.named('bridge')
-    space = critic.action_space
-    if robot != 'google' or 'fractal' not in critic.config.data or \
-            (space.rule, space.low, space.high) != (bridge.rule, bridge.low, bridge.high):
-        return critic
-    critic = copy.copy(critic)
-    critic.action_space = ActionSpace.named('fractal')
-    return critic
-
 
 class SimplerRunner:
     """Plays SIMPLER trials; a task stays loaded while it is played."""
@@ -97,7 +59,7 @@ class SimplerRunner:
     def _steerer(self, condition: Condition):
         steerer = self._actors.steerer(condition)
         if condition.critic:
-            steerer.critic = critic_for_robot(steerer.critic, self._task.robot)
+            steerer.critic = critic_for_robot(steerer.critic, condition.critic, self._task.robot)
         return steerer
 
     def run(self, trial: Trial, bag: Path | None) -> TrialResult:
@@ -119,7 +81,7 @@ class SimplerRunner:
         if bag is None:
             return result
         world.write_video(bag, trial, result.success)
-        return replace(result, details={'video': f'bags/{bag.name}/video.mp4'},
+        return replace(result, details={**result.details, 'video': f'bags/{bag.name}/video.mp4'},
                        bag=f'bags/{bag.name}' if record else '')
 
 
@@ -135,6 +97,7 @@ class _Simpler:
     def begin(self, trial: Trial) -> tuple[Moment, str]:
         """Start the episode."""
         seen, spoken = self._task.reset(trial.seed)
+        self._policy = trial.condition.policy
         self._instruction = trial.task.instruction or spoken
         if self._record:
             self._robot.begin(trial.seed, seen, self._instruction)
@@ -143,6 +106,7 @@ class _Simpler:
 
     def step(self, candidates: Candidates, decision: Decision) -> Moment:
         """Execute what the selected chunks say of now."""
+        check_units(candidates, self._policy, self._task.robot)
         # hold: a chunk of no motion with the gripper as it was predicted to be
         chunk = candidates.actions[decision.chosen] if decision.chosen >= 0 else \
             candidates.actions[0] * np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
@@ -151,7 +115,10 @@ class _Simpler:
         self._steps.append(Step(index, round(index / self._task.rate * 1e9), self._instruction, decision=decision))
         if self._record:
             self._record.decided(self._robot.observe(), self._robot.task_state(), action, candidates, decision)
-        gripper = self._gripper(float(action[6]))
+        if candidates.closing is None:
+            gripper = self._gripper(float(action[6]))
+        else:  # the policy says itself what this gripper is told
+            gripper = float(candidates.closing[decision.chosen]) if decision.chosen >= 0 else 0.0
         seen = self._task.step(np.array([*action[:3], *axis_angle(*action[3:6]), gripper]))
         if self._record:
             self._record.moved(self._robot.moved(seen, float(gripper > 0)), self._robot.gripper_pose())
@@ -159,8 +126,11 @@ class _Simpler:
 
     def _moment(self, seen: Seen) -> Moment:
         self._images.append(seen.image)
-        observation = Observation(resize(seen.image, IMAGE_SIZE), len(self._steps) / self._task.rate, seen.state)
-        return Moment(observation, seen.success, seen.over, seen.failure)
+        picture = resize(seen.image, IMAGE_SIZE)
+        # policies of the Google Robot were trained on its pictures in different sizes: each resizes the camera's own
+        shown = seen.image if self._task.robot == 'google' else picture
+        observation = Observation(shown, len(self._steps) / self._task.rate, seen.state)
+        return Moment(observation, seen.success, seen.over, seen.failure, picture)
 
     def write_video(self, folder: Path, trial: Trial, success: bool) -> None:
         """Write the episode as it was played, with the critic's values."""
