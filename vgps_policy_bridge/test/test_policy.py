@@ -39,7 +39,9 @@ def test_candidates_become_contiguous_float32():
     assert candidates.counts.dtype == np.uint32 and len(candidates) == 3
 
 
-@pytest.mark.parametrize('extra', [{'counts': [1, 0]}, {'counts': [1]}, {'log_probabilities': [0.0, np.nan]}])
+@pytest.mark.parametrize('extra', [
+    {'counts': [1, 0]}, {'counts': [1]}, {'log_probabilities': [0.0, np.nan]}, {'closing': [1.5, 0]},
+    {'closing': [1.0]}, {'closing': [np.nan, 0]}, {'closing': [np.inf, 0]}])
 def test_side_information_must_fit_the_candidates(extra):
     with pytest.raises(CandidatesError, match=next(iter(extra))):
         Candidates(np.zeros((2, 1, 7)), policy='p', **extra)

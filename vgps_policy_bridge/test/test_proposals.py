@@ -68,6 +68,8 @@ def test_duplicates_are_merged_in_order_of_first_appearance():
     assert merged.counts.tolist() == [3, 2, 1] and merged.log_probabilities.tolist() == [0, 1, 3]
     again = merge_duplicates(merged)
     assert again.counts.tolist() == [3, 2, 1]
+    told = merge_duplicates(Candidates(chunks[[0, 0, 0]], policy='p', closing=[0.2, 0.3, 0.2]))
+    assert told.closing.tolist() == pytest.approx([0.2, 0.3]) and told.counts.tolist() == [2, 1]
     counted = merge_duplicates(Candidates(chunks[[0, 0]], policy='p', counts=[5, 7]))
     assert counted.counts.tolist() == [12]
 

@@ -164,8 +164,8 @@ class StepSeeds:
 def check_widowx(candidates: Candidates) -> Candidates:
     """Return candidates that a WidowX may execute; CandidatesError where they are in the Google Robot's units."""
     if candidates.statistics == FRACTAL:
-        raise CandidatesError(f'policy {candidates.policy!r}: its actions are the Google Robot\'s ({FRACTAL}), and this '
-                              'is a WidowX: leave out the policy option statistics, or name BridgeData\'s')
+        raise CandidatesError(f"policy {candidates.policy!r}: its actions are the Google Robot's ({FRACTAL}), and this "
+                              "is a WidowX: leave out the policy option statistics, or name BridgeData's")
     return candidates
 
 

@@ -1,5 +1,6 @@
 """Sets that say two things at once, or judge, name and measure in their own way: right, or refused with the reason."""
 import io
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from vgps_training.data.bags import read as read_bag
 from vgps_training.data.checks import check
 from vgps_training.data.encoded import decode, shape
 from vgps_training.data.episode import DataError, Episode, Malformed
+from vgps_training.data.rlds import set_name
 from vgps_training.data.sources import read_episodes
 
 MOTION = ['x', 'y', 'z', 'roll', 'pitch', 'yaw']
@@ -261,6 +263,12 @@ def test_a_jpeg_that_exif_turns_is_upright_in_training_as_it_is_live():
     picture = decode(out.getvalue())
     assert picture.shape == (60, 40, 3) and shape(out.getvalue()) == (60, 40)
     assert picture[0].mean() < 10 and picture[-1].mean() > 225
+
+
+def test_a_set_is_called_by_its_name_though_its_folder_is_that_of_a_version():
+    for path, called in (('data/fractal20220817_data/0.1.0', 'fractal20220817_data/0.1.0'), ('runs/mine', 'mine'),
+                         ('runs/v1.0', 'v1.0')):
+        assert set_name(Path(path)) == called
 
 
 def test_one_version_of_a_set_is_read_and_pictures_as_numbers_are_named(tmp_path):

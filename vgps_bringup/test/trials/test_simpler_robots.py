@@ -8,6 +8,8 @@ import pytest
 import simpler_stand_in
 
 from vgps_bringup.commands import evaluate
+from vgps_bringup.system.steered_server import Conversation, ServedPolicy
+from vgps_bringup.trials import lockstep
 from vgps_bringup.trials.plan import Condition, Study, TaskItem, Trial
 from vgps_bringup.trials.simpler.environments import IMAGE_SIZE, SimplerError
 from vgps_bringup.trials.simpler.fit import check_study, check_units, critic_for_robot, for_robot
@@ -15,7 +17,8 @@ from vgps_bringup.trials.simpler.runner import SimplerRunner
 from vgps_critic.action_space import ActionSpace
 from vgps_critic.critic import Critic
 from vgps_msgs_py.lanczos import resize
-from vgps_policy_bridge.policy import FRACTAL, Candidates, CandidatesError
+from vgps_policy_bridge.errors import CandidatesError
+from vgps_policy_bridge.policy import FRACTAL, Candidates
 
 PICK = 'google_robot_pick_coke_can'
 INSTALLED = ('flow', 'binned', 'lerobot', 'openpi', 'octo-small', 'octo-base', 'octo-small-1.5', 'octo-base-1.5',
@@ -70,8 +73,8 @@ def test_a_study_is_refused_before_anything_is_played(monkeypatch, tmp_path):
         with pytest.raises(SimplerError, match='cannot act on the Google Robot'):
             check_study(Study((TaskItem('widowx_stack_cube'), TaskItem(PICK)), conditions))
     check_study(Study((TaskItem(PICK),), (condition('random-policy'), condition('rt-1-x'), condition('server'))))
-    monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', 'simpler', '--tasks', PICK, '--policy', 'random-policy', '--policy', 'flow',
-                                      '--conditions', 'baseline', '--output', str(tmp_path / 'trials')])
+    monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', 'simpler', '--tasks', PICK, '--policy', 'random-policy',
+                                      '--policy', 'flow', '--conditions', 'baseline', '--output', str(tmp_path / 'x')])
     with pytest.raises(SystemExit, match=r'vgps-evaluate simpler: flow cannot act on the Google Robot: it was trained'):
         evaluate.main()
     assert made == []
@@ -88,10 +91,20 @@ def test_candidates_that_are_not_known_to_be_the_google_robot_s_are_refused_ther
 
 
 def test_candidates_that_are_known_pass_and_the_google_robot_s_are_refused_on_a_widowx():
-    for statistics, policy in ((FRACTAL, 'server'), ('ours', 'octo-checkpoint'), ('', 'scripted'), ('', 'random-policy')):
+    for statistics, policy in ((FRACTAL, 'server'), ('ours', 'octo-checkpoint'), ('', 'scripted'),
+                               ('', 'random-policy')):
         check_units(candidates(statistics), policy, 'google')
     with pytest.raises(CandidatesError, match="Google Robot's"):
         check_units(candidates(FRACTAL), 'server', 'widowx')
+
+
+def test_no_other_runner_of_a_widowx_executes_the_google_robot_s_candidates():
+    with pytest.raises(CandidatesError, match="Google Robot's"):
+        lockstep._Simulated(None, None).step(candidates(FRACTAL), SimpleNamespace(action=np.zeros(7)))
+    policy = SimpleNamespace(reset=lambda *_: None, propose=lambda observation, k: candidates(FRACTAL))
+    request = {'observation/image': np.zeros((8, 8, 3), np.uint8), 'prompt': 'pick coke can'}
+    with pytest.raises(CandidatesError, match="Google Robot's"):
+        Conversation(ServedPolicy(policy, SimpleNamespace(reset=lambda: None), 2)).answer(request)
 
 
 def test_the_published_critic_normalises_the_google_robot_s_actions_with_that_robot_s_bounds():

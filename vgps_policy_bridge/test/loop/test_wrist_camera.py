@@ -1,11 +1,12 @@
 """A wrist camera's picture reaches the policy with the frame of its moment, or nothing is asked; a frozen one never."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from vgps_policy_bridge.errors import ObservationError, PolicyError
+from vgps_policy_bridge.errors import CandidatesError, ObservationError, PolicyError
 from vgps_policy_bridge.loop import session as module
 from vgps_policy_bridge.loop.policy_config import PolicyNodeConfig
 from vgps_policy_bridge.policies.random_policy import RandomPolicy
@@ -69,6 +70,15 @@ def test_a_wrist_camera_that_the_policy_does_not_look_at_is_refused_before_the_f
 def test_a_policy_that_needs_a_wrist_camera_says_so_at_once(monkeypatch):
     monkeypatch.setattr(module, 'build_policy', lambda *_: Looker())
     with pytest.raises(ObservationError, match="'looker' needs a wrist camera.*wrist_topic"):
+        module.PolicySession(PolicyNodeConfig()).load()
+
+
+def test_a_policy_in_the_google_robot_s_units_is_refused_before_the_first_episode(monkeypatch):
+    class Google(RandomPolicy):
+        def propose(self, observation, k):
+            return replace(super().propose(observation, k), statistics='fractal20220817_data')
+    monkeypatch.setattr(module, 'build_policy', lambda *_: Google())
+    with pytest.raises(CandidatesError, match="are the Google Robot's .*, and this is a WidowX"):
         module.PolicySession(PolicyNodeConfig()).load()
 
 

@@ -7,7 +7,6 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from distributions import p_value
 
 from vgps_policy_bridge.errors import MissingExtraError, ObservationError, PolicyError
 from vgps_policy_bridge.policies import octo

@@ -1,4 +1,4 @@
-"""RT-1-X: what its tokens mean for either robot, by hand, and the whole adapter around a stand-in for the model's code."""
+"""RT-1-X: what its tokens mean for either robot, by hand, and the whole adapter around a stand-in for the model."""
 
 import hashlib
 import sys
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from distributions import p_value
 
-from vgps_policy_bridge.errors import PolicyError
+from vgps_policy_bridge.errors import CandidatesError, PolicyError
 from vgps_policy_bridge.policies import rt1x
-from vgps_policy_bridge.policy import FRACTAL, CandidatesError, Observation, check_widowx, load_policy
+from vgps_policy_bridge.policy import FRACTAL, Observation, check_widowx, load_policy
 
 # The repository's model as far as the adapter touches it. Its logits depend on the newest frame's brightness: the mode
 # is 0 (terminate) where that is above one half.
@@ -122,9 +122,9 @@ def test_rt1x_explains_that_the_saved_model_cannot_sample(tmp_path):
 def test_google_actions_are_the_tokens_own_metres_turns_and_changes_by_hand():
     zero = np.array([255.5] * 7)
     tokens = np.stack([zero, zero, zero, zero, zero])
-    tokens[0, :3] = 255.5 + 0.1 / 4 * 511, 255.5 - 0.2 / 4 * 511, 255.5 + 0.3 / 4 * 511   # metres, over -2 .. 2
-    tokens[1, 5] = 255.5 + 0.4 / np.pi * 511                                             # about z alone: yaw
-    tokens[2, 3:6] = 511, 511, 255.5                                  # pi/2 about x and y at once: one turn about (1, 1, 0)
+    tokens[0, :3] = 255.5 + 0.1 / 4 * 511, 255.5 - 0.2 / 4 * 511, 255.5 + 0.3 / 4 * 511  # metres, over -2 .. 2
+    tokens[1, 5] = 255.5 + 0.4 / np.pi * 511  # about z alone: yaw
+    tokens[2, 3:6] = 511, 511, 255.5  # pi/2 about x and y at once: one turn about (1, 1, 0)
     tokens[3, 6], tokens[4, 6] = 255.5 + 0.5 / 2 * 511, 255.5 - 0.05 / 2 * 511
     actions, closing = rt1x.google_actions(tokens, 1.0)
     np.testing.assert_allclose(actions[0], [0.1, -0.2, 0.3, 0, 0, 0, 1], atol=1e-6)  # nothing is scaled or clipped
@@ -135,7 +135,8 @@ def test_google_actions_are_the_tokens_own_metres_turns_and_changes_by_hand():
     a = np.pi / 2 * np.sqrt(2)
     c, s = np.cos(a), np.sin(a) / np.sqrt(2)
     matrix = np.array([[(1 + c) / 2, (1 - c) / 2, s], [(1 - c) / 2, (1 + c) / 2, -s], [-s, s, c]])
-    expected = [np.arctan2(matrix[2, 1], matrix[2, 2]), -np.arcsin(matrix[2, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])]
+    expected = [np.arctan2(matrix[2, 1], matrix[2, 2]), -np.arcsin(matrix[2, 0]),
+                np.arctan2(matrix[1, 0], matrix[0, 0])]
     np.testing.assert_allclose(actions[2, 3:6], expected, atol=1e-6)
     assert np.abs(actions[2, 3:6] - np.pi / 2 * np.array([1, 1, 0])).max() > 0.3, 'angles are no rotation vector'
 
@@ -236,7 +237,7 @@ def test_the_widowx_s_proposals_are_to_the_bit_those_of_before_the_google_robot(
     assert digest.hexdigest() == '3226f20bc6d3d7d2b698023a558a0191e806f82db6d978b1acd093e625c1ca57'
     np.testing.assert_allclose(log_p, [-1554.840576, -1557.623779, -1538.15625], rtol=1e-6)
     picture = rt1x.resize(rng.integers(0, 255, (480, 640, 3), np.uint8))
-    assert hashlib.sha256(picture.tobytes()).hexdigest() == '3b7542691b4f6eb8381f2a9c93740593d88c6c3dceff1a8ac5e2cdb7e66e9ff9'
+    assert hashlib.sha256(picture.tobytes()).hexdigest().startswith('3b7542691b4f6eb8381f2a9c93740593')
     assert not policy.propose(seen(204), 1).finished, 'an operator ends the episodes of a WidowX'
 
 

@@ -298,6 +298,21 @@ def test_client_names_a_server_that_went_away_and_goes_on_when_it_is_back():
         client.close()
 
 
+def test_what_the_google_robot_s_runner_needs_arrives_and_an_older_server_does_without():
+    said = Candidates(np.zeros((2, 1, 7)), policy='p', statistics='fractal20220817_data', closing=[0.5, -1.0],
+                      finished=True)
+    message = protocol.decode(protocol.encode(protocol.write_candidates(said)))
+    heard = protocol.read_candidates(message)
+    assert (heard.statistics, heard.closing.tolist(), heard.finished) == ('fractal20220817_data', [0.5, -1.0], True)
+    older = {name: value for name, value in message.items() if name not in ('statistics', 'closing', 'finished')}
+    heard = protocol.read_candidates(older)
+    assert (heard.statistics, heard.closing, heard.finished) == ('', None, False)
+    with pytest.raises(protocol.MalformedFrameError, match='statistics must be a text'):
+        protocol.read_candidates(message | {'statistics': 3})
+    with pytest.raises(CandidatesError, match='closing must lie in -1'):
+        protocol.read_candidates(message | {'closing': np.array([0, 7], np.float32)})
+
+
 @pytest.mark.parametrize('answer, error', [
     (b'junk', protocol.MalformedFrameError),
     (frame(type='candidates', actions=array('float32', [3, 1, 7], np.full(21, np.nan, np.float32).tobytes()),

@@ -130,7 +130,7 @@ def bilinear(image: np.ndarray, to: tuple[int, int]) -> np.ndarray:
 
 
 def as_recorded(image: np.ndarray) -> np.ndarray:
-    """Return (256, 320, 3) uint8: a picture of the Google Robot's camera as its data hold it and SimplerEnv shows it."""
+    """Return (256, 320, 3) uint8: what the Google Robot's camera sees, as its data hold it and SimplerEnv shows it."""
     return image if image.shape[:2] == FRACTAL_SIZE else bilinear(image, FRACTAL_SIZE).astype(np.uint8)
 
 

@@ -1,7 +1,7 @@
 """Which policies and critics may act on which robot of SIMPLER's tasks; everything else is refused by name.
 
-The Google Robot's actions are larger than the WidowX's, and its data have a name of their own. A policy has to say that it
-acts in the units of those data, and a critic that it was trained on them.
+The Google Robot's actions are larger than the WidowX's. A policy has to say that it acts in the units of that robot's
+data, which have a name of their own, and a critic that it was trained on them.
 """
 
 import copy
@@ -44,14 +44,14 @@ def for_robot(condition: Condition, robot: str) -> Condition:
     choosing = policy.startswith(CHOOSING)
     if robot != 'google':
         if choosing and asked == FRACTAL:
-            raise SimplerError(f"{policy}: the statistics {FRACTAL} are the Google Robot's, and this is a WidowX's task; "
-                               'leave the option out')
+            raise SimplerError(f"{policy}: the statistics {FRACTAL} are the Google Robot's, and this is a WidowX's "
+                               'task; leave the option out')
         return condition
     if policy in WIDOWX_ONLY:
         raise SimplerError(f'{policy} cannot act on the Google Robot: {WIDOWX_ONLY[policy]}')
     if asked in BRIDGE:
-        raise SimplerError(f"{policy}: the statistics {asked} are the WidowX's; the Google Robot needs {FRACTAL}, which "
-                           'are taken when the option is left out')
+        raise SimplerError(f"{policy}: the statistics {asked} are the WidowX's; the Google Robot needs {FRACTAL}, "
+                           'which are taken when the option is left out')
     if not choosing:
         return condition
     return replace(condition, policy_options={**condition.policy_options, 'statistics': asked or FRACTAL})
@@ -86,11 +86,12 @@ def critic_for_robot(critic, name: str, robot: str):
         SimplerError: the critic was not trained on this robot's data, or its bounds are the other's.
 
     """
-    bridge, fractal, own = map(_bounds, (ActionSpace.named('bridge'), ActionSpace.named('fractal'), critic.action_space))
+    bridge, fractal = (_bounds(ActionSpace.named(name)) for name in ('bridge', 'fractal'))
+    own = _bounds(critic.action_space)
     if robot != 'google':
         if own == fractal:
-            raise SimplerError(f"critic {name}: its bounds of the actions are the Google Robot's, within which all of a "
-                               "WidowX's are about the same; import it with --action-space bridge")
+            raise SimplerError(f"critic {name}: its bounds of the actions are the Google Robot's, within which all of "
+                               "a WidowX's are about the same; import it with --action-space bridge")
         return critic
     config = critic.config
     if 'fractal' not in config.data and config.algorithm != 'untrained':

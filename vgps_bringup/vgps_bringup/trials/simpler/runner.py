@@ -1,7 +1,8 @@
 """``vgps-evaluate simpler``: the paper's protocol on SIMPLER's tasks, as trials (same journal, tables and intervals).
 
-Per step: Lanczos resize to 256 x 256 (for the Google Robot only of what the critic sees), K chunks from the policy, one selected by the value of its first action, the
-selected chunks averaged over time, sticky gripper. A step is 1/5 s of simulated time, for the Google Robot 1/3 s.
+Per step: Lanczos resize to 256 x 256 (policies of the Google Robot resize the camera's picture themselves), K chunks
+from the policy, one selected by the value of its first action, the selected chunks averaged over time, sticky gripper.
+A step is 1/5 s of simulated time, for the Google Robot 1/3 s.
 """
 
 from dataclasses import replace
@@ -32,6 +33,7 @@ from vgps_critic.steering import Decision
 from vgps_msgs_py.bags.reader import EpisodeRecord, Step
 from vgps_msgs_py.lanczos import resize
 from vgps_policy_bridge.policy import Candidates, Observation
+
 
 class SimplerRunner:
     """Plays SIMPLER trials; a task stays loaded while it is played."""
