@@ -22,7 +22,7 @@ from vgps_policy_bridge.policy import FRACTAL, Candidates
 
 PICK = 'google_robot_pick_coke_can'
 INSTALLED = ('flow', 'binned', 'lerobot', 'openpi', 'octo-small', 'octo-base', 'octo-small-1.5', 'octo-base-1.5',
-             'octo-checkpoint', 'openvla', 'rt-1-x', 'random-policy', 'server')
+             'octo-checkpoint', 'openvla', 'rt-1-x', 'random-policy', 'server', 'actor')
 
 
 def condition(policy, **options):
@@ -81,21 +81,24 @@ def test_a_study_is_refused_before_anything_is_played(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('statistics, policy, reason', [
-    ('bridge_dataset', 'server', "its actions are a WidowX's .bridge_dataset.; .* 'statistics: fractal"),
-    ('bridge_orig', 'server', "its actions are a WidowX's"),
+    ('bridge_dataset', 'server', "units of bridge_dataset, not the Google Robot's .* 'statistics: fractal"),
+    ('bridge_orig', 'server', 'acts in the units of bridge_orig'),
+    ('demonstrations', 'actor', 'acts in the units of demonstrations'),
     ('', 'server', "does not say in which data set's units it acts"), ('', 'our-lab', 'does not say')])
 def test_candidates_that_are_not_known_to_be_the_google_robot_s_are_refused_there(statistics, policy, reason):
     with pytest.raises(SimplerError, match=reason):
-        check_units(candidates(statistics), policy, 'google')
-    check_units(candidates(statistics), policy, 'widowx')
+        check_units(candidates(statistics), condition(policy), 'google')
+    check_units(candidates(statistics), condition(policy), 'widowx')
 
 
 def test_candidates_that_are_known_pass_and_the_google_robot_s_are_refused_on_a_widowx():
-    for statistics, policy in ((FRACTAL, 'server'), ('ours', 'octo-checkpoint'), ('', 'scripted'),
-                               ('', 'random-policy')):
-        check_units(candidates(statistics), policy, 'google')
+    for statistics, acting in (
+            (FRACTAL, condition('server')), ('ours', condition('octo-checkpoint', statistics='ours')),
+            (f'bridge_dataset/1.0.0, {FRACTAL}/0.1.0', condition('actor', checkpoint='x')), ('', condition('scripted')),
+            ('', condition('random-policy'))):
+        check_units(candidates(statistics), acting, 'google')
     with pytest.raises(CandidatesError, match="Google Robot's"):
-        check_units(candidates(FRACTAL), 'server', 'widowx')
+        check_units(candidates(FRACTAL), condition('server'), 'widowx')
 
 
 def test_no_other_runner_of_a_widowx_executes_the_google_robot_s_candidates():

@@ -57,8 +57,8 @@ def for_robot(condition: Condition, robot: str) -> Condition:
     return replace(condition, policy_options={**condition.policy_options, 'statistics': asked or FRACTAL})
 
 
-def check_units(candidates: Candidates, policy: str, robot: str) -> None:
-    """Refuse candidates that cannot be shown to be in the robot's units: a policy server's only tell at the first step.
+def check_units(candidates: Candidates, condition: Condition, robot: str) -> None:
+    """Refuse candidates that cannot be shown to be in the robot's units: some policies tell at the first step only.
 
     Raises:
         CandidatesError: they are the Google Robot's, for a WidowX.
@@ -67,12 +67,15 @@ def check_units(candidates: Candidates, policy: str, robot: str) -> None:
     """
     if robot != 'google':
         check_widowx(candidates)
-    elif candidates.statistics in BRIDGE:
-        raise SimplerError(f"{candidates.policy}: its actions are a WidowX's ({candidates.statistics}); for the Google "
-                           f"Robot start it with the option 'statistics: {FRACTAL}'")
-    elif not candidates.statistics and policy not in ANY_ROBOT:
-        raise SimplerError(f"{candidates.policy} does not say in which data set's units it acts "
-                           '(Candidates.statistics): it cannot be shown to act on the Google Robot')
+        return
+    units, asked = candidates.statistics, condition.policy_options.get('statistics')
+    if condition.policy in ANY_ROBOT or (units and (FRACTAL in units or units == asked)):
+        return
+    if units:
+        raise SimplerError(f"{candidates.policy} acts in the units of {units}, not the Google Robot's ({FRACTAL}); a "
+                           f"policy that has these takes the option 'statistics: {FRACTAL}'")
+    raise SimplerError(f"{candidates.policy} does not say in which data set's units it acts (Candidates.statistics): "
+                       'it cannot be shown to act on the Google Robot')
 
 
 def critic_for_robot(critic, name: str, robot: str):

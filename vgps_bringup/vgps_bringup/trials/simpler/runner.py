@@ -99,7 +99,7 @@ class _Simpler:
     def begin(self, trial: Trial) -> tuple[Moment, str]:
         """Start the episode."""
         seen, spoken = self._task.reset(trial.seed)
-        self._policy = trial.condition.policy
+        self._condition = trial.condition
         self._instruction = trial.task.instruction or spoken
         if self._record:
             self._robot.begin(trial.seed, seen, self._instruction)
@@ -108,7 +108,7 @@ class _Simpler:
 
     def step(self, candidates: Candidates, decision: Decision) -> Moment:
         """Execute what the selected chunks say of now."""
-        check_units(candidates, self._policy, self._task.robot)
+        check_units(candidates, self._condition, self._task.robot)
         # hold: a chunk of no motion with the gripper as it was predicted to be
         chunk = candidates.actions[decision.chosen] if decision.chosen >= 0 else \
             candidates.actions[0] * np.array([0, 0, 0, 0, 0, 0, 1], np.float32)

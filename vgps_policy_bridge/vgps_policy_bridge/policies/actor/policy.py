@@ -78,5 +78,6 @@ class ActorPolicy:
         stages = {'resize': resized - start, 'encode': encoded - resized, 'sample': time.perf_counter() - encoded}
         return Candidates(
             actions[:, None], policy=self._identity, temperature=float(self.temperature), seed=seed,
+            statistics=config.data,
             log_probabilities=log_density[0].numpy() if self.temperature > 0 else None,  # of normalised actions
             stages={stage: 1e3 * seconds for stage, seconds in stages.items()})
