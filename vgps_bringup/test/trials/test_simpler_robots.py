@@ -80,6 +80,17 @@ def test_a_study_is_refused_before_anything_is_played(monkeypatch, tmp_path):
     assert made == []
 
 
+def test_the_command_plays_the_script_in_simpler_and_refuses_its_name_elsewhere(monkeypatch, tmp_path, capsys):
+    made = simpler_stand_in.install(monkeypatch, tmp_path / 'assets')
+    words = ['--tasks', PICK, '--policy', 'scripted', '--conditions', 'baseline', '--trials', '1', '--no-record']
+    monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', 'simpler', *words, '--output', str(tmp_path / 'x')])
+    evaluate.main()
+    assert '1 of 1' in capsys.readouterr().out and len(made) == 1
+    monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', 'trials', *words, '--output', str(tmp_path / 'y')])
+    with pytest.raises(SystemExit, match="no policy is called 'scripted'"):
+        evaluate.main()
+
+
 @pytest.mark.parametrize('statistics, policy, reason', [
     ('bridge_dataset', 'server', "units of bridge_dataset, not the Google Robot's .* 'statistics: fractal"),
     ('bridge_orig', 'server', 'acts in the units of bridge_orig'),

@@ -69,7 +69,8 @@ def check_study(options) -> None:
     for name in options.critic:
         checks.critic(name)
     for name in options.policy:
-        checks.policy(name)
+        if not (options.command == 'simpler' and name == 'scripted'):  # it exists in that runner only
+            checks.policy(name)
     checks.candidates(*options.k)
     checks.temperature(*options.beta)
     checks.whole('--trials', options.trials, 1, 10**6)
