@@ -82,10 +82,12 @@ def test_a_study_is_refused_before_anything_is_played(monkeypatch, tmp_path):
 
 def test_the_command_plays_the_script_in_simpler_and_refuses_its_name_elsewhere(monkeypatch, tmp_path, capsys):
     made = simpler_stand_in.install(monkeypatch, tmp_path / 'assets')
-    words = ['--tasks', PICK, '--policy', 'scripted', '--conditions', 'baseline', '--trials', '1', '--no-record']
+    words = ['--tasks', PICK, '--policy', 'scripted', '--conditions', 'baseline', '--trials', '1']
     monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', 'simpler', *words, '--output', str(tmp_path / 'x')])
     evaluate.main()
-    assert '1 of 1' in capsys.readouterr().out and len(made) == 1
+    told = capsys.readouterr().out
+    assert '1 of 1' in told and len(made) == 1
+    assert list((tmp_path / 'x').rglob('video.mp4')) and 'vgps-evaluate bag' not in told, 'there is no bag to score'
     monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', 'trials', *words, '--output', str(tmp_path / 'y')])
     with pytest.raises(SystemExit, match="no policy is called 'scripted'"):
         evaluate.main()

@@ -131,7 +131,8 @@ def run_trials(options) -> None:
             if options.against:
                 same_seeds.write(options.output, options.against, say=print)
             print(f'Report: {options.output / "index.html"}')
-            if (bags := options.output / 'bags').is_dir():
+            bags = options.output / 'bags'
+            if any(bags.rglob('metadata.yaml')):  # of the Google Robot there are videos only
                 print(f'Next, what another critic would have chosen: vgps-evaluate bag {bags} --critic default')
     except (StudyError, JournalError, OSError, RuntimeError, ImportError) as error:
         # of RuntimeError: AbandonedError, JobError, PolicyError, SimplerError
