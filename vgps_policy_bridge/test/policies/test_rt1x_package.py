@@ -1,8 +1,8 @@
 """The RT-1-X adapter on the real model code with random weights: VGPS_RT1X_SOURCE=open_x_embodiment/models pytest ...
 
 The model is shrunk through the code's own configuration; `vgps-benchmark-policy rt-1-x-random-weights` runs all of it.
-With VGPS_SIMPLERENV_SOURCE=SimplerEnv (and tensorflow, transforms3d) what is executed is compared with what SimplerEnv's
-own wrapper of the TensorFlow checkpoint makes of the same tokens.
+With VGPS_SIMPLERENV_SOURCE=SimplerEnv (and tensorflow, transforms3d) what is executed is compared with what
+SimplerEnv's own wrapper of the TensorFlow checkpoint makes of the same tokens.
 """
 
 import functools
@@ -134,7 +134,7 @@ def test_the_google_robot_s_draws_mode_and_end_follow_the_whole_models_logits(ma
 
 @pytest.fixture
 def simplerenv(monkeypatch):
-    """Return SimplerEnv's wrapper without its model: robot, raw action, image -> what it executes, what its model sees."""
+    """Return SimplerEnv's wrapper without its model: robot, raw action, image -> what it executes, what it sees."""
     folder = os.environ.get('VGPS_SIMPLERENV_SOURCE', '')
     if not folder:
         pytest.skip('set VGPS_SIMPLERENV_SOURCE to the folder of the repository')
@@ -144,7 +144,8 @@ def simplerenv(monkeypatch):
                  'tf_agents.trajectories'):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules['tf_agents.policies'].py_tf_eager_policy = None
-    sys.modules['tf_agents.trajectories'].time_step = SimpleNamespace(transition=lambda observation, reward: observation)
+    transition = SimpleNamespace(transition=lambda observation, reward: observation)
+    sys.modules['tf_agents.trajectories'].time_step = transition
     spec = importlib.util.spec_from_file_location('rt1_model', Path(folder) / 'simpler_env/policies/rt1/rt1_model.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
