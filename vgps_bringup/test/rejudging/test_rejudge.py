@@ -131,6 +131,18 @@ def test_a_policy_proposes_anew(bag, critic):
     assert [r.chosen for r in rows] == [r.chosen for r in again]
 
 
+def test_proposals_in_the_google_robot_s_units_are_refused(bag, critic):
+    from dataclasses import replace
+
+    from vgps_policy_bridge.policies.random_policy import RandomPolicy
+
+    class Google(RandomPolicy):
+        def propose(self, observation, k):
+            return replace(super().propose(observation, k), statistics='fractal20220817_data')
+    with pytest.raises(BagError, match="step 0: policy 'random-policy': its actions are the Google Robot's"):
+        rows_of(bag, Rejudge({'a': critic}, (2,), policy=Google()))
+
+
 def test_a_policy_sees_the_robot_as_it_was_at_the_frame_and_its_refusal_is_named(tmp_path, messages, critic):
     from vgps_policy_bridge.policies.random_policy import RandomPolicy
     from vgps_policy_bridge.policy import ObservationError

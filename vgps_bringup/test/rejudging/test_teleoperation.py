@@ -1,13 +1,14 @@
 """Recordings that this project did not make: steps of exactly 0.2 s whatever the rate, cut where they are not whole."""
 
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from evaluation_bags import Messages, topic
 
 from vgps_bringup.arm.kinematics import JOINT_NAMES, Kinematics
-from vgps_bringup.rejudging.foreign import done_actions, value_curve
+from vgps_bringup.rejudging.foreign import done_actions, proposal_curves, value_curve
 from vgps_bringup.rejudging.rejudge import Rejudge
 from vgps_bringup.rejudging.report import judge_bags, write
 from vgps_msgs_py.bags import teleoperation
@@ -15,6 +16,7 @@ from vgps_msgs_py.bags.reader import Bag
 from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.bags.writer import BagWriter
 from vgps_policy_bridge.policies.random_policy import RandomPolicy
+from vgps_policy_bridge.policy import Candidates
 
 pytestmark = pytest.mark.slow
 
@@ -236,3 +238,7 @@ def test_a_recording_of_images_alone_gets_a_curve_of_a_policy_s_best_proposals(t
     assert all(np.isfinite(p.value) for p in points)
     write(found, tmp_path / 'report')
     assert 'Value along recordings without candidates' in (tmp_path / 'report/index.html').read_text()
+    google = SimpleNamespace(reset=lambda *_: None, propose=lambda observation, k: Candidates(
+        np.zeros((k, 1, 7)), policy='p', statistics='fractal20220817_data'))
+    with pytest.raises(BagError, match="proposals from images alone: policy 'p': its actions are the Google Robot's"):
+        proposal_curves(Bag(tmp_path / 'images'), critics, google, 4, words)

@@ -11,7 +11,7 @@ from vgps_msgs_py.bags.reader import JOINT_STATE, Bag, Frame
 from vgps_msgs_py.bags.storage import BagError
 from vgps_msgs_py.bags.teleoperation import Motion
 from vgps_policy_bridge.errors import PolicyError
-from vgps_policy_bridge.policy import Observation
+from vgps_policy_bridge.policy import Observation, check_widowx
 
 STEP, TOLERANCE = 200_000_000, 10_000_000  # ns: a control step, and how much earlier a frame may come
 
@@ -68,7 +68,7 @@ def proposal_curves(bag: Bag, critics: dict[str, object], policy, k: int, instru
         first = frame.stamp if first is None else first
         due = frame.stamp + STEP - TOLERANCE
         try:
-            actions = policy.propose(Observation(image, frame.stamp * 1e-9, None), k).actions[:, 0]
+            actions = check_widowx(policy.propose(Observation(image, frame.stamp * 1e-9, None), k)).actions[:, 0]
         except PolicyError as error:
             raise BagError(f'{bag.path}: proposals from images alone: {error}') from error
         for name, critic in critics.items():
