@@ -15,6 +15,7 @@ from vgps_bringup.trials.plan import (
     Study,
     StudyError,
     TaskItem,
+    Trial,
     load_study,
     named_conditions,
     plan,
@@ -276,3 +277,30 @@ def test_a_lockstep_trial_is_the_live_composition_and_leaves_a_bag_that_can_be_j
     assert agreement(judged) == (6, 6)
     assert {bag.episodes[0].instruction, *(s.instruction for s in bag.episodes[0].steps)} == {'serve the carrot'}
     assert bag.episodes[0].outcome == 'failure' and bag.episodes[0].seed == study.first_seed
+
+
+@pytest.mark.slow
+def test_an_actor_is_played_alone_and_steered_like_any_policy(tmp_path):
+    from vgps_bringup.trials.lockstep import LockstepRunner
+    from vgps_critic.critic import Critic
+    from vgps_policy_bridge.policies.actor.checkpoint import ActorConfig, build_network, save
+    critic = Critic.untrained(num_filters=8, image_size=64)
+    bounds = critic.action_space
+    config = ActorConfig('cal-ql', bounds.low, bounds.high, (1, 1), 8, 64, (32, 32))
+    save(tmp_path / 'actor.safetensors', build_network(config).state_dict(), config)
+    options = {'checkpoint': str(tmp_path / 'actor.safetensors')}
+    runner = LockstepRunner(6, 64, load_critic=lambda name: critic)
+    try:
+        for name, condition in (
+                ('alone', Condition('a', 'actor', selection='first', k=1, policy_options=options)),
+                ('steered', Condition('s', 'actor', 'untrained', k=6, beta=0.5, policy_options=options))):
+            runner.run(Trial(name, 0, TaskItem('put_carrot_on_plate'), condition, 7), tmp_path / name)
+    finally:
+        runner.close()
+    alone, steered = (Bag(tmp_path / name).episodes[0].steps for name in ('alone', 'steered'))
+    assert len(alone) == len(steered) == 6
+    first = [step.candidates.actions[:7] for step in (alone[0], steered[0])]
+    np.testing.assert_array_equal(*first)  # the mode, whatever K is
+    assert {step.candidates.policy.split()[1] for step in steered} == {'cal-ql'}
+    assert all(len(step.decision.q_values) == 12 for step in steered)
+    np.testing.assert_allclose(alone[0].command.action[:6], first[0][:6], atol=1e-6)
