@@ -43,7 +43,14 @@ def scores(value, distance=1.0, familiarity=1.0):
 def follow(steerer, *steps):
     """Return the decisions of an episode of 20 steps, given the scores of each."""
     steerer.reset(20)
-    return [steerer.choose(s, candidates(), seed=i) for i, s in enumerate(steps)]
+    return [send(steerer, s, i) for i, s in enumerate(steps)]
+
+
+def send(steerer, scored, seed=0):
+    """Return the decision of one step, sent to the arm."""
+    decision = steerer.choose(scored, candidates(), seed=seed)
+    steerer.sent(decision)
+    return decision
 
 
 def test_values_near_success_are_a_good_chance_and_values_near_the_floor_an_alarm(critic):
@@ -142,16 +149,31 @@ def test_holding_on_alarm_sends_nothing_until_the_configuration_or_the_outlook_c
     assert steerer.choose(scores(-49.0), candidates(), seed=0).verdict is Verdict.CHOSEN
 
 
-def test_a_retry_opens_and_rises_a_few_steps_once_and_is_counted(critic):
+def test_a_retry_opens_rises_and_returns_to_the_start_once_and_is_counted(critic):
     steerer = Steerer(critic, SteeringConfig(on_alarm='retry', max_retries=1), outlook_of(critic))
-    decisions = follow(steerer, scores(-5.0), *[scores(-49.0)] * 9)
+    decisions = follow(steerer, *[scores(-5.0)] * 6, *[scores(-49.0)] * 16)
     verdicts = [decision.verdict for decision in decisions]
-    first = verdicts.index(Verdict.RETREAT)
-    assert verdicts.count(Verdict.RETREAT) == 4 and verdicts[first:first + 4] == [Verdict.RETREAT] * 4
-    retreat = decisions[first]
-    assert retreat.action[2] > 0 and retreat.action[6] == 1 and not retreat.action[[0, 1, 3, 4, 5]].any()
+    first, count = verdicts.index(Verdict.RETREAT), verdicts.count(Verdict.RETREAT)
+    assert verdicts[first:first + count] == [Verdict.RETREAT] * count
+    actions = np.array([decision.action for decision in decisions[:first + count]])
+    assert np.abs(actions[:first, :6].sum(0)).max() > 0.05
+    np.testing.assert_allclose(actions[:, :6].sum(0), 0, atol=1e-5)  # where it began
+    back = actions[first:]
+    assert (back[:, 6] == 1).all() and not back[:2, [0, 1, 3, 4, 5]].any() and back[:2, 2].sum() == pytest.approx(0.08)
+    assert np.abs(back[:, :3]).max() <= 0.04 + 1e-6 and np.abs(back[:, 3:6]).max() <= 0.2 + 1e-6
     assert decisions[first - 1].retries == 0 and decisions[-1].retries == 1
     assert decisions[-1].alarm and decisions[-1].verdict is Verdict.CHOSEN  # the second alarm is only reported
+
+
+def test_what_was_held_moves_nothing_and_the_operators_corrections_count_on_the_way_back(critic):
+    steerer = Steerer(critic, SteeringConfig(on_alarm='retry'), outlook_of(critic))
+    steerer.reset(20)
+    decision = steerer.choose(scores(-5.0), candidates(), seed=0)
+    steerer.sent(replace(decision, verdict=Verdict.HOLD))
+    steerer.sent(replace(decision, verdict=Verdict.OPERATOR, action=np.array([0, 0.03, 0, 0, 0, 0.1, 0], np.float32)))
+    sent = [send(steerer, scores(-49.0)) for _ in range(12)]
+    last = max(i for i, d in enumerate(sent) if d.verdict is Verdict.RETREAT)
+    np.testing.assert_allclose(sum(d.action[:6] for d in sent[:last + 1]), [0, -0.03, 0, 0, 0, -0.1], atol=1e-6)
 
 
 def test_the_plain_policy_is_told_the_chance_and_retries_where_that_is_configured(critic):

@@ -192,6 +192,7 @@ class CriticNode(Node):
         seed = self._episode.seed if known else message.seed
         decision = self._steerer.choose(scores, step.actions, seed=step_seed(seed, step.step))
         decision = self._corrections.apply(decision, time.monotonic(), self._steerer.config.after_correction)
+        self._steerer.sent(decision)
         decision.stages['candidates_to_decision'] = 1e3 * (time.monotonic() - step.arrived)
         step.decided, step.actions = True, None
         hold, names = decision.verdict == Verdict.HOLD, dict(episode_id=step.episode_id, step=step.step)
@@ -217,8 +218,7 @@ class CriticNode(Node):
         reason = decision.reason
         changed, self._last = self._last is None or self._last.reason != reason, decision
         self._counts[reason] += 1
-        healthy = reason in HEALTHY
-        level = DiagnosticStatus.WARN if reason in PASSING else DiagnosticStatus.ERROR
+        healthy, level = reason in HEALTHY, DiagnosticStatus.WARN if reason in PASSING else DiagnosticStatus.ERROR
         self._status = (DiagnosticStatus.OK if healthy else level, f'{reason.name}: {decision.message}')
         if changed:
             self._diagnose()

@@ -26,6 +26,7 @@ from vgps_critic.decision import (
     step_seed,
 )
 from vgps_critic.outlook import SAME_WORDS, Outlook, Tracker
+from vgps_critic.retreat import Retreat
 from vgps_critic.text import UnknownInstructionError
 from vgps_msgs_py.vocabulary import SteeringReason as Reason, Verdict
 
@@ -33,8 +34,6 @@ __all__ = ['ALWAYS_HOLD', 'MAX_CANDIDATES', 'Decision', 'Failure', 'Reason', 'Sc
            'Verdict', 'choose_each', 'first_actions', 'step_seed']
 
 _TREND_STEPS = 10  # values behind value_trend: two seconds at 5 Hz
-RETREAT_STEPS = 4  # of a retry, each through the same guards as any command
-RETREAT = np.array([0, 0, 0.03, 0, 0, 0, 1], np.float32)  # m, rad, openness: up, fingers open
 
 
 class Steerer:
@@ -49,7 +48,7 @@ class Steerer:
         fits = outlook is not None and critic is not None and outlook.critic_hash == critic.hash
         self._tracker = Tracker(outlook) if fits else None
         self._values: deque[float] = deque(maxlen=_TREND_STEPS)
-        self._retries, self._retreating = 0, 0
+        self._retries, self._retreat = 0, Retreat()
 
     def examine(self) -> Failure | None:
         """Ask the critic about the outlook's probes, and let it steer only if it ranks them; about a second."""
@@ -68,7 +67,8 @@ class Steerer:
     def reset(self, max_steps: int = 0) -> None:
         """Forget the last episode; `max_steps` of the next one, 0 where it is not known."""
         self._values.clear()
-        self._retries, self._retreating = 0, 0
+        self._retries = 0
+        self._retreat.reset()
         if self._tracker is not None:
             self._tracker.reset(max_steps)
 
@@ -141,6 +141,11 @@ class Steerer:
         decision = replace(decision, value_trend=self._trend())
         return decision if self._tracker is None else self._look_ahead(decision)
 
+    def sent(self, decision: Decision) -> None:
+        """Take note of what went to the arm, the operator's corrections included: a retry leads back the same way."""
+        if decision.verdict is not Verdict.HOLD:
+            self._retreat.sent(decision.action)
+
     def _doubt(self, scores: Scores) -> Failure | None:
         """Return why these values should not be followed although they are there."""
         distance, strange = (math.nan, False) if self._tracker is None else self._tracker.look(scores.distance)
@@ -164,16 +169,17 @@ class Steerer:
         if expected.alarm and self.config.on_alarm == 'hold':
             return replace(decision, verdict=Verdict.HOLD, reason=Reason.OUTLOOK_ALARM, chosen=-1,
                            action=np.zeros(ACTION_DIM, np.float32), message=self._alarm(expected.chance, 'holding'))
-        if expected.alarm and self.config.on_alarm == 'retry' and not self._retreating and \
+        if expected.alarm and self.config.on_alarm == 'retry' and not self._retreat and \
                 self._retries < self.config.max_retries:
-            self._retries, self._retreating = self._retries + 1, RETREAT_STEPS
+            self._retries += 1
+            self._retreat.plan()
         decision = replace(decision, retries=self._retries)
-        if not self._retreating:
+        if not self._retreat:
             return decision
-        self._retreating -= 1
-        if not self._retreating:
+        action = self._retreat.pop()
+        if not self._retreat:
             self._tracker.forget()  # what follows is another attempt
-        return replace(decision, verdict=Verdict.RETREAT, reason=Reason.OUTLOOK_ALARM, chosen=-1, action=RETREAT.copy(),
+        return replace(decision, verdict=Verdict.RETREAT, reason=Reason.OUTLOOK_ALARM, chosen=-1, action=action,
                        message=self._alarm(expected.chance, f'retreating for retry {self._retries}'))
 
     def _alarm(self, chance: float, what: str) -> str:

@@ -50,6 +50,7 @@ def play(world: World, trial: Trial, policy, steerer: Steerer, max_steps: int) -
         encoded = steerer.encode(picture, instruction) if condition.critic else None
         decision = steerer.decide(encoded, candidates.actions, seed=step_seed(trial.seed, step))
         getattr(policy, 'committed', lambda _: None)(decision.chosen)
+        steerer.sent(decision)
         moment = world.step(candidates, decision)
         decisions.append(decision)
         if moment.success or moment.over or candidates.finished:
