@@ -56,8 +56,8 @@ class SteeringConfig:
                        'never: the critic goes on choosing', 'choices': ('plain', 'hold', 'never')})
     on_alarm: str = field(default='nothing', metadata={
         'description': 'what happens when the outlook predicts failure. nothing: it is reported; hold: nothing moves '
-                       'until the operator judges, corrects or changes this; retry: the gripper opens, rises and goes back '
-                       'to where the episode began, and the policy tries again',
+                       'until the operator judges, corrects or changes this; retry: the gripper opens, rises and goes '
+                       'back to where the episode began, and the policy tries again',
         'choices': ('nothing', 'hold', 'retry')})
     after_correction: str = field(default='continue', metadata={
         'description': "what happens when the operator's corrections end. continue: the critic chooses again; hold: "

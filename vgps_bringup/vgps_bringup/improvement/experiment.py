@@ -8,7 +8,7 @@ The robot's own episodes have seeds from ``own_seed`` on, the held-out ones from
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from vgps_bringup.trials.lockstep import LockstepRunner
 from vgps_bringup.trials.plan import Condition, Study, task_list
 from vgps_bringup.trials.statistics import compare_paired, wilson
 from vgps_bringup.trials.trials import collect, run_study
+from vgps_critic import checkpoint
 from vgps_critic.critic import Critic
 from vgps_critic.outlook import auc
 
@@ -111,7 +112,7 @@ class Laboratory:
 
     def _curve(self, policy: str) -> None:
         plain = self._plain(policy)
-        bags = self._record(f'{policy}-own', plain, max(*self.setting.curve, self.setting.per_round),
+        bags = self._record(f'{policy}-own', plain, max([*self.setting.curve, self.setting.per_round]),
                             self.setting.own_seed)
         self._play(self.folder / f'{policy}-plain', (plain,), self.setting.trials, self.setting.first_seed, 'plain')
         for count in self.setting.curve:
@@ -126,7 +127,7 @@ class Laboratory:
 
     def _rounds(self, policy: str) -> None:
         setting = self.setting
-        bags = self._record(f'{policy}-own', self._plain(policy), max(*setting.curve, setting.per_round),
+        bags = self._record(f'{policy}-own', self._plain(policy), max([*setting.curve, setting.per_round]),
                             setting.own_seed)[:setting.per_round]
         critic = self._improve(f'{policy}-round-1', bags)
         self._judge(f'{policy}-round-1', policy, critic)
@@ -139,18 +140,27 @@ class Laboratory:
             self._judge(f'{policy}-round-{number}', policy, critic)
 
     def _shifts(self, policy: str) -> None:
-        """Retry on alarm, and what steering costs or gains where the scene has changed, with and without the switch."""
+        """What a retry on alarm gains, and what steering costs or gains where the scene or the critic is a bad one."""
         setting, critic = self.setting, self.folder / f'{policy}-round-1' / CRITIC
         if not critic.exists():
             return
-        retry = self._steered(policy, critic, 'steered, retry', on_alarm='retry')
-        self._play(self.folder / f'{policy}-retry', (retry,), setting.trials, setting.first_seed, 'plain')
+        retry = dict(on_alarm='retry', max_retries=2)
+        told = replace(self._plain(policy), critic=str(critic.resolve()))  # the plain policy, with an outlook
+        self._play(self.folder / f'{policy}-retry', (
+            told, replace(told, name='plain, retry', steering=retry),
+            self._steered(policy, critic, 'steered, retry', **retry)), setting.trials, setting.first_seed, 'plain')
+        harmful = self.folder / f'{policy}-harmful'
+        conditions = self._with_and_without_switch(policy, negate(critic, harmful / CRITIC), str(critic.resolve()))
+        self._play(harmful, conditions, setting.shift_trials, setting.first_seed, 'plain')
         for looks in setting.shifts:
-            self._play(self.folder / f'{policy}-shift-{looks}', (
-                self._plain(policy), self._steered(policy, critic),
-                self._steered(policy, critic, 'steered, never off', switch_off='never')),
-                setting.shift_trials, setting.first_seed, looks)
+            self._play(self.folder / f'{policy}-shift-{looks}', self._with_and_without_switch(policy, critic),
+                       setting.shift_trials, setting.first_seed, looks)
         self._tables()
+
+    def _with_and_without_switch(self, policy: str, critic: Path, outlook: str = '') -> tuple[Condition, ...]:
+        steered = replace(self._steered(policy, critic), outlook=outlook)
+        never_off = replace(steered, name='steered, never off', steering={'switch_off': 'never'})
+        return self._plain(policy), steered, never_off
 
     def _tables(self) -> Path:
         """Write ``experiment.md``: every part that has results, against the plain policy on the same seeds."""
@@ -176,6 +186,15 @@ class Laboratory:
         path = self.folder / 'experiment.md'
         path.write_text('\n'.join(lines) + '\n')
         return path
+
+
+def negate(critic: Path, folder: Path) -> Path:
+    """Write a critic that prefers what ``critic`` likes least: the worst return minus its values; return its folder."""
+    state, config, _ = checkpoint.read(critic)
+    worst = -1 / (1 - config.discount)
+    state |= {'last.weight': -state['last.weight'], 'last.bias': worst - state['last.bias']}
+    checkpoint.write(folder, state, config)
+    return folder
 
 
 def _by_seed(rows: Sequence[dict]) -> dict:
