@@ -195,7 +195,7 @@ def test_what_a_policy_tells_the_gripper_is_passed_on_as_it_is_and_it_may_end_th
         config=SimpleNamespace(data='bridge + fractal', algorithm=''), action_space=ActionSpace.named('bridge'))
     steerer = SimpleNamespace(
         critic=shown, reset=lambda steps: None, sent=lambda decision: None,
-            encode=lambda image, instruction: scored.append(image),
+        encode=lambda image, instruction: scored.append(image),
         decide=lambda encoded, actions, seed: SimpleNamespace(chosen=1 if len(scored) < 4 else -1, value=np.nan,
                                                               reason=None))
     runner = SimplerRunner(80, load_critic=None)
