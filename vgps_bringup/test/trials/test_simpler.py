@@ -245,8 +245,8 @@ def test_the_configurations_are_those_of_maniskill(name):
     import mani_skill.envs  # noqa: F401  registers them
 
     from vgps_bringup.trials.simpler.scenes import LAYOUTS
-    world = gymnasium.make(MANISKILL[name], obs_mode='none', num_envs=1, sim_backend='physx_cpu',
-                           render_backend='none').unwrapped
+    world = gymnasium.make(MANISKILL[name], obs_mode='rgb+segmentation', num_envs=1, sim_backend='physx_cpu',
+                           render_backend='cpu').unwrapped
     np.testing.assert_allclose(LAYOUTS[name].positions, world.xyz_configs.cpu().numpy(), atol=1e-6)
     turns, theirs = LAYOUTS[name].quaternions, world.quat_configs.cpu().numpy()
     alike = np.abs((turns * theirs).sum(-1)) / np.linalg.norm(turns, axis=-1) / np.linalg.norm(theirs, axis=-1)
