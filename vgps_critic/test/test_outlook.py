@@ -176,6 +176,16 @@ def test_what_was_held_moves_nothing_and_the_operators_corrections_count_on_the_
     np.testing.assert_allclose(sum(d.action[:6] for d in sent[:last + 1]), [0, -0.03, 0, 0, 0, -0.1], atol=1e-6)
 
 
+def test_a_way_that_no_arm_can_have_gone_is_not_gone_back(critic):
+    steerer = Steerer(critic, SteeringConfig(on_alarm='retry'), outlook_of(critic))
+    steerer.reset(60)
+    decision = steerer.choose(scores(-5.0), candidates(), seed=0)
+    for _ in range(30):  # pushed against something that it never passes
+        steerer.sent(replace(decision, action=np.array([0.03, 0, 0, 0, 0, 0, 1], np.float32)))
+    back = [d.action for d in (send(steerer, scores(-49.0)) for _ in range(12)) if d.verdict is Verdict.RETREAT]
+    np.testing.assert_allclose(np.sum(back, 0)[:6], [0, 0, 0.08, 0, 0, 0], atol=1e-6)
+
+
 def test_the_plain_policy_is_told_the_chance_and_retries_where_that_is_configured(critic):
     told, = follow(Steerer(critic, SteeringConfig(selection='first'), outlook_of(critic)), scores(-49.0))
     assert told.alarm and told.reason is Reason.CONTROL_FIRST and told.chosen == 0

@@ -2,6 +2,7 @@
 
 Commands are relative, so the way back is minus the sum of what was sent. Where the arm did not follow (a refused or
 clipped command) it ends as far from the start as it lagged behind; every step passes the same guards as any command.
+A sum that no arm of this size can have moved says that commands were not followed: then the gripper only rises.
 """
 
 import math
@@ -10,6 +11,7 @@ from collections import deque
 import numpy as np
 
 LIFT = np.array([0, 0, 0.08, 0, 0, 0])  # m, rad: first away from whatever lies below
+FARTHEST = 0.5  # m along an axis between two places on a WidowX's table
 LONGEST = np.array([0.04] * 3 + [0.2] * 3)  # of one step, each within the arm's default limits
 
 
@@ -31,8 +33,9 @@ class Retreat:
         self._sent += action[:6]
 
     def plan(self) -> None:
-        """Plan the way from here: up by `LIFT`, then straight to the start."""
-        self._way = deque([*_steps(LIFT), *_steps(-(self._sent + LIFT))])
+        """Plan the way from here: up by `LIFT`, then straight to the start, unless that is too far to be true."""
+        back = -(self._sent + LIFT)
+        self._way = deque([*_steps(LIFT), *(_steps(back) if np.abs(back[:3]).max() <= FARTHEST else [])])
 
     def pop(self) -> np.ndarray:
         """Return the next action (7,) float32 of the way; fingers open."""

@@ -72,6 +72,9 @@ def test_a_study_is_refused_before_anything_is_played(monkeypatch, tmp_path):
     for conditions in ((condition('flow'),), (condition('random-policy'), condition('openpi'))):
         with pytest.raises(SimplerError, match='cannot act on the Google Robot'):
             check_study(Study((TaskItem('widowx_stack_cube'), TaskItem(PICK)), conditions))
+    with pytest.raises(SimplerError, match='s: on_alarm: retry is not played in SIMPLER'):
+        check_study(Study((TaskItem('widowx_stack_cube'),), (
+            Condition('s', 'flow', 'mine', steering={'on_alarm': 'retry'}),)))
     check_study(Study((TaskItem(PICK),), (condition('random-policy'), condition('rt-1-x'), condition('server'))))
     monkeypatch.setattr(sys, 'argv', ['vgps-evaluate', 'simpler', '--tasks', PICK, '--policy', 'random-policy',
                                       '--policy', 'flow', '--conditions', 'baseline', '--output', str(tmp_path / 'x')])

@@ -25,9 +25,13 @@ def check_study(study: Study) -> None:
     """Refuse a study before anything of it is played.
 
     Raises:
-        SimplerError: a policy cannot act on the robot of one of the tasks.
+        SimplerError: a policy cannot act on the robot of one of the tasks, or a condition retries on alarm.
 
     """
+    for condition in study.conditions:
+        if condition.steering.get('on_alarm') == 'retry':
+            raise SimplerError(f'{condition.name}: on_alarm: retry is not played in SIMPLER, whose protocol averages '
+                               'the chunks of several steps and knows no way back: leave it out')
     for task in study.tasks:
         for condition in study.conditions:
             for_robot(condition, robot_of(task.name))
