@@ -12,10 +12,25 @@ from vgps_policy_bridge.policy import (
     StepSeeds,
     available_policies,
     check_candidates,
+    check_widowx,
     load_policy,
 )
 
 OBSERVATION = Observation(np.zeros((8, 8, 3), np.uint8), 0.0)
+
+
+@pytest.mark.parametrize('statistics, allowed', [
+    ('', True), ('bridge_dataset', True), ('bridge_orig', True),
+    ('bridge_dataset/1.0.0, fractal20220817_data/0.1.0', True),
+    ('fractal20220817_data', False), ('fractal20220817_data/0.1.0', False),
+])
+def test_a_widowx_executes_no_actions_that_were_learnt_on_the_google_robot_alone(statistics, allowed):
+    candidates = Candidates(np.zeros((2, 1, 7)), policy='p', statistics=statistics)
+    if allowed:
+        assert check_widowx(candidates) is candidates
+    else:
+        with pytest.raises(CandidatesError, match="Google Robot's .*, and this is a WidowX"):
+            check_widowx(candidates)
 
 
 @pytest.mark.parametrize('actions, complaint', [

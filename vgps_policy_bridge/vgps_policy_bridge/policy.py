@@ -163,7 +163,8 @@ class StepSeeds:
 
 def check_widowx(candidates: Candidates) -> Candidates:
     """Return candidates that a WidowX may execute; CandidatesError where they are in the Google Robot's units."""
-    if candidates.statistics == FRACTAL:
+    # an actor names all that it was trained on, with versions
+    if FRACTAL in candidates.statistics and 'bridge' not in candidates.statistics:
         raise CandidatesError(f"policy {candidates.policy!r}: its actions are the Google Robot's ({FRACTAL}), and this "
                               "is a WidowX: leave out the policy option statistics, or name BridgeData's")
     return candidates
