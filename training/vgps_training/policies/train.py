@@ -25,6 +25,7 @@ from vgps_policy_bridge.errors import PolicyError
 from vgps_policy_bridge.policies.small.checkpoint import build_network, save
 from vgps_policy_bridge.policies.small.config import SmallConfig
 from vgps_training.policies.data import PolicyData, load_bags, load_npz
+from vgps_training.run import device
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class TrainConfig:
     save_every: int = 250  # updates between saved states
     seed: int = 0  # seed of weights, sampling and noise
     successes_only: bool = False  # leave out episodes that failed or were not judged (needs bags)
+    device: str = 'auto'  # what to train on: 'auto' (a GPU, if there is one), 'cpu', 'cuda'
     threads: int = field(default=0)  # CPU threads of torch; 0: torch's own choice
 
 
@@ -73,10 +75,14 @@ def describe(data: PolicyData, config: TrainConfig) -> SmallConfig:
 
 def train(data: PolicyData, config: TrainConfig, progress: bool = True) -> torch.nn.Module:
     """Train, write config.output, and return the averaged network."""
+    try:
+        where = device.choose(config.device)
+    except ValueError as error:
+        raise PolicyError(str(error)) from None
     torch.manual_seed(config.seed)
-    network = build_network(describe(data, config)).train()
+    network = build_network(describe(data, config)).train().to(where)
     average = copy.deepcopy(network).eval()
-    places = _Places(network.config.width) if config.places_weight > 0 else None
+    places = _Places(network.config.width).to(where) if config.places_weight > 0 else None
     if places is not None and data.places is None:
         raise PolicyError('--places-weight needs recordings with the robot state: they tell where it grasped')
     parameters = [*network.parameters(), *(places.parameters() if places else ())]
@@ -91,6 +97,7 @@ def train(data: PolicyData, config: TrainConfig, progress: bool = True) -> torch
         rate = min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         for group in optimiser.param_groups:
             group['lr'] = config.learning_rate * rate
+        batch = {name: part if part is None else part.to(where) for name, part in batch.items()}
         context = network.encoder(batch['images'], batch['embeddings'], batch['states'])
         loss = network.loss(context, batch['actions'], generator)
         if places is not None:
@@ -110,7 +117,7 @@ def train(data: PolicyData, config: TrainConfig, progress: bool = True) -> torch
         if step % config.save_every == 0 and step < config.steps:
             _keep(resume, config, step, kept)
     bar.close()
-    save(config.output, average)
+    save(config.output, average.cpu())
     resume.unlink(missing_ok=True)
     return average
 
@@ -160,7 +167,7 @@ def _shifted(images: np.ndarray, corners: np.ndarray, most: int) -> np.ndarray:
 
 
 def _identity(config: TrainConfig) -> dict:
-    return {name: str(value) for name, value in asdict(config).items() if name not in ('save_every', 'threads')}
+    return {name: str(value) for name, value in asdict(config).items() if name not in ('save_every', 'device', 'threads')}
 
 
 def _keep(path: Path, config: TrainConfig, step: int, parts: dict) -> None:
@@ -172,7 +179,7 @@ def _keep(path: Path, config: TrainConfig, step: int, parts: dict) -> None:
 def _restore(path: Path, config: TrainConfig, parts: dict) -> int:
     if not path.exists():
         return 0
-    kept = torch.load(path, weights_only=True)
+    kept = torch.load(path, map_location='cpu', weights_only=True)
     # what an earlier version did not know
     then = {'successes_only': 'False', 'shift': '0', 'places_weight': '0.0', **kept['config']}
     if then != _identity(config):

@@ -30,6 +30,7 @@ from vgps_training.run.learner import float32_encoder
 
 FILE = 'encoder.pt'
 BATCH = 256  # frames encoded at a time
+CPU = torch.device('cpu')
 # Positions spread over 20 cm, but a grasp is decided within one: without this gain on the positions relative to the
 # gripper a critic of two small layers blurs that (IQL on true states, greedy: success 0.35 without, 0.90 with).
 PRECISION = 4.0
@@ -38,8 +39,9 @@ PRECISION = 4.0
 def save(folder: Path, config: NetworkConfig, encoder: nn.Module, readout: nn.Linear) -> None:
     """Write a pre-trained encoder with its readout."""
     with whole(folder / FILE) as temporary:
-        torch.save({'network': asdict(config), 'encoder': encoder.state_dict(), 'readout': readout.state_dict()},
-                   temporary)
+        weights = {name: {key: value.cpu() for key, value in part.state_dict().items()}  # it is read without a GPU, too
+                   for name, part in (('encoder', encoder), ('readout', readout))}
+        torch.save({'network': asdict(config), **weights}, temporary)
 
 
 class _Given(nn.Module):
@@ -59,7 +61,7 @@ class LearningEncoder:
 
     action_space = None  # of the data
 
-    def features(self, table: StepTable, embeddings: np.ndarray) -> StepTable:
+    def features(self, table: StepTable, embeddings: np.ndarray, device: torch.device = CPU) -> StepTable:
         """Return the table as it is: the networks see images."""
         return table
 
@@ -105,12 +107,9 @@ class FrozenEncoder:
                              'predictions: more stages or filters')
 
     @torch.no_grad()
-    def features(self, table: StepTable, embeddings: np.ndarray) -> StepTable:
+    def features(self, table: StepTable, embeddings: np.ndarray, device: torch.device = CPU) -> StepTable:
         """Return the table with features (N, D) float32 for frames: P scaled predictions, then zeros."""
-        language = torch.from_numpy(embeddings)[torch.from_numpy(table.per_step(table.instruction)).long()]
-        parts = np.array_split(np.arange(len(table)), math.ceil(len(table) / BATCH))
-        encoded = torch.cat([self.encoder(torch.from_numpy(table.images(part)), language[part])
-                             for part in tqdm(parts, desc='encoding', leave=False)])
+        encoded = _encode(self.encoder, table, embeddings, device)
         predictions = encoded @ self.weight.T + self.bias
         mean, deviation = predictions.mean(0), predictions.std(0).clamp(min=1e-2)
         deviation[RELATIVE] /= PRECISION
@@ -168,12 +167,9 @@ class ContinuedCritic:
         self.trained = build_network(config.network, state, critic).to(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def features(self, table: StepTable, embeddings: np.ndarray) -> StepTable:
+    def features(self, table: StepTable, embeddings: np.ndarray, device: torch.device = CPU) -> StepTable:
         """Return the table with features (N, D) float32 for frames."""
-        language = torch.from_numpy(embeddings)[torch.from_numpy(table.per_step(table.instruction)).long()]
-        parts = np.array_split(np.arange(len(table)), math.ceil(len(table) / BATCH))
-        encoded = [self.trained.encoder(torch.from_numpy(table.images(part)), language[part]) for part in parts]
-        return replace(table, frames=torch.cat(encoded).numpy())
+        return replace(table, frames=_encode(self.trained.encoder, table, embeddings, device).numpy())
 
     def attach(self, networks: nn.ModuleDict) -> None:
         """Make networks take features, and give the critic among them the heads to begin with."""
@@ -194,6 +190,18 @@ class ContinuedCritic:
     def actor(self, trained: GaussianActor) -> GaussianActor:
         """Return the actor that takes images: the old critic's encoder, the new head."""
         return _with_encoder(trained, self.trained.encoder)
+
+
+@torch.no_grad()
+def _encode(encoder: ResNetEncoder, table: StepTable, embeddings: np.ndarray, device: torch.device) -> Tensor:
+    """Return the features (N, D) of a table's frames, on the CPU, where the encoder then is again."""
+    language = torch.from_numpy(embeddings)[torch.from_numpy(table.per_step(table.instruction)).long()]
+    parts = np.array_split(np.arange(len(table)), math.ceil(len(table) / BATCH))
+    encoder.to(device)
+    encoded = [encoder(torch.from_numpy(table.images(part)).to(device), language[part].to(device)).cpu()
+               for part in tqdm(parts, desc='encoding', leave=False)]
+    encoder.cpu()
+    return torch.cat(encoded)
 
 
 def _with_encoder(trained: GaussianActor, encoder: ResNetEncoder) -> GaussianActor:

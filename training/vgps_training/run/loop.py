@@ -23,7 +23,7 @@ from vgps_training.data.rlds import set_name
 from vgps_training.data.sampling import Sampler, hash_pair
 from vgps_training.data.splits import held_out
 from vgps_training.data.table import Selection, StepTable, read_table
-from vgps_training.run import guards
+from vgps_training.run import device, guards
 from vgps_training.run.actors import ActorWriter
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
 from vgps_training.run.frozen import encoder_of
@@ -62,7 +62,7 @@ class Run:
         self.embeddings = text_encoder.encode_all(self.table.instructions)
         self.encoder = encoder_of(config)
         training, validation = held_out(self.table, config.data.validation_share)
-        selection = self.encoder.features(self.table, self.embeddings).select(training)
+        selection = self.encoder.features(self.table, self.embeddings, self.device).select(training)
         source = ', '.join(map(set_name, config.data.paths))
         self.action_space = self.encoder.action_space or normalisation.fit(
             config.data.action_space, self.table.actions, f'0.1 % and 99.9 % quantiles of {source}',
@@ -99,16 +99,14 @@ class Run:
             workers=0 if isinstance(frames, np.ndarray) else data.decoders)
 
     def _device(self) -> torch.device:
-        name = self.config.device
-        if name == 'auto':
-            name = 'cuda' if torch.cuda.is_available() else 'cpu'
+        chosen = device.choose(self.config.device)
         if self.shard.world > 1 and not dist.is_initialized():
-            dist.init_process_group('nccl' if name == 'cuda' else 'gloo',
+            dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo',
                                     timeout=timedelta(seconds=2 * self.config.hang_after))
-        if name == 'cuda' and self.shard.world > 1:
-            name = f'cuda:{os.environ["LOCAL_RANK"]}'
-            torch.cuda.set_device(name)
-        return torch.device(name)
+        if chosen.type == 'cuda' and self.shard.world > 1:
+            chosen = torch.device(f'cuda:{os.environ["LOCAL_RANK"]}')
+            torch.cuda.set_device(chosen)
+        return chosen
 
     def _read(self) -> StepTable:
         data = self.config.data

@@ -29,7 +29,7 @@ from vgps_training.data.episode import Reading
 from vgps_training.data.hindsight import NAMES, Targets
 from vgps_training.data.splits import held_out
 from vgps_training.data.table import read_table
-from vgps_training.run import frozen, readout, storage
+from vgps_training.run import device, frozen, readout, storage
 from vgps_training.run.loop import instruction_encoder
 
 BASIC = NetworkConfig(stage_sizes=(1, 1, 1, 1), num_filters=24, image_size=96)
@@ -58,6 +58,7 @@ class PretrainConfig:
     critic: str = ''                 # keep this critic's encoder and only fit its readout to the data (takes seconds)
     save_every: int = 250            # updates between saved states and validations
     seed: int = 0                    # seed of weights, sampling and augmentation
+    device: str = 'auto'             # what to train on: 'auto' (a GPU, if there is one), 'cpu', 'cuda'
     threads: int = 1                 # CPU threads of torch
 
 
@@ -77,8 +78,9 @@ class Predictor(nn.Module):
 def augment(images: Tensor, config: PretrainConfig, generator: torch.Generator) -> Tensor:
     """Return images (B, S, S, 3) float32 0..255 shifted by whole pixels and lit differently."""
     batch, size, pad = len(images), images.shape[1], config.shift
-    gain = 1 + config.brightness * torch.randn((batch, 1, 1, 1), generator=generator)
-    x = images.float() * gain + config.tint * torch.randn((batch, 1, 1, 3), generator=generator)
+    # drawn on the CPU: the same on every device
+    gain = 1 + config.brightness * torch.randn((batch, 1, 1, 1), generator=generator).to(images.device)
+    x = images.float() * gain + config.tint * torch.randn((batch, 1, 1, 3), generator=generator).to(images.device)
     padded = functional.pad(x.permute(0, 3, 1, 2), (pad,) * 4, mode='replicate').permute(0, 2, 3, 1)
     corner = torch.randint(0, 2 * pad + 1, (batch, 2), generator=generator).tolist()
     return torch.stack([padded[i, y:y + size, x:x + size] for i, (y, x) in enumerate(corner)]).clamp(0, 255)
@@ -95,9 +97,9 @@ def loss(prediction: Tensor, values: Tensor, known: Tensor, success: Tensor, out
 def predict(model: Predictor, frames: np.ndarray, language: Tensor, layer: str = 'readout') -> np.ndarray:
     """Return predictions (B, 15), or with layer 'encoder' features (B, D), of frames (B, S, S, 3)."""
     model.eval()
-    call = model.encoder if layer == 'encoder' else model
+    call, where = model.encoder if layer == 'encoder' else model, language.device
     parts = np.array_split(np.arange(len(frames)), math.ceil(len(frames) / 256))
-    result = torch.cat([call(torch.from_numpy(frames[part]), language[part]) for part in parts]).numpy()
+    result = torch.cat([call(torch.from_numpy(frames[part]).to(where), language[part]).cpu() for part in parts]).numpy()
     model.train()
     return result
 
@@ -117,6 +119,7 @@ class Pretraining:
         """Read the data. Raises ValueError where they hold no robot states."""
         config.network.check_trainable()
         torch.set_num_threads(config.threads)
+        self.device = device.choose(config.device)
         torch.manual_seed(config.seed)
         self.config = config
         self.table, report = read_table(config.paths, config.network.image_size, reading=config.reading)
@@ -129,12 +132,12 @@ class Pretraining:
         config.out.mkdir(parents=True, exist_ok=True)
         encoder = instruction_encoder(config.instruction_encoder)
         embeddings = torch.from_numpy(np.stack([encoder.encode(text) for text in self.table.instructions]))
-        self.language = embeddings[torch.from_numpy(self.table.per_step(self.table.instruction)).long()]
+        self.language = embeddings[torch.from_numpy(self.table.per_step(self.table.instruction)).long()].to(self.device)
         self.training, self.validation = held_out(self.table, config.validation_share)
         if not len(self.validation):
             raise ValueError('validation_share is 0; pre-training measures its errors on episodes that are held out')
         self.events = hindsight.events(self.table.actions, self.table.starts)
-        self.model = Predictor(config.network).to(memory_format=torch.channels_last)
+        self.model = Predictor(config.network).to(self.device, memory_format=torch.channels_last)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), weight_decay=config.weight_decay)
         self.step = 0
         state = storage.load_state(config.out)
@@ -175,14 +178,15 @@ class Pretraining:
     def _round(self, truth: Targets, first: int, last: int, bar: tqdm) -> dict[str, float]:
         config, table, result = self.config, self.table, {}
         steps, held_out_steps = (table.select(e).steps() for e in (self.training, self.validation))
-        values, known, success = map(torch.from_numpy, truth[:3])
+        values, known, success = (torch.from_numpy(part).to(self.device) for part in truth[:3])
         while self.step < last:
             rate = min(1, (self.step - first + 1) / 200) * 0.5 * (1 + math.cos(math.pi * (self.step - first) /
                                                                                (last - first)))
             for group in self.optimiser.param_groups:
                 group['lr'] = config.learning_rate * rate
             rows = np.random.default_rng([config.seed, self.step]).choice(steps, config.batch_size)
-            images = augment(torch.from_numpy(table.frames[rows]), config, torch.Generator().manual_seed(self.step))
+            images = augment(torch.from_numpy(table.frames[rows]).to(self.device), config,
+                             torch.Generator().manual_seed(self.step))
             error = loss(self.model(images, self.language[rows]), values[rows], known[rows], success[rows],
                          config.outcome_weight)
             self.optimiser.zero_grad()

@@ -46,8 +46,8 @@ class FlowNetwork(nn.Module):
         """
         data = ((actions - self.mean) / self.scale).flatten(1)
         context, data = context.repeat(DRAWS_PER_IMAGE, 1), data.repeat(DRAWS_PER_IMAGE, 1)
-        noise = torch.randn(data.shape, generator=generator)
-        time = torch.rand(len(data), generator=generator)
+        noise = torch.randn(data.shape, generator=generator).to(data.device)  # the same on every device
+        time = torch.rand(len(data), generator=generator).to(data.device)
         x = (1 - time[:, None]) * noise + time[:, None] * data
         return (self._field(x, time, context) - (data - noise)).square().mean()
 
