@@ -167,7 +167,8 @@ def _shifted(images: np.ndarray, corners: np.ndarray, most: int) -> np.ndarray:
 
 
 def _identity(config: TrainConfig) -> dict:
-    return {name: str(value) for name, value in asdict(config).items() if name not in ('save_every', 'device', 'threads')}
+    free = ('save_every', 'device', 'threads')
+    return {name: str(value) for name, value in asdict(config).items() if name not in free}
 
 
 def _keep(path: Path, config: TrainConfig, step: int, parts: dict) -> None:
