@@ -97,6 +97,9 @@ def test_the_folded_critic_scores_images_as_the_heads_score_features(pretrained,
         expected = networks['critic'](torch.from_numpy(features.frames), language, actions)
         got = encoder.critic(networks['critic'])(torch.from_numpy(frames), language, actions)
     torch.testing.assert_close(got, expected, atol=2e-4, rtol=1e-4)
+    if torch.cuda.is_available():  # the features of a GPU are those of a CPU; its convolutions may round to TF32
+        torch.testing.assert_close(FrozenEncoder(pretrained, NETWORK, outcome).features(
+            table, embeddings, torch.device('cuda')).frames, features.frames, atol=0.05, rtol=0.01)
 
 
 def test_frames_that_are_decoded_on_demand_get_the_same_features(pretrained):
@@ -117,6 +120,8 @@ def test_pretraining_says_what_it_skipped_and_refuses_to_hold_nothing_out(tmp_pa
                               instruction_encoder=str(tmp_path / 'text.npz'))
     Pretraining(settings).train()
     assert '4 episodes' in capsys.readouterr().out and not list((tmp_path / 'run').glob('*tmp*'))
+    kept = torch.load(tmp_path / 'run' / frozen.FILE, weights_only=True)  # made on a GPU it is read without one
+    assert {value.device.type for part in ('encoder', 'readout') for value in kept[part].values()} == {'cpu'}
     with pytest.raises(ValueError, match='validation_share is 0'):
         Pretraining(replace(settings, out=tmp_path / 'other', validation_share=0.0))
 

@@ -272,3 +272,21 @@ def test_shrink_keeps_means_and_leaves_the_right_size_alone():
     small = shrink(image, 32)
     assert small.shape == (32, 32, 3) and abs(small.mean() - image.mean()) < 1
     assert shrink(small, 32) is small
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(PolicyError, match='cuda:99'):
+        train.train(demonstrations()[0], train.TrainConfig(output=tmp_path / 'p', steps=1, device='cuda:99', **TINY))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no GPU')
+@pytest.mark.parametrize('kind', ['flow', 'binned'])
+def test_a_gpu_trains_the_policy_that_a_cpu_trains(tmp_path, kind):
+    data, _ = demonstrations()
+    config = train.TrainConfig(kind=kind, steps=8, batch_size=64, horizon=1, bins=16, **TINY)
+    weights = {}
+    for device in ('cpu', 'cuda'):
+        train.train(data, replace(config, output=tmp_path / device, device=device), progress=False)
+        weights[device] = checkpoint.load(tmp_path / device)[0].state_dict()
+    for name, value in weights['cpu'].items():  # eight updates of at most 1e-3 each
+        assert (weights['cuda'][name] - value).abs().mean() < 5e-4, name

@@ -24,8 +24,8 @@ from vgps_msgs_py import command_line
 from vgps_policy_bridge.errors import PolicyError
 from vgps_policy_bridge.policies.small.checkpoint import build_network, save
 from vgps_policy_bridge.policies.small.config import SmallConfig
+from vgps_training import device
 from vgps_training.policies.data import PolicyData, load_bags, load_npz
-from vgps_training.run import device
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from vgps_critic import checkpoint, text
 from vgps_critic.config import CriticConfig
 from vgps_critic.network import CriticNetwork
+from vgps_training import device
 from vgps_training.data import normalisation
 from vgps_training.data.augmentation import AugmentationConfig
 from vgps_training.data.index import read_indexed
@@ -23,7 +24,7 @@ from vgps_training.data.rlds import set_name
 from vgps_training.data.sampling import Sampler, hash_pair
 from vgps_training.data.splits import held_out
 from vgps_training.data.table import Selection, StepTable, read_table
-from vgps_training.run import device, guards
+from vgps_training.run import guards
 from vgps_training.run.actors import ActorWriter
 from vgps_training.run.config import ALGORITHMS, TrainConfig, to_json
 from vgps_training.run.frozen import encoder_of

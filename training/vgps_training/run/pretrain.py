@@ -24,12 +24,13 @@ from vgps_critic.network import NetworkConfig
 from vgps_critic.whole_files import whole
 from vgps_msgs_py import command_line
 from vgps_msgs_py.film_resnet import ResNetEncoder
+from vgps_training import device
 from vgps_training.data import hindsight
 from vgps_training.data.episode import Reading
 from vgps_training.data.hindsight import NAMES, Targets
 from vgps_training.data.splits import held_out
 from vgps_training.data.table import read_table
-from vgps_training.run import device, frozen, readout, storage
+from vgps_training.run import frozen, readout, storage
 from vgps_training.run.loop import instruction_encoder
 
 BASIC = NetworkConfig(stage_sizes=(1, 1, 1, 1), num_filters=24, image_size=96)
