@@ -112,7 +112,8 @@ def test_the_page_of_an_improvement_shows_verdict_metrics_curves_and_lineage(wor
     lineage = Lineage('b' * 64, bags=(bag,), judged_by=('ada',), recipe={'folds': 3})
     series = [calibration.chances(outlook.weights, track) for track in tracks]
     outcome = Outcome(verdict, tmp_path, None, lineage, facts, tracks, series)
-    text = write_report(outcome).read_text()
-    for shown in ('Refused: FLAT_VALUES', '0.80 [0.70, 0.90]', '<svg', 'monday &lt;1&gt;', 'a' * 16, 'ada', 'folds'):
+    text = write_report(outcome, 'To let it steer: promote <2>').read_text()
+    for shown in ('Refused: FLAT_VALUES', 'promote &lt;2&gt;',
+                  '0.80 [0.70, 0.90]', '<svg', 'monday &lt;1&gt;', 'a' * 16, 'ada', 'folds'):
         assert shown in text
     assert 'http' not in text.replace('http://www.w3.org', '')

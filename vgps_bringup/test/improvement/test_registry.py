@@ -121,10 +121,10 @@ root, new, known = sys.argv[1], sys.argv[2], sys.argv[3:]
 store = Registry(root)
 
 def act():
-    entry = store.add(new, Lineage(accepted=True))
-    store.promote(entry.name, 'ada')
+    entry = store.add(new, Lineage(reasons=(f'LABELS: {os.getpid()}',)))  # from the second on: judged again
+    store.promote(entry.name, 'ada', 'tried')
     store.rollback('ada')
-    store.promote(entry.name, 'ada')
+    store.promote(entry.name, 'ada', 'tried')
 
 def die_before(fatal):
     calls = 0

@@ -8,24 +8,34 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from vgps_bringup.commands import checks
-from vgps_bringup.improvement.registry import Registry, RegistryError, differences
+from vgps_bringup.improvement.registry import Entry, Registry, RegistryError, differences
 from vgps_critic import checkpoint
 from vgps_critic.checkpoint import CheckpointError
 from vgps_msgs_py import command_line
 
 
+def _verdict(entry: Entry) -> str:
+    """Return the gate's verdict with the names of its reasons."""
+    names = ', '.join(reason.partition(':')[0] for reason in entry.lineage.reasons)
+    return 'accepted' if entry.lineage.accepted else f'refused: {names}' if names else 'not judged'
+
+
 @dataclass
 class List:
-    """Print every critic with its origin, one per line; * marks the current one. Example: vgps-critics list"""
+    """Print every critic with its origin and the gate's verdict, one per line; * marks the current one.
+
+    Example: vgps-critics list
+    """
 
     def _run(self, registry: Registry) -> None:
-        current = registry.current()
-        for entry in registry.entries():
+        current, entries = registry.current(), registry.entries()
+        for entry in entries:
             lineage = entry.lineage
             print(f'{"*" if current and entry.hash == current.hash else " "} {entry.name}  {lineage.created[:16]}  '
                   f'from {lineage.parent[:12] or "nothing":12}  {sum(bag["episodes"] for bag in lineage.bags):5d} '
-                  f'episodes  {"accepted" if lineage.accepted else "refused" if lineage.reasons else "not judged"}')
-        print(f'Next: vgps-critics --registry {registry.root} promote NAME' if registry.entries() else
+                  f'episodes  {_verdict(entry)}')
+        override = '' if any(entry.lineage.accepted for entry in entries) else " --override 'WHY'"
+        print(f'Next: vgps-critics --registry {registry.root} promote NAME{override}' if entries else
               f'{registry.root} holds no critic. Next: vgps-improve runs/ --registry {registry.root}')
 
 
@@ -61,7 +71,12 @@ class Diff:
 
 @dataclass
 class Promote:
-    """Make a critic the current one, which steers from the next start of critic_node on."""
+    """Make a critic the current one, which steers from the next start of critic_node on.
+
+    Example: vgps-critics promote 3f2a9c81d04e
+
+    One that the gate refused: vgps-critics promote 3f2a9c81d04e --override 'the current one does not know this camera'
+    """
 
     critic: Positional[str]
     """first digits of its hash"""
@@ -86,7 +101,10 @@ class Rollback:
     """why, for the history"""
 
     def _run(self, registry: Registry) -> None:
-        print(f'{registry.rollback(self.by, self.reason).name} steers again from the next start of critic_node on\n'
+        entry = registry.rollback(self.by, self.reason)
+        if not entry.lineage.accepted:
+            print(f'note: {entry.name} is {_verdict(entry)}; it had been promoted with --override')
+        print(f'{entry.name} steers again from the next start of critic_node on\n'
               f'Next: vgps-run robot critic:={registry.root}')
 
 

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from vgps_bringup.commands import checks
 from vgps_bringup.improvement.episodes import find_bags
-from vgps_bringup.improvement.pipeline import HEADS, NOTHING, ImproveError, Recipe, improve
+from vgps_bringup.improvement.pipeline import HEADS, NOTHING, ImproveError, Outcome, Recipe, improve
 from vgps_bringup.improvement.registry import Registry, RegistryError
 from vgps_bringup.improvement.report import write_report
 from vgps_critic.checkpoint import CheckpointError
@@ -31,9 +31,9 @@ class Improve:
 
     Plain and steered episodes, successes and failures all count; unjudged ones do not. An interrupted call continues
     where it stopped. Needs the package training/ on the machine that trains, not on the robot. Exit status 3: the gate
-    refused the critic.
+    refused the critic, which is in the registry all the same, marked as refused.
 
-    Next: vgps-critics promote NAME; no critic is promoted automatically.
+    Next: vgps-critics promote NAME, with --override 'WHY' for a refused one; no critic is promoted automatically.
     """
 
     bags: Positional[tuple[Path, ...]]
@@ -80,24 +80,45 @@ def _check(options: Improve) -> None:
 
 
 def run_once(options: Improve, registry: Registry) -> int:
-    """Improve once; return 0 for an offer, REFUSED otherwise."""
+    """Improve once; return 0 for an offer, REFUSED otherwise. The candidate is in the registry either way."""
     recipe = Recipe(options.start, options.heads, options.algorithm, options.steps, options.folds,
                     false_alarms=options.false_alarms, seed=options.seed)
     outcome = improve(options.bags, registry, recipe, options.work, new_scene=options.new_scene, processes=options.jobs,
                       say=lambda text: print(text, flush=True))
-    page = write_report(outcome)
+    conflict = None
+    try:
+        next_step = _add(outcome, registry)
+    except RegistryError as error:  # nothing there is overwritten; the report is written all the same
+        conflict, next_step = error, f'Not added to the registry: {error}. The candidate itself: {outcome.critic}'
+    page = write_report(outcome, next_step)
     for name, metric in outcome.verdict.metrics.items():
         print(f'  {name}: {metric if not isinstance(metric, float) else f"{metric:.3g}"}')
     for remark in outcome.verdict.remarks:
         print(f'note: {remark}')
     print(f'Report: {page}')
-    if not outcome.verdict.accepted:
-        for reason in outcome.verdict.reasons:
-            print(f'REFUSED {reason}')
-        return REFUSED
+    for reason in outcome.verdict.reasons:
+        print(f'REFUSED {reason}')
+    if conflict and outcome.verdict.accepted:
+        raise conflict
+    print(next_step)
+    return 0 if outcome.verdict.accepted else REFUSED
+
+
+def _add(outcome: Outcome, registry: Registry) -> str:
+    """Put the candidate into the registry, accepted or refused, and return what became of it and what comes next."""
+    if outcome.critic is None:
+        return 'No critic was trained on these recordings, so there is none to promote.'
     entry = registry.add(outcome.critic, outcome.lineage)
-    print(f'ACCEPTED {entry.name}\nNext: vgps-critics --registry {registry.root} promote {entry.name}')
-    return 0
+    told = ''.join(f'Judged before, {earlier["created"]}: {"; ".join(earlier["reasons"]) or "not accepted"}.\n'
+                   for earlier in entry.lineage.earlier[-1:])
+    promote = f'vgps-critics --registry {registry.root} promote {entry.name}'
+    if outcome.verdict.accepted:
+        return f'{told}ACCEPTED {entry.name}\nNext: {promote}'
+    if entry.lineage.accepted:
+        return (f'{entry.name} is in the registry as accepted since {entry.lineage.created}. It stays so, and is '
+                'promoted without --override.')
+    return (f"{told}{entry.name} is in the registry as refused. To let it steer all the same: {promote} --override "
+            "'WHY'")
 
 
 def watch(options: Improve, registry: Registry) -> None:

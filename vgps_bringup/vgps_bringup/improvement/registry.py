@@ -5,7 +5,8 @@
       3f2a9c81d04e/         one critic, named by its content hash: checkpoint, outlook and lineage.json
 
 Only files, so git and the Hugging Face hub can hold it. ``critic:=critics`` makes the robot steer with the current one
-(`vgps_critic.checkpoint` follows ``current.json``). A critic appears by one rename when it is complete, and
+(`vgps_critic.checkpoint` follows ``current.json``). What the gate refused is here, too, with its reasons: only an
+operator's override makes it the current one. A critic appears by one rename when it is complete, and
 ``current.json`` is replaced in one step: a kill at any instant leaves the old current critic or the new one.
 """
 
@@ -14,7 +15,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -45,12 +46,13 @@ class Lineage:
     metrics: dict = field(default_factory=dict)     # on held-out episodes
     accepted: bool = False                          # by the gate
     reasons: tuple[str, ...] = ()                   # the gate's, in words
+    earlier: tuple[dict, ...] = ()                  # verdicts that this one replaced: created, code, reasons
 
     @classmethod
     def from_dict(cls, values: dict) -> 'Lineage':
         """Build from JSON; what a newer version added is left out."""
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
-        for name in ('bags', 'judged_by', 'reasons'):
+        for name in ('bags', 'judged_by', 'reasons', 'earlier'):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
@@ -76,10 +78,14 @@ class Registry:
         self.root = Path(root)
 
     def add(self, critic: Path | str, lineage: Lineage) -> Entry:
-        """Copy a complete critic folder in, with its lineage; one that is there already is returned as it is.
+        """Copy a complete critic folder in, with its lineage, accepted or not.
+
+        One that is there already is returned as it is if it was accepted; otherwise it gets the new verdict and
+        outlook, and the verdict before is kept in ``Lineage.earlier``.
 
         Raises:
-            CheckpointError: it does not load. RegistryError: it is there with another outlook.
+            CheckpointError: it does not load. RegistryError: it is there with another outlook and was accepted or
+                promoted, so this outlook stays.
 
         """
         source = checkpoint.locate(str(critic))
@@ -88,16 +94,13 @@ class Registry:
         self.root.mkdir(parents=True, exist_ok=True)
         with self._lock():
             if target.exists():
-                if _outlook(source) != _outlook(target):
-                    raise RegistryError(f'{target} is this critic already, with another outlook: move the folder away '
-                                        'to add it with the new one')
+                self._judge_again(self._entry(target), source, lineage)
                 return self._entry(target)
             for leftover in self.root.glob('.adding-*'):
                 shutil.rmtree(leftover)
             temporary = self.root / f'.adding-{digest[:SHORT]}'
             shutil.copytree(source, temporary)
-            lineage = Lineage(**{**asdict(lineage), 'created': lineage.created or _now()})
-            (temporary / LINEAGE).write_text(json.dumps({'hash': digest, **asdict(lineage)}, indent=1) + '\n')
+            (temporary / LINEAGE).write_text(_text(digest, lineage))
             for path in temporary.iterdir():
                 sync(path)
             sync(temporary)
@@ -170,6 +173,25 @@ class Registry:
             raise RegistryError(f'{self.root}: there is no previous critic to roll back to')
         return self._set(self.get(stack[-2]), 'rollback', by, reason)
 
+    def _judge_again(self, present: Entry, source: Path, lineage: Lineage) -> None:
+        before, outlook = present.lineage, _outlook(source)
+        same = outlook == _outlook(present.folder)
+        promoted = any(change['hash'] == present.hash for change in self.history())
+        if not same and (before.accepted or promoted):
+            raise RegistryError(f'{present.folder} is this critic already, with another outlook, and was '
+                                f'{"accepted" if before.accepted else "promoted"}: move the folder away to add it with '
+                                'the new one')
+        if before.accepted or (same and _verdict(before) == _verdict(lineage)):
+            return
+        if not same and outlook:
+            with whole(present.folder / FILE) as temporary:
+                temporary.write_bytes(outlook)
+        elif not same:
+            (present.folder / FILE).unlink()
+        earlier = {'created': before.created, 'code': before.code, 'reasons': before.reasons}
+        with whole(present.folder / LINEAGE) as temporary:  # last: a kill before leaves a critic that is not accepted
+            temporary.write_text(_text(present.hash, replace(lineage, earlier=(*before.earlier, earlier))))
+
     def _set(self, entry: Entry, action: str, by: str, reason: str) -> Entry:
         if checkpoint.read(entry.folder)[2] != entry.hash:  # nothing damaged becomes current
             raise CheckpointError(f'{entry.folder} holds another critic than its lineage says')
@@ -218,6 +240,14 @@ def differences(first: Entry, second: Entry) -> list[str]:
         lines += [f'{title} {key}: {_short(before.get(key))} -> {_short(after.get(key))}'
                   for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     return lines
+
+
+def _text(digest: str, lineage: Lineage) -> str:
+    return json.dumps({'hash': digest, **asdict(replace(lineage, created=lineage.created or _now()))}, indent=1) + '\n'
+
+
+def _verdict(lineage: Lineage) -> str:
+    return json.dumps([lineage.accepted, lineage.reasons, lineage.bags])
 
 
 def _outlook(folder: Path) -> bytes:

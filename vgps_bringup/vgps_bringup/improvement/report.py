@@ -11,15 +11,15 @@ from vgps_bringup.improvement.pipeline import Outcome
 SHOWN = 40  # episodes per outcome in the picture
 
 
-def write_report(outcome: Outcome) -> Path:
-    """Write ``index.html`` into the outcome's folder and return its path."""
+def write_report(outcome: Outcome, next_step: str) -> Path:
+    """Write ``index.html`` with a sentence on what comes next into the outcome's folder and return its path."""
     verdict, lineage, path = outcome.verdict, outcome.lineage, outcome.folder / 'index.html'
     made = {} if lineage is None else {'parent': lineage.parent or 'nothing', 'judged by': ', '.join(lineage.judged_by),
                                        'code': lineage.code, **lineage.recipe}
     page.write(
         path, 'improvement',
         title='Accepted: this critic may be promoted' if verdict.accepted else 'Refused by the gate',
-        reasons=verdict.reasons, remarks=verdict.remarks,
+        reasons=verdict.reasons, remarks=verdict.remarks, next_step=next_step,
         metrics=page.Table(('metric', 'on held-out episodes'), [
             (name.replace('auroc', 'auc').replace('_', ' '), _words(value))
             for name, value in {**outcome.facts, **verdict.metrics}.items()]),
