@@ -1,6 +1,8 @@
 """The scripted expert succeeds unless told to err; its recordings are what the readers of live recordings read."""
 
 import dataclasses
+import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -64,6 +66,20 @@ def test_an_action_moves_the_gripper_by_what_it_says():
     np.testing.assert_allclose(after.state[:6] - before.state[:6], [0.02, -0.03, 0.01, 0.0, 0.0, 0.1], atol=0.003)
 
 
+@pytest.fixture
+def made(monkeypatch):
+    """Recordings that are only said to be made, in order."""
+    made = []
+
+    def record(config, name, task, seeds):
+        made.append((name, seeds))
+        (config.output / name).mkdir()
+        (config.output / name / 'collection.yaml').write_text(yaml.safe_dump({'outcomes': {'success': len(seeds)}}))
+
+    monkeypatch.setattr(collect, 'record_bag', record)
+    return made
+
+
 @pytest.fixture(scope='module')
 def recorded(tmp_path_factory):
     config = CollectConfig(output=tmp_path_factory.mktemp('demonstrations'), tasks=('put_carrot_on_plate',),
@@ -110,28 +126,112 @@ def test_an_interrupted_collection_goes_on_where_it_stopped(recorded, monkeypatc
     assert (config.output / 'put_carrot_on_plate_0000' / 'collection.yaml').stat().st_mtime_ns == kept
 
 
-def test_shards_of_a_job_array_share_a_folder(tmp_path, monkeypatch):
-    made = []
-
-    def record(config, name, task, seeds):
-        made.append(name)
-        (config.output / name).mkdir()
-        (config.output / name / 'collection.yaml').write_text(yaml.safe_dump({'outcomes': {'success': len(seeds)}}))
-
-    monkeypatch.setattr(collect, 'record_bag', record)
+def test_shards_of_a_job_array_share_a_folder(tmp_path, made):
     whole = CollectConfig(output=tmp_path / 'shared', episodes=7, episodes_per_bag=2)
     totals = [collect.collect(dataclasses.replace(whole, shard=f'{i}/3')) for i in range(3)]
-    assert sorted(made) == sorted(bag[0] for bag in whole.bags()) and len(made) == 8
+    assert sorted(name for name, _ in made) == sorted(bag[0] for bag in whole.bags()) and len(made) == 8
     assert sum(total[task]['success'] for total in totals for task in whole.tasks) == 14
     assert collect.collect(whole)['put_carrot_on_plate'] == {'success': 7} and len(made) == 8
     with pytest.raises(ValueError, match='i/n'):
         dataclasses.replace(whole, shard='3/3')
 
 
-def test_recordings_of_another_configuration_are_not_mixed(recorded):
+@pytest.mark.parametrize('change, told', [
+    ({'max_steps': 50}, 'max_steps is 40 there and 50 here '), ({'episodes': 2}, 'episodes is 4 there and 2 here '),
+    ({'episodes': 6, 'looks': 'plain'}, 'episodes is 4 there and 6 here; looks is varied there and plain here '),
+    ({'tasks': tuple(TASKS), 'episodes': 6}, "tasks is .'put_carrot_on_plate'. there and "),
+    ({'episodes': 6, 'episodes_per_bag': 3}, 'episodes_per_bag is 2 there and 3 here '),
+    ({'first_seed': 5}, 'first_seed is 1000000 there and 5 here '),
+    ({'demonstrator': NO_ERRORS}, 'demonstrator[.]')])
+def test_recordings_of_another_configuration_are_not_mixed_and_the_difference_is_named(recorded, made, change, told):
     config, _ = recorded
-    with pytest.raises(ValueError, match='another configuration'):
-        collect.collect(dataclasses.replace(config, max_steps=50))
+    before = (config.output / 'collection.yaml').read_text()
+    with pytest.raises(ValueError, match=f'another configuration: .*{told}'):
+        collect.collect(dataclasses.replace(config, **change))
+    assert (config.output / 'collection.yaml').read_text() == before and not made
+
+
+def test_more_episodes_are_the_missing_recordings_of_the_larger_collection(tmp_path, made):
+    small = CollectConfig(output=tmp_path / 'grown', episodes=4, episodes_per_bag=2)
+    large = dataclasses.replace(small, episodes=7)
+    collect.collect(small)
+    before = len(made)
+    assert collect.collect(large)['put_carrot_on_plate'] == {'success': 7}
+    assert made[before:] == [(name, seeds) for name, _, seeds in large.bags() if name[-1] in '23']
+    collect.collect(dataclasses.replace(large, output=tmp_path / 'at once'))
+    assert sorted(made[:8]) == sorted(made[8:]), 'as if it had been the larger one from the beginning'
+    assert [(tmp_path / folder / 'collection.yaml').read_bytes() for folder in ('grown', 'at once')] == 2 * [
+        (tmp_path / 'grown' / 'collection.yaml').read_bytes()]
+    with pytest.raises(ValueError, match='episodes is 7 there and 4 here'):
+        collect.collect(small)
+
+
+def test_a_recording_that_would_have_to_be_longer_is_named_and_nothing_changes(tmp_path, made):
+    small = CollectConfig(output=tmp_path, tasks=('put_carrot_on_plate',), episodes=3, episodes_per_bag=2)
+    large = dataclasses.replace(small, episodes=6)
+    collect.collect(small)
+    before, last = (tmp_path / 'collection.yaml').read_text(), tmp_path / 'put_carrot_on_plate_0001'
+    with pytest.raises(ValueError, match='put_carrot_on_plate_0001 holds 1 of 2 episodes: remove it'):
+        collect.collect(large)
+    assert (tmp_path / 'collection.yaml').read_text() == before and len(made) == 2
+    last.rename(tmp_path / 'away')
+    assert collect.collect(large)['put_carrot_on_plate'] == {'success': 6} and len(made) == 4
+
+
+def test_a_shorter_recording_that_another_shard_finishes_late_is_named(tmp_path, made, monkeypatch):
+    config = CollectConfig(output=tmp_path, tasks=('put_carrot_on_plate',), episodes=6, episodes_per_bag=2)
+    record, (_, second, third) = collect.record_bag, config.bags()
+
+    def slowly(config, name, task, seeds):
+        record(config, name, task, seeds)
+        if name.endswith('0000'):  # meanwhile a shard that was begun for three episodes
+            record(config, second[0], task, second[2][:1])
+
+    monkeypatch.setattr(collect, 'record_bag', slowly)
+    with pytest.raises(ValueError, match='put_carrot_on_plate_0001 holds 1 of 2'):
+        collect.collect(config)
+    shutil.rmtree(tmp_path / third[0])
+    before = len(made)
+    with pytest.raises(ValueError, match='put_carrot_on_plate_0001 holds 1 of 2'):
+        collect.collect(config)
+    assert len(made) == before, 'the next time it is named at once'
+
+
+def test_shards_that_grow_a_folder_side_by_side_leave_the_largest_number(tmp_path, made, monkeypatch):
+    small = CollectConfig(output=tmp_path, tasks=('put_carrot_on_plate',), episodes=2, episodes_per_bag=2)
+    collect.collect(small)
+    original, between = collect._check_whole, []
+
+    def late(config):  # the other shard comes when this one has read what was there and not yet written
+        original(config)
+        if not between:
+            between.append(threading.Thread(target=other))
+            between[0].start()
+            between[0].join(0.5)
+
+    refused = []
+
+    def other():
+        try:
+            collect.collect(dataclasses.replace(small, episodes=4, shard='0/9'))
+        except ValueError as error:
+            refused.append(str(error))
+
+    monkeypatch.setattr(collect, '_check_whole', late)
+    collect.collect(dataclasses.replace(small, episodes=8, shard='1/9'))
+    between[0].join()
+    assert len(refused) == 1 and 'episodes is 8 there and 4 here' in refused[0]
+    assert yaml.safe_load((tmp_path / 'collection.yaml').read_text())['episodes'] == 8
+    assert not list(tmp_path.glob('.collection*'))
+
+
+def test_a_damaged_description_of_a_collection_is_refused(tmp_path, made):
+    config = CollectConfig(output=tmp_path, episodes=2)
+    for text in ('episodes: [', '5', 'demonstrator: 3', 'demonstrator: {}\nepisodes: many'):
+        (tmp_path / 'collection.yaml').write_text(text)
+        with pytest.raises(ValueError, match='is damaged'):
+            collect.collect(config)
+    assert not made
 
 
 @pytest.mark.parametrize('wrong', [{'tasks': ('fold_towel',)}, {'looks': 'pretty'}, {'episodes': 0}])

@@ -6,12 +6,15 @@ Next: vgps-train iql --preset small --data demonstrations/ --out runs/iql
 
 Each task's episodes go into rosbag2 recordings of --episodes-per-bag episodes (OUTPUT/TASK_0000 and so on) with the
 topics of a live recording. An interrupted run continues where it stopped: finished recordings are kept, the unfinished
-one is made again, and every episode depends on its seed alone.
+one is made again, and every episode depends on its seed alone. With a larger --episodes the missing recordings are
+added; a recording that would have to be longer is named and kept.
 """
 
 import contextlib
 import dataclasses
+import fcntl
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -42,7 +45,7 @@ class Collection:
 
     output: Path  # folder for the recordings
     tasks: tuple[str, ...] = ()  # simulated tasks
-    episodes: int = 700  # episodes per task, at least 1
+    episodes: int = 700  # episodes per task, at least 1; a larger number later adds the missing ones
     episodes_per_bag: int = 50  # episodes in one recording
     max_steps: int = 40  # control steps of 0.2 s after which an episode counts as failed
     first_seed: int = 1_000_000  # seed of the first episode; the others count up. Lower seeds are for evaluation
@@ -161,7 +164,7 @@ def collect(config: Collection) -> dict[str, Counter]:
     """Record what is missing of this shard and return how its episodes of each task ended.
 
     Raises:
-        ValueError: the folder holds recordings made with another configuration.
+        ValueError: the folder holds recordings made with another configuration than fewer `episodes`.
     """
     config.output.mkdir(parents=True, exist_ok=True)
     _check_same(config)
@@ -179,27 +182,73 @@ def collect(config: Collection) -> dict[str, Counter]:
     with contextlib.suppress(OSError):  # not empty: another shard is recording
         (config.output / '.partial').rmdir()
     totals = {task: Counter() for task in config.tasks}
-    for name, task, _ in config.bags():
+    for name, task, seeds in config.bags():
         if name not in mine:
             continue
-        totals[task].update(yaml.safe_load((config.output / name / _SUMMARY).read_text())['outcomes'])
+        totals[task].update(_outcomes(config, name, seeds))
     return totals
 
 
+def _outcomes(config: Collection, name: str, seeds: range) -> dict[str, int]:
+    """Return how the episodes of a finished recording ended; raise ValueError unless it holds all of them."""
+    outcomes = yaml.safe_load((config.output / name / _SUMMARY).read_text())['outcomes']
+    if sum(outcomes.values()) != len(seeds):
+        raise ValueError(f'{config.output / name} holds {sum(outcomes.values())} of {len(seeds)} episodes: remove it '
+                         'to have it recorded anew, or choose another --output')
+    return outcomes
+
+
 def _check_same(config: Collection) -> None:
+    """Begin a folder, or see that it was begun with this configuration; let it grow where more episodes are wanted."""
     where = {'output', 'processes', 'shard', 'cluster'}
     wanted = {k: v for k, v in dataclasses.asdict(config).items() if k not in where}
     wanted = yaml.safe_dump({**wanted, 'tasks': list(config.tasks),
                              'demonstrator': {k: list(v) if isinstance(v, tuple) else v
                                               for k, v in wanted['demonstrator'].items()}})
     path = config.output / _SUMMARY
-    if path.exists() and path.read_text() != wanted:
-        raise ValueError(f'{config.output} holds recordings made with another configuration (see {path}): '
-                         'choose another --output or remove it')
     if not path.exists():
-        temporary = path.with_name(f'.{_SUMMARY}.{os.getpid()}')  # another shard may be doing the same
-        temporary.write_text(wanted)
-        temporary.replace(path)
+        _write(path, wanted)  # another shard may be doing the same
+    elif path.read_text() != wanted:
+        with (config.output / '.lock').open('w') as lock:  # of two shards the one with more episodes decides
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _check_more_episodes(config.output, yaml.safe_load(wanted))
+            _check_whole(config)
+            _write(path, wanted)
+    else:
+        _check_whole(config)
+
+
+def _check_more_episodes(output: Path, wanted: dict) -> None:
+    """Raise ValueError, with every difference, where a folder was begun with anything else than fewer episodes."""
+    path = output / _SUMMARY
+    try:
+        before, now = _flat(yaml.safe_load(path.read_text())), _flat(wanted)
+        differences = [f'{name} is {before.get(name, "not set")} there and {now.get(name, "not set")} here'
+                       for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        more = before['episodes'] < now['episodes']
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} is damaged ({error}): restore it, or choose another --output') from error
+    if len(differences) > more:  # it is then one of them
+        raise ValueError(f'{output} holds recordings made with another configuration: {"; ".join(differences)} (see '
+                         f'{path}). Only --episodes can change, to a larger number; otherwise choose another --output')
+
+
+def _flat(settings: dict) -> dict:
+    return {**settings, **{f'demonstrator.{name}': value for name, value in settings['demonstrator'].items()},
+            'demonstrator': None}
+
+
+def _check_whole(config: Collection) -> None:
+    """Raise ValueError where a recording does not hold all of its episodes: it was the last of a smaller collection."""
+    for name, _, seeds in config.bags():
+        if (config.output / name).is_dir():
+            _outcomes(config, name, seeds)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(8)}')  # shards on several machines share process ids
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def run(config_type: type[Collection], command: str, description: str, next_step: str) -> None:

@@ -6,7 +6,7 @@ Next: vgps-train iql --preset small --data demonstrations/ --out runs/iql
 
 The scenes are drawn around SIMPLER's own configurations and are never one of them. The script sees the simulator's
 state and makes the same mistakes as the paper's policies. Images are recorded as policies see them in the trials,
-resized to 256 x 256. Resuming and shards work as in vgps-collect.
+resized to 256 x 256. Resuming, shards and a larger --episodes work as in vgps-collect.
 """
 
 from collections.abc import Iterable
@@ -75,7 +75,7 @@ class CollectConfig(collect.Collection):
     """Demonstrations in SIMPLER's tasks."""
 
     tasks: tuple[str, ...] = tuple(MANISKILL)  # SIMPLER's tasks
-    episodes: int = 150  # episodes per task, at least 1
+    episodes: int = 150  # episodes per task, at least 1; a larger number later adds the missing ones
     episodes_per_bag: int = 10  # episodes in one recording; an interrupted recording is made again
     max_steps: int = 60  # control steps of 0.2 s after which an episode counts as failed
 
