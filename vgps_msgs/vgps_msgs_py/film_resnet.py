@@ -26,6 +26,8 @@ def _pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, padding: int = 0) -> nn.Conv2d:
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+    if conv.weight.is_meta:  # sizes only: some versions of torch import its compiler, for seconds, to draw nothing
+        return conv
     # flax kaiming_normal: a normal truncated at two sigma, rescaled to keep the variance 2 / fan_in
     std = math.sqrt(2 / (kernel * kernel * in_channels)) / 0.87962566103423978
     nn.init.trunc_normal_(conv.weight, std=std, a=-2 * std, b=2 * std)

@@ -15,6 +15,7 @@ from vgps_bringup.trials.plan import Condition, TaskItem, Trial, task_lists
 from vgps_bringup.trials.simpler.environments import (
     MANISKILL,
     GoogleGripper,
+    ManiSkillTask,
     SimplerError,
     TemporalAverage,
     WidowXGripper,
@@ -69,6 +70,27 @@ def test_without_maniskill_the_message_says_what_to_install():
 
 
 @pytest.mark.skipif(importlib.util.find_spec('simpler_env') is not None, reason='SimplerEnv is installed here')
+@pytest.mark.parametrize('gpu, works, tried', [(True, 'gpu', ['gpu']), (True, 'cpu', ['gpu', 'cpu']),
+                                               (False, 'cpu', ['cpu']), (True, '', ['gpu', 'cpu'])])
+def test_a_gpu_renders_where_there_is_one_and_else_the_cpu(gpu, works, tried, monkeypatch):
+    asked = []
+
+    def make(name, render_backend, **options):
+        asked.append(render_backend)
+        if render_backend != works:
+            raise RuntimeError(f'no device for {render_backend}')
+        return name
+
+    monkeypatch.setitem(sys.modules, 'gymnasium', SimpleNamespace(make=make))
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
+    if works:
+        assert ManiSkillTask._rendered('world') == 'world'
+    else:
+        with pytest.raises(SimplerError, match='on the GPU: no device for gpu; on the CPU: no device for cpu'):
+            ManiSkillTask._rendered('world')
+    assert asked == tried
+
+
 def test_the_google_robot_s_tasks_name_simplerenv():
     with pytest.raises(SimplerError, match='needs SimplerEnv: git clone'):
         make_task('google_robot_pick_coke_can')

@@ -8,6 +8,7 @@ ManiSkill 3: ``pip install mani-skill`` (needs Vulkan; Mesa >= 25 renders on a C
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,6 @@ class ManiSkillTask:
 
     def __init__(self, name: str):
         try:
-            import gymnasium
             import mani_skill.envs  # noqa: F401  registers them
         except ImportError as error:
             raise SimplerError(f'SIMPLER through ManiSkill 3 needs "pip install mani-skill" ({error})') from error
@@ -59,14 +59,24 @@ class ManiSkillTask:
             raise SimplerError(f'{name} is not in ManiSkill 3; there are: {", ".join(MANISKILL)}. '
                                'The Google Robot tasks need SimplerEnv from its git repository')
         logging.getLogger('mani_skill').setLevel(logging.ERROR)  # of its own assets it warns at every start
-        try:
-            self.env = gymnasium.make(MANISKILL[name], obs_mode='rgb+segmentation', num_envs=1,
-                                      sim_backend='physx_cpu', render_backend='cpu')
-        except RuntimeError as error:
-            raise SimplerError(f'{name} cannot be rendered: {error}. On a CPU it needs Mesa >= 25 '
-                               '(mesa-vulkan-drivers, libvulkan1)') from error
+        self.env = self._rendered(MANISKILL[name])
         self.world = self.env.unwrapped
         self.arm, self._layout = Arm(self.world), LAYOUTS[name]
+
+    @staticmethod
+    def _rendered(name: str) -> Any:
+        """Return the world, with an NVIDIA GPU as its renderer where there is one; physics always run on the CPU."""
+        import gymnasium
+        import torch
+        failed = []
+        for backend in ('gpu', 'cpu') if torch.cuda.is_available() else ('cpu',):
+            try:
+                return gymnasium.make(name, obs_mode='rgb+segmentation', num_envs=1, sim_backend='physx_cpu',
+                                      render_backend=backend)
+            except RuntimeError as error:
+                failed.append(f'on the {backend.upper()}: {error}')
+        raise SimplerError(f'{name} cannot be rendered {"; ".join(failed)}. On a CPU it needs Mesa >= 25 '
+                           "(mesa-vulkan-drivers, libvulkan1), on a GPU the driver's Vulkan and libvulkan1")
 
     def reset(self, seed: int, scene: Scene | None = None) -> tuple[Seen, str]:
         """Start an episode in SIMPLER's configuration number ``seed``, or in a ``scene`` of one's own.
