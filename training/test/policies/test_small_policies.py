@@ -146,7 +146,7 @@ def test_places_are_those_of_the_own_episode_and_need_recordings(tmp_path):
 
 
 def test_a_shift_moves_the_picture_and_repeats_its_edge():
-    image = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1).repeat(3, 3)
+    image = torch.arange(16.0).reshape(1, 4, 4, 1).repeat(1, 1, 1, 3)
     np.testing.assert_array_equal(train._shifted(image, np.array([[1, 1]]), 1), image)
     moved = train._shifted(image, np.array([[2, 0]]), 1)[0, :, :, 0]  # up by one, right by one
     np.testing.assert_array_equal(moved[0], image[0, 1, [0, 0, 1, 2], 0])

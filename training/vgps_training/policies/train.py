@@ -93,11 +93,10 @@ def train(data: PolicyData, config: TrainConfig, progress: bool = True) -> torch
     step = _restore(resume, config, kept)
     bar = tqdm(total=config.steps, initial=step, disable=not progress, desc=config.kind, unit='step')
     while step < config.steps:
-        batch, generator = _batch(data, chunks, config, network.config, step)
+        batch, generator = _batch(data, chunks, config, network.config, step, where)
         rate = min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         for group in optimiser.param_groups:
             group['lr'] = config.learning_rate * rate
-        batch = {name: part if part is None else part.to(where) for name, part in batch.items()}
         context = network.encoder(batch['images'], batch['embeddings'], batch['states'])
         loss = network.loss(context, batch['actions'], generator)
         if places is not None:
@@ -139,14 +138,17 @@ class _Places(torch.nn.Linear):
 
 
 def _batch(data: PolicyData, chunks: torch.Tensor, config: TrainConfig, policy: SmallConfig,
-           step: int) -> tuple[dict[str, torch.Tensor], torch.Generator]:
-    """Return the batch of a step and the generator of its noise; both depend on (seed, step) alone."""
+           step: int, where: torch.device) -> tuple[dict[str, torch.Tensor | None], torch.Generator]:
+    """Return the batch of a step on the training device and the generator of its noise.
+
+    Both depend on (seed, step) alone. The device does the work on the pixels: a CPU beside a GPU would be too slow.
+    """
     rng = np.random.default_rng([config.seed, step])
     rows = rng.integers(0, len(data.images), config.batch_size)
     # Light changes from day to day; position must not by more than a camera is knocked about: no crops.
-    gain = rng.uniform(0.85, 1.15, (len(rows), 1, 1, 1)).astype(np.float32)
-    offset = rng.uniform(-15, 15, (len(rows), 1, 1, 3)).astype(np.float32)
-    images = np.clip(data.images[rows] * gain + offset, 0, 255)
+    gain, offset = (torch.from_numpy(drawn.astype(np.float32)).to(where) for drawn in (
+        rng.uniform(0.85, 1.15, (len(rows), 1, 1, 1)), rng.uniform(-15, 15, (len(rows), 1, 1, 3))))
+    images = (torch.from_numpy(data.images[rows]).to(where) * gain + offset).clamp(0, 255)
     states = None
     if policy.uses_state:
         noise = rng.normal(0.0, config.state_noise, (len(rows), 7)) * policy.state_scale
@@ -154,16 +156,18 @@ def _batch(data: PolicyData, chunks: torch.Tensor, config: TrainConfig, policy: 
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     if config.shift:
         images = _shifted(images, rng.integers(0, 2 * config.shift + 1, (len(rows), 2)), config.shift)
-    return {'images': torch.from_numpy(images), 'states': states, 'actions': chunks[rows],
-            'places': None if data.places is None else torch.from_numpy(data.places[rows]),
-            'embeddings': torch.from_numpy(data.embeddings[data.instruction_ids[rows]])}, generator
+    parts = {'states': states, 'actions': chunks[rows],
+             'places': None if data.places is None else torch.from_numpy(data.places[rows]),
+             'embeddings': torch.from_numpy(data.embeddings[data.instruction_ids[rows]])}
+    return {'images': images, **{name: part if part is None else part.to(where) for name, part in parts.items()}}, \
+        generator
 
 
-def _shifted(images: np.ndarray, corners: np.ndarray, most: int) -> np.ndarray:
+def _shifted(images: torch.Tensor, corners: np.ndarray, most: int) -> torch.Tensor:
     """Return images (B, S, S, 3) shifted by whole pixels; what comes in from beyond an edge repeats it."""
     size = images.shape[1]
-    padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), 'edge')
-    return np.stack([picture[y:y + size, x:x + size] for picture, (y, x) in zip(padded, corners)])
+    padded = functional.pad(images.permute(0, 3, 1, 2), (most,) * 4, mode='replicate').permute(0, 2, 3, 1)
+    return torch.stack([picture[y:y + size, x:x + size] for picture, (y, x) in zip(padded, corners.tolist())])
 
 
 def _identity(config: TrainConfig) -> dict:
