@@ -148,8 +148,12 @@ def locate(path_or_hub_id: str, revision: str | None = None) -> Path:
     if revision and pinned and revision != pinned:
         raise CheckpointError(f'{path_or_hub_id} names a revision, but {revision} was given, too: give only one')
     from huggingface_hub import snapshot_download  # half a second that a local folder should not cost
+    wanted = {'revision': revision or pinned or None, 'allow_patterns': [WEIGHTS, CONFIG]}
     try:
-        return Path(snapshot_download(name, revision=revision or pinned or None, allow_patterns=[WEIGHTS, CONFIG]))
+        return Path(snapshot_download(name, **wanted))
     except Exception as e:  # the client raises a dozen unrelated types for "not there" and "no network"
-        raise CheckpointError(
-            f'{path_or_hub_id}: not a folder, and not found on the hub or in its local cache: {e}') from e
+        try:  # huggingface-hub 1.33 asks the network for a full commit hash even where the cache holds it
+            return Path(snapshot_download(name, **wanted, local_files_only=True))
+        except Exception:
+            raise CheckpointError(
+                f'{path_or_hub_id}: not a folder, and not found on the hub or in its local cache: {e}') from e

