@@ -76,7 +76,7 @@ def check_study(options) -> None:
     checks.whole('--trials', options.trials, 1, 10**6)
     checks.whole('--first-seed', options.first_seed, 0, checks.LARGEST_SEED - options.trials)
     checks.whole('--max-steps', options.max_steps, 1, checks.LONGEST_EPISODE)
-    checks.whole('--workers', options.workers, 1, 1024)
+    checks.whole('--processes', options.processes, 1, 1024)
     checks.shard(options.shard)
     checks.whole('--image-size', getattr(options, 'image_size', 256), 16, 4096)
     checks.new_folder(options.output)
@@ -153,8 +153,8 @@ def _runner(study, options):
         from vgps_bringup.trials.simpler.runner import SimplerRunner
         check_robots(study)
         return InEachProcess(SimplerRunner, (study.max_steps, load_critic))
-    if options.workers > 1 or options.shard or options.cluster:
-        raise StudyError('there is one robot: --workers, --shard and --cluster are for simulations without ROS')
+    if options.processes > 1 or options.shard or options.cluster:
+        raise StudyError('there is one robot: --processes, --shard and --cluster are for simulations without ROS')
     from vgps_bringup.trials.robot import RobotRunner, simulation
     simulated = options.runner == 'ros-simulation'
     own = simulated and not options.namespace
@@ -168,7 +168,7 @@ def _play(study, options) -> None:
     setting = {name: getattr(options, name) for name in ('runner', 'image_size', 'looks') if hasattr(options, name)}
     try:
         run_study(study, runner, options.output, not options.no_record,
-                  Engine(options.workers, options.shard, options.cluster), say=lambda text: print(text, flush=True),
+                  Engine(options.processes, options.shard, options.cluster), say=lambda text: print(text, flush=True),
                   setting=setting, stop_early=options.stop_early)
     finally:
         runner.close()

@@ -93,7 +93,7 @@ class _Study:
     """play nothing; write the tables of the trials finished so far"""
     output: Path = Path('trials')
     """folder of journal, bags and report"""
-    workers: int = 1
+    processes: Annotated[int, arg(aliases=('--workers',))] = 1
     """parallel processes on this machine (runners without ROS)"""
     shard: str = ''
     """'i/n': play every n-th trial only, as task i (from 0) of a job array on a shared folder (runners without ROS)"""
