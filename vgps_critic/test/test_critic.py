@@ -174,6 +174,21 @@ def test_a_hub_id_loads_from_the_local_cache_without_a_network(saved, tmp_path_f
     assert out[-1].startswith('lab/other: not a folder, and not found on the hub or in its local cache')
 
 
+@pytest.mark.parametrize('revision, loads', [('0' * 40, True), ('main', False), (None, False)])
+def test_where_the_hub_refuses_only_a_pinned_commit_comes_from_the_cache(saved, revision, loads, monkeypatch):
+    def download(name, local_files_only=False, **wanted):
+        if local_files_only:
+            return str(saved)
+        raise OSError('401: access was withdrawn')
+
+    monkeypatch.setattr('huggingface_hub.snapshot_download', download)
+    if loads:
+        assert Critic.load('lab/critic', revision=revision).hash == Critic.load(saved).hash
+    else:
+        with pytest.raises(CheckpointError, match='401: access was withdrawn'):
+            Critic.load('lab/critic', revision=revision)
+
+
 def test_a_path_that_is_neither_folder_nor_hub_id_is_refused():
     with pytest.raises(CheckpointError, match='no such folder, and not a hub id'):
         Critic.load('/nowhere/at/all')

@@ -5,8 +5,10 @@ The file names are those of `PyTorchModelHubMixin`; its `from_pretrained` is not
 silence.
 """
 
+import contextlib
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -152,8 +154,10 @@ def locate(path_or_hub_id: str, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(name, **wanted))
     except Exception as e:  # the client raises a dozen unrelated types for "not there" and "no network"
-        try:  # huggingface-hub 1.33 asks the network for a full commit hash even where the cache holds it
-            return Path(snapshot_download(name, **wanted, local_files_only=True))
-        except Exception:
-            raise CheckpointError(
-                f'{path_or_hub_id}: not a folder, and not found on the hub or in its local cache: {e}') from e
+        # huggingface-hub 1.33 asks the network for a commit even where the cache holds it. A commit never changes; of a
+        # branch or tag the cache may hold an older state, which must not pass for what was asked for
+        if re.fullmatch('[0-9a-f]{40}', revision or pinned or ''):
+            with contextlib.suppress(Exception):
+                return Path(snapshot_download(name, **wanted, local_files_only=True))
+        raise CheckpointError(
+            f'{path_or_hub_id}: not a folder, and not found on the hub or in its local cache: {e}') from e
